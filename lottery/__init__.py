@@ -1,0 +1,40 @@
+"""Lottery tickets: find, train, run and study sparse sub-networks that train as well as the dense one.
+
+>>> from lottery import Data, Ticket, find_ticket
+
+Importing this package is cheap: PyTorch and JAX are loaded when something is trained.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lottery.api import find_ticket
+    from lottery.data import Data
+    from lottery.objective import Metric
+    from lottery.results import Search
+    from lottery.ticket import Ticket
+    from pruning.mask import Mask
+
+__all__ = ["Data", "Mask", "Metric", "Search", "Ticket", "find_ticket"]
+
+_HOMES = {
+    "Data": "lottery.data",
+    "Mask": "pruning.mask",
+    "Metric": "lottery.objective",
+    "Search": "lottery.results",
+    "Ticket": "lottery.ticket",
+    "find_ticket": "lottery.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lottery' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

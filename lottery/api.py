@@ -1,0 +1,82 @@
+"""The Python entry point."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lottery.objective import BatchFunction, Metric
+from lottery.progress import Display
+from lottery.recipes import recipe_settings
+from lottery.results import Search
+from lottery.search import Request, run_search
+from lottery.settings import layer, read_toml
+from lottery.ticket import Ticket
+from pruning.errors import NoWinningTicket
+
+
+def find_ticket(
+    model: Any = None,
+    data: Any = None,
+    *,
+    loss: BatchFunction | None = None,
+    metric: Metric | BatchFunction | None = None,
+    recipe: str | None = None,
+    config: str | Path | Mapping[str, Any] | None = None,
+    out: str | Path = "runs",
+    force: bool = False,
+    quiet: bool = False,
+    **settings: Any,
+) -> Ticket:
+    """Find the sparsest sub-network that trains, from its saved initialization, as well as the dense network.
+
+    The same call resumes a search that was cut off and returns at once from one that is complete.
+
+    Args:
+        model: any `torch.nn.Module` (its weights are the initialization; it is never changed), a callable that makes
+            one from a seed (needed for replicates), a name from `lottery list models`, or `package.module:callable`.
+        data: `(X, y)` arrays or tensors, a `Dataset`, a `DataLoader`, a name, a path, or `Data(train=…,
+            validation=…, test=…)`. Without a validation part one is split off by seed.
+        loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats.
+        metric: `metric(outputs, targets)`, higher is better, or a `Metric`; by default accuracy or the squared error.
+            A batch that is not an `(inputs, targets)` pair is handed to model, loss and metric whole.
+        recipe: a name from `lottery list recipes`; everything else here beats it.
+        config: a TOML file or a mapping of settings; beats the recipe.
+        out: the folder in which runs are kept.
+        force: start over.
+        quiet: no progress bars (there are none either where standard error is not a terminal).
+        **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`): `levels`, `replicates`,
+            `steps`, `lr`, …
+
+    Returns:
+        The winning ticket, with every level of every replicate under `.search`.
+
+    Raises:
+        UsageError: a wrong name, value, shape, file or device; nothing was trained.
+        NoWinningTicket: no pruned level matched the dense network; the search is in its `.search`.
+        Diverged: no replicate trained to finite weights.
+
+    >>> ticket = find_ticket("mlp", "digits", levels=2, steps=60, tolerance=0.1, out=tmp)
+    >>> round(ticket.density, 2)
+    0.64
+    """
+    file = read_toml(Path(config)) if isinstance(config, str | Path) else dict(config or {})
+    keywords = {key: value for key, value in settings.items() if value is not None}
+    merged = layer(recipe_settings(recipe) if recipe else {}, file, keywords)
+    model = merged.pop("model", "mlp") if model is None else model
+    data = merged.pop("data", "digits") if data is None else data
+    merged |= {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
+    bars = not quiet and sys.stderr.isatty()
+    search = run_search(Request(model, data, merged, loss, metric, Path(out), force), Display(bars, None))
+    return winning_ticket(search)
+
+
+def winning_ticket(search: Search) -> Ticket:
+    """Return the winning ticket of a search; raises `NoWinningTicket` where there is none."""
+    replicate = search.winning_replicate
+    if replicate is None:
+        raise NoWinningTicket(f"no winning ticket: {search.reason}; every level is in {search.run}", search)
+    return dataclasses.replace(Ticket.load(replicate.path), search=search)

@@ -1,0 +1,1 @@
+"""Honest timings: each benchmark is one file that returns rows."""

@@ -1,0 +1,62 @@
+"""A ticket's card: the `README.md` that people find beside the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def card(record: Mapping[str, Any]) -> str:
+    """Return the card of a ticket from its `config.json`."""
+    metric = record["metric"]["name"]
+    dense = record.get("dense") or {}
+    lines = [
+        "---",
+        "library_name: pytorch",
+        "tags: [lottery-ticket, pruning, sparse]",
+        "---",
+        "",
+        f"# Lottery ticket: {record['model']} on {record['data']}, density {record['density']:.4g}",
+        "",
+        f"{record['kept']:,} of {record['prunable']:,} prunable weights survive "
+        f"(sparsity {record['sparsity']:.4g}, level {record['level']}, seed {record['seed']}).",
+        "",
+        f"| {metric} | this ticket | dense, same seed |",
+        "|---|---|---|",
+        f"| validation | {_number(record['validation'])} | {_number(dense.get('validation'))} |",
+        f"| test | {_number(record['test'])} | {_number(dense.get('test'))} |",
+        "",
+        f"Found with criterion `{record['criterion']}`, scope `{record['scope']}`, rewind `{record['rewind']}`, "
+        f"trainer `{record['trainer']}`. Measured at: {record['measure_at']}.",
+    ]
+    if record["diverged"]:
+        lines += ["", f"**This training diverged: {record['diverged']}.**"]
+    lines += [
+        "",
+        "| tensor | density |",
+        "|---|---|",
+        *(f"| `{name}` | {density:.4g} |" for name, density in record["layers"].items()),
+        "",
+        "## Files",
+        "",
+        "- `mask.safetensors`: which weights survive (BOOL, 1 keeps), readable with safetensors alone",
+        "- `model.safetensors`: the full state at the rewind point, not masked",
+        "- `trained.safetensors`: the trained, masked weights",
+        "- `config.json`, `history.json`: how it was found, and every evaluation",
+        "",
+        "## Load",
+        "",
+        "```python",
+        "from lottery import Ticket",
+        "",
+        'ticket = Ticket.load("this-folder")',
+        "model = ticket.rewound(model)   # masked, at its rewind weights, ready to train",
+        "model = ticket.trained(model)   # the same, trained",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

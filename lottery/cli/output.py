@@ -1,0 +1,19 @@
+"""What goes where: results on standard output (with `--json` one object, nothing else), the rest on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from pruning.files import finite
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on standard output; NaN becomes null."""
+    print(json.dumps(finite(value), indent=2, ensure_ascii=False))
+
+
+def people(json_wanted: bool) -> Any:
+    """Return the stream for people's text: standard output, unless that is kept for JSON."""
+    return sys.stderr if json_wanted else sys.stdout

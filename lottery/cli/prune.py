@@ -1,0 +1,95 @@
+"""`lottery prune`: find a winning ticket."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def prune(
+    model: Annotated[str | None, typer.Option(help="A name (lottery list models) or package.module:callable.")] = None,
+    data: Annotated[str | None, typer.Option(help="A name (lottery list data) or a path: IDX folder, .npz.")] = None,
+    trainer: Annotated[str | None, typer.Option(help="gd: gradient descent.")] = None,
+    criterion: Annotated[
+        str | None, typer.Option(help="A name (lottery list criteria) or package.module:function.")
+    ] = None,
+    scope: Annotated[str | None, typer.Option(help="global: one pool of scores; layer: tensor by tensor.")] = None,
+    levels: Annotated[int | None, typer.Option(help="How many times to prune (level 0 is dense).")] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Prune until this sparsity, a fraction: 0.9.")] = None,
+    prune_rate: Annotated[float | None, typer.Option(help="Fraction of the survivors a level removes.")] = None,
+    rewind: Annotated[
+        str | None, typer.Option(help="0, a step (500), an epoch (2ep), lr or none (fine-tuning).")
+    ] = None,
+    replicates: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps a level.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs a level, instead of steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Named settings (lottery list recipes).")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings; beats the recipe.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the ticket's path only.")] = False,
+) -> None:
+    """Find a winning ticket; without arguments, in the embedded digits data.
+
+    The same command resumes a search that was cut off. Flags beat the config file, the file beats the recipe, the
+    recipe beats the defaults.
+    """
+    flags = {
+        "model": model,
+        "data": data,
+        "trainer": trainer,
+        "criterion": criterion,
+        "scope": scope,
+        "levels": levels,
+        "sparsity": sparsity,
+        "prune_rate": prune_rate,
+        "rewind": rewind,
+        "replicates": replicates,
+        "seed": seed,
+        "steps": steps,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "optimizer": optimizer,
+        "device": device,
+    }
+    from lottery.cli.output import people, print_json
+    from lottery.progress import Display
+    from lottery.recipes import recipe_settings
+    from lottery.results import as_json as search_json
+    from lottery.search import Request, run_search
+    from lottery.settings import layer, parse_assignments, read_toml
+    from lottery.table import conclusion
+
+    # So that package.module:callable finds what lies in the current folder, as `python -m` does.
+    sys.path.insert(0, "")
+    settings = layer(
+        recipe_settings(recipe) if recipe else {},
+        read_toml(config) if config else {},
+        layer({key: value for key, value in flags.items() if value is not None}, parse_assignments(set_ or [])),
+    )
+    stream = people(as_json)
+    write = None if quiet else lambda text: print(text, file=stream, flush=True)
+    display = Display(bars=not quiet and sys.stderr.isatty(), write=write)
+    request = Request(settings.get("model", "mlp"), settings.get("data", "digits"), settings, out=out, force=force)
+    search = run_search(request, display)
+    if as_json:
+        print_json(search_json(search))
+    if not quiet:
+        print(conclusion(search), file=stream)
+        print(f"Run: {search.run} ({search.seconds:.1f} s of training on {search.device})", file=stream)
+        print(f"Figure: {search.run / 'density.png'}", file=stream)
+    elif not as_json and search.winning_replicate is not None:
+        print(search.winning_replicate.path)

@@ -1,0 +1,120 @@
+"""The configuration of a search: what `find_ticket` and `lottery prune` can be told, with its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pruning.errors import BadValue, unknown
+from pruning.ladder import Target, check_fraction, explicit, geometric, until_sparsity
+from pruning.names import match_patterns
+from pruning.selection import SCOPES
+
+MEASURE_AT = ("final", "early-stop")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What to search for; how to train is the trainer's own configuration.
+
+    Attributes:
+        model: a registered name or `package.module:callable`.
+        data: a registered name or a path.
+        trainer: `gd` (gradient descent).
+        criterion: a registered name or `package.module:function`.
+        scope: `global` or `layer`.
+        levels: how many times to prune; level 0 is dense.
+        sparsity: prune until this sparsity instead of for a number of levels.
+        densities: an explicit falling list of densities instead.
+        prune_rate: fraction of the survivors that a level removes.
+        layer_rates: prune rates by tensor-name pattern (scope `layer`). Without an entry of its own the output
+            layer (the last prunable tensor) is pruned at half the rate, as in Frankle & Carbin (2019).
+        guard: the fewest weights that every prunable tensor keeps; 0 switches the guard off.
+        prunable: name patterns; where given, exactly these tensors are prunable.
+        skip: name patterns of tensors that stay dense.
+        init: a registered initializer, or `model` for the model's own.
+        rewind: `0`, a step (`500`), an epoch (`2ep`), `lr` or `none`.
+        replicates: how many seeds, counted up from `seed`.
+        seed: of the first replicate, and of the validation split.
+        validation_size: training examples (or their fraction) held out for validation; by default the data set's own.
+        tolerance: how much worse than dense still counts as matching, in the metric's unit. By default one standard
+            error of the dense replicates, or 0.005 with one replicate (of the dense value, where the metric is not
+            a fraction).
+        measure_at: which measurement decides: `final` (end of training) or `early-stop` (minimum validation loss).
+    """
+
+    model: str = "mlp"
+    data: str = "digits"
+    trainer: str = "gd"
+    criterion: str = "magnitude"
+    scope: str = "global"
+    levels: int = 12
+    sparsity: float | None = None
+    densities: tuple[float, ...] = ()
+    prune_rate: float = 0.2
+    layer_rates: Mapping[str, float] = field(default_factory=dict)
+    guard: int = 1
+    prunable: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    init: str = "model"
+    rewind: str = "0"
+    replicates: int = 1
+    seed: int = 0
+    validation_size: int | float | None = None
+    tolerance: float | None = None
+    measure_at: str = "final"
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise unknown("scope", self.scope, SCOPES)
+        if self.measure_at not in MEASURE_AT:
+            raise unknown("measure_at", self.measure_at, MEASURE_AT)
+        check_fraction("prune_rate", self.prune_rate, zero=False)
+        if self.sparsity is not None:
+            check_fraction("sparsity", self.sparsity, zero=True)
+        for name, least in (("levels", 0), ("guard", 0), ("replicates", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise BadValue(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if self.tolerance is not None and self.tolerance < 0:
+            raise BadValue(f"tolerance must be 0 or more, not {self.tolerance:g}")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the replicates."""
+        return tuple(range(self.seed, self.seed + self.replicates))
+
+
+def ladder(config: SearchConfig, sizes: Mapping[str, int]) -> list[Target]:
+    """Return how many weights every level keeps, level 0 first.
+
+    Args:
+        config: the search.
+        sizes: prunable weights in each tensor, in the model's order.
+
+    Raises:
+        BadValue: a level that empties a tensor, or rates that scope `global` cannot have.
+
+    >>> config = SearchConfig(scope="layer", levels=7)
+    >>> sizes = {"fc1.weight": 235_200, "fc2.weight": 30_000, "fc3.weight": 1_000}
+    >>> round(sum(ladder(config, sizes)[7].values()) / 266_200, 4)
+    0.2107
+    """
+    if config.densities:
+        return explicit(sizes, config.densities, config.scope)
+    rates = prune_rates(config, list(sizes))
+    if config.sparsity is not None:
+        return until_sparsity(sizes, rates, config.sparsity, config.scope)
+    return geometric(sizes, rates, config.levels, config.scope)
+
+
+def prune_rates(config: SearchConfig, names: list[str]) -> dict[str, float]:
+    """Return every tensor's prune rate; raises `UnknownName` for a pattern that matches nothing."""
+    rates = dict.fromkeys(names, config.prune_rate)
+    if config.scope == "layer" and len(names) > 1:
+        rates[names[-1]] = config.prune_rate / 2
+    for pattern, rate in config.layer_rates.items():
+        if config.scope == "global":
+            raise BadValue("layer_rates need scope 'layer'; scope 'global' prunes all tensors in one pool")
+        for name in match_patterns([pattern], names, "layer_rates"):
+            rates[name] = rate
+    return rates

@@ -1,0 +1,215 @@
+"""Parts of a data set, ready to train on: tensors on a device, or a `DataLoader` as given."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+
+from lottery.data import Data
+from lottery.data.arrays import as_inputs, as_targets, scale_images
+from pruning.errors import DataError
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A part as two tensors with the examples along the first axis."""
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def to(self, device: torch.device) -> Tensors:
+        """Return the same part on a device."""
+        return Tensors(self.inputs.to(device), self.targets.to(device))
+
+    def take(self, index: torch.Tensor) -> Tensors:
+        """Return the examples at these positions."""
+        return Tensors(self.inputs[index], self.targets[index])
+
+    def fingerprint(self) -> str:
+        """Return a hash of every value."""
+        digest = hashlib.sha256()
+        for tensor in (self.inputs, self.targets):
+            array = np.ascontiguousarray(tensor.cpu().numpy())
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.data)
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A part as a `DataLoader`, iterated as given (its own order, collation, transforms and workers)."""
+
+    loader: DataLoader[Any]
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def to(self, device: torch.device) -> Loader:
+        """Return the part itself: batches move to the device one by one."""
+        del device
+        return self
+
+    def fingerprint(self) -> str:
+        """Return a hash of what can be seen without reading the data: types, lengths and batch size."""
+        dataset = self.loader.dataset
+        size = len(dataset) if hasattr(dataset, "__len__") else None  # pyright: ignore[reportArgumentType]
+        seen = (type(dataset).__qualname__, size, len(self.loader), self.loader.batch_size)
+        return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+
+
+Part = Tensors | Loader
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The three parts of a search, with what a model needs to know of them.
+
+    Attributes:
+        train: what to learn from.
+        validation: what choices are made on.
+        test: what is only reported on, or None.
+        name: for tables and paths.
+    """
+
+    train: Part
+    validation: Part
+    test: Part | None
+    name: str
+
+    @property
+    def example(self) -> tuple[Any, Any]:
+        """The first batch of inputs and targets (all of them for tensors)."""
+        if isinstance(self.train, Tensors):
+            return self.train.inputs, self.train.targets
+        with torch.random.fork_rng(devices=[]):
+            return split_batch(next(iter(self.train.loader)))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example's inputs."""
+        inputs = self.example[0]
+        if not isinstance(inputs, torch.Tensor):
+            raise DataError("a named model needs tensors as inputs; these batches are another pytree")
+        return tuple(inputs.shape[1:])
+
+    @property
+    def outputs(self) -> int:
+        """How many outputs a model needs: classes for integer labels, values for others."""
+        targets = self.example[1]
+        if not isinstance(targets, torch.Tensor):
+            raise DataError("a named model needs tensors as labels; these batches are another pytree")
+        if targets.dtype == torch.int64:
+            return int(targets.max()) + 1
+        return int(np.prod(targets.shape[1:], dtype=int))
+
+    def fingerprint(self) -> str:
+        """Return a hash that tells data sets apart."""
+        parts = [part.fingerprint() if part is not None else "-" for part in (self.train, self.validation, self.test)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def prepare(data: Data, seed: int, validation_size: int | float | None = None) -> Parts:
+    """Return checked parts; a missing validation part is split off the training part by seed.
+
+    Args:
+        data: what the caller handed over.
+        seed: of the split.
+        validation_size: examples or fraction to hold out; by default `data.validation_size`.
+
+    Raises:
+        DataError: unusable data, or a `DataLoader` without a validation part.
+    """
+    given = {"train": data.train, "validation": data.validation, "test": data.test}
+    parts = {name: _part(value, name) for name, value in _scaled(given).items() if value is not None}
+    for name, part in parts.items():
+        _check_against(parts["train"], part, name)
+    if "validation" not in parts:
+        size = data.validation_size if validation_size is None else validation_size
+        parts["train"], parts["validation"] = _split(parts["train"], size, seed)
+    return Parts(parts["train"], parts["validation"], parts.get("test"), data.name)
+
+
+def split_batch(batch: Any) -> tuple[Any, Any]:
+    """Return `(inputs, targets)`: a pair is taken apart, any other pytree is both (its loss finds the labels)."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return batch[0], batch[1]
+    return batch, batch
+
+
+def _scaled(given: dict[str, Any]) -> dict[str, Any]:
+    """Scale uint8 images alike in every part that is a pair of arrays."""
+    pairs = {name: value for name, value in given.items() if isinstance(value, tuple | list) and len(value) == 2}
+    inputs = {name: np.asarray(x) for name, (x, _) in pairs.items() if str(getattr(x, "dtype", "")).endswith("uint8")}
+    if "train" not in inputs or inputs.keys() != pairs.keys():
+        return given
+    scaled = dict(zip(inputs, scale_images(*inputs.values()), strict=True))
+    return given | {name: (scaled[name], pairs[name][1]) for name in pairs}
+
+
+def _part(value: Any, name: str) -> Part:
+    if isinstance(value, DataLoader):
+        return Loader(value)
+    if isinstance(value, TensorDataset) and len(value.tensors) == 2:
+        value = value.tensors
+    if isinstance(value, Dataset):
+        return _read(value, name)
+    if isinstance(value, tuple | list) and len(value) == 2:
+        part = Tensors(as_inputs(value[0], name), as_targets(value[1], name))
+        if len(part.inputs) != len(part.targets):
+            raise DataError(f"{name}: {len(part.inputs)} inputs but {len(part.targets)} labels")
+        return part
+    raise DataError(f"{name} data: expected (X, y), a Dataset or a DataLoader, not {type(value).__name__}")
+
+
+def _read(dataset: Dataset[Any], name: str) -> Tensors:
+    """Read a map-style data set once; it then lives on the device."""
+    if not hasattr(dataset, "__len__"):
+        raise DataError(f"{name}: a Dataset without a length; wrap it in a DataLoader")
+    length = len(dataset)  # pyright: ignore[reportArgumentType]
+    if _is_random(dataset, min(length, 3)):
+        raise DataError(
+            f"{name}: this Dataset returns something else each time (a random transform?); "
+            "wrap it in a DataLoader, which is used as given"
+        )
+    batch = default_collate([dataset[index] for index in range(length)])
+    inputs, targets = split_batch(batch)
+    if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
+        raise DataError(f"{name}: a Dataset of (input, label) pairs is expected; for other batches use a DataLoader")
+    return Tensors(as_inputs(inputs, name), as_targets(targets, name))
+
+
+def _is_random(dataset: Dataset[Any], count: int) -> bool:
+    with torch.random.fork_rng(devices=[]):
+        first, second = ([default_collate([dataset[i]])[0] for i in range(count)] for _ in range(2))
+    return any(not torch.equal(a, b) for a, b in zip(first, second, strict=True) if isinstance(a, torch.Tensor))
+
+
+def _split(train: Part, size: int | float, seed: int) -> tuple[Tensors, Tensors]:
+    if isinstance(train, Loader):
+        raise DataError("a DataLoader cannot be split: give Data(train=…, validation=…) with a loader for each")
+    count = round(size * len(train)) if isinstance(size, float) else size
+    if not 0 < count < len(train):
+        raise DataError(f"validation_size {size} leaves no examples to train or to validate on ({len(train):,} in all)")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    return train.take(order[count:].sort().values), train.take(order[:count].sort().values)
+
+
+def _check_against(train: Part, part: Part, name: str) -> None:
+    if not isinstance(train, Tensors) or not isinstance(part, Tensors):
+        return
+    if part.inputs.shape[1:] != train.inputs.shape[1:]:
+        raise DataError(
+            f"{name} inputs have shape {tuple(part.inputs.shape[1:])}, training inputs {tuple(train.inputs.shape[1:])}"
+        )
+    if train.targets.dtype == torch.int64 and part.targets.dtype == torch.int64:
+        classes, highest = int(train.targets.max()) + 1, int(part.targets.max())
+        if highest >= classes:
+            raise DataError(f"{name} labels out of range: {highest}, but the training labels are 0 to {classes - 1}")

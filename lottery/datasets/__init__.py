@@ -1,0 +1,51 @@
+"""Named data sets: one small file each, found by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lottery.data import Data
+from pruning.errors import UnknownName, unknown
+from pruning.registry import Registry, summary_of
+
+Load = Callable[[], Data]
+
+DATASETS: Registry[Load] = Registry("data set", "lottery.datasets")
+
+
+def dataset(name: str, *, source: str) -> Callable[[Load], Load]:
+    """Register a function that returns a `Data`; its docstring's first line is its summary."""
+
+    def register(load: Load) -> Load:
+        DATASETS.add(name, load, summary_of(load), source)
+        return load
+
+    return register
+
+
+def load_data(data: Any) -> Data:
+    """Return a `Data` for a name, a path, `(X, y)`, a `Dataset`, a `DataLoader` or a `Data`.
+
+    Raises:
+        UnknownName: a name that is neither registered nor a path.
+        DataError: a path that cannot be read.
+
+    >>> load_data("digits").name
+    'digits'
+    """
+    if isinstance(data, Data):
+        return data
+    if not isinstance(data, str | Path):
+        return Data(train=data)
+    if str(data) in DATASETS.names():
+        return DATASETS[str(data)].value()
+    path = Path(data).expanduser()
+    looks_like_a_path = isinstance(data, Path) or path.exists() or path.suffix or len(path.parts) > 1
+    if not looks_like_a_path:
+        error = unknown("data", str(data), DATASETS.names())
+        raise UnknownName(f"{error}, or a path to a folder of IDX files or an .npz")
+    from lottery.data.files import read_path
+
+    return read_path(path)

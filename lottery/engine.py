@@ -1,0 +1,208 @@
+"""The search: levels, replicates, rewinding. The place where a level is decided.
+
+    rewind weights, mask ─▶ trainer ─▶ trained weights ─▶ criterion ─▶ scores ─▶ select ─▶ next mask
+
+The engine holds parameters as named arrays on the host and never looks inside a trainer. Every level is written to
+disk, whole, before anything depends on it; what is already there is read and not trained again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from lottery.card import card
+from lottery.config import SearchConfig
+from lottery.results import EarlyStop, Level, Replicate, early_stop
+from lottery.rewind import Rewind
+from lottery.run_directory import RunDirectory
+from lottery.torch_state import digest
+from pruning.criteria import Criterion
+from pruning.errors import BadValue, Diverged
+from pruning.jobs import Budget, Job, Params, Trained, Trainer
+from pruning.ladder import Target
+from pruning.mask import Mask
+from pruning.selection import select
+
+
+class LevelReport(Protocol):
+    """Is told of every level as it begins and as it is finished."""
+
+    def level_started(self, level: int, jobs: Mapping[int, Job]) -> None:
+        """These jobs of a level, by replicate seed, will be trained now."""
+        ...
+
+    def level_finished(self, level: Level, dense: Level) -> None:
+        """All replicates of a level are on disk."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a search, resolved.
+
+    Attributes:
+        config: the search's configuration.
+        criterion: scores the weights.
+        targets: how many weights each level keeps, level 0 first.
+        dense: the mask of level 0.
+        rewind: where survivors go back to.
+        total_steps: steps of a whole training.
+        about: facts that every ticket records: model, data, trainer, metric, framework, layout, settings.
+    """
+
+    config: SearchConfig
+    criterion: Criterion
+    targets: Sequence[Target]
+    dense: Mask
+    rewind: Rewind
+    total_steps: int
+    about: Mapping[str, Any]
+
+
+def search_levels(
+    plan: Plan,
+    trainer: Trainer,
+    initial: Mapping[int, Params],
+    run: RunDirectory,
+    report: LevelReport,
+) -> tuple[Level, ...]:
+    """Run every level that is not on disk yet, and return all of them.
+
+    Args:
+        plan: what to do.
+        trainer: turns jobs into trained weights.
+        initial: initial weights of each replicate, by seed.
+        run: where levels are stored.
+        report: is told of levels.
+
+    Raises:
+        BadValue: the criterion needs what the trainer does not provide.
+        Diverged: no replicate is left.
+    """
+    missing = plan.criterion.needs - trainer.provides
+    if missing:
+        raise BadValue(
+            f"criterion {plan.criterion.name!r} needs {', '.join(sorted(missing))}, "
+            f"which trainer {plan.config.trainer!r} does not provide"
+        )
+    levels: list[Level] = []
+    alive = list(plan.config.seeds)
+    for number in range(len(plan.targets)):
+        jobs = {seed: _job(plan, run, initial[seed], seed, number) for seed in alive if not run.has(seed, number)}
+        if jobs:
+            report.level_started(number, jobs)
+            began = time.perf_counter()
+            results = trainer.train(list(jobs.values()), plan.criterion.needs)
+            for (seed, job), trained in zip(jobs.items(), results, strict=True):
+                now = time.perf_counter()
+                _write(plan, run, job, trained, seed, number, digest(initial[seed]), now - began)
+                began = now
+        level = Level(number, tuple(read_replicate(run, seed, number) for seed in alive))
+        levels.append(level)
+        report.level_finished(level, levels[0])
+        alive = [replicate.seed for replicate in level.alive]
+        if not alive:
+            reasons = "; ".join(f"seed {r.seed}: {r.diverged}" for r in level.replicates)
+            raise Diverged(f"level {number}: every replicate diverged ({reasons})")
+    return tuple(levels)
+
+
+def job_seed(seed: int, level: int) -> int:
+    """Return the seed of one level's training: another data order at each level, the same in every attempt.
+
+    >>> job_seed(0, 1) == job_seed(0, 1), job_seed(0, 1) == job_seed(1, 0)
+    (True, False)
+    """
+    return int(np.random.SeedSequence([seed, level]).generate_state(1, np.uint32)[0])
+
+
+def _job(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Job:
+    if level == 0:
+        return Job(initial, plan.dense, job_seed(seed, 0), plan.rewind.dense_budget(plan.total_steps))
+    before = run.read_mask(seed, level - 1)
+    rewound = run.read_rewound(seed, level - 1)
+    trained = run.read_trained(seed, level - 1)
+    finished = Job(rewound, before, job_seed(seed, level - 1), Budget(0, 0))
+    scores = plan.criterion.score(trained, finished)
+    mask = select(scores, before, plan.targets[level], plan.config.scope, plan.config.guard)
+    snapshots = run.read_trained(seed, 0).snapshots if plan.rewind.to_step else {}
+    params = plan.rewind.params(initial, snapshots, trained.params)
+    return Job(params, mask, job_seed(seed, level), plan.rewind.budget())
+
+
+def _write(
+    plan: Plan, run: RunDirectory, job: Job, trained: Trained, seed: int, level: int, init: str, seconds: float
+) -> None:
+    mask = job.mask.with_metadata(
+        criterion=plan.config.criterion,
+        scope=plan.config.scope,
+        level=level,
+        seed=seed,
+        framework=plan.about["framework"],
+        layout=plan.about["layout"],
+        init_sha256=init,
+    )
+    last = trained.history[-1] if trained.history else None
+    stopped = early_stop(trained.history)
+    final = (last.validation, last.test) if last else (None, None)
+    early = (stopped.validation, stopped.test) if stopped else (None, None)
+    validation, test = early if plan.config.measure_at == "early-stop" else final
+    dense = run.read_record(seed, 0) if level else None
+    record = {
+        "format": 1,
+        "kind": "lottery-ticket",
+        "seed": seed,
+        "level": level,
+        "density": mask.density,
+        "sparsity": mask.sparsity,
+        "kept": mask.kept,
+        "prunable": mask.total,
+        "layers": {row.name: row.density for row in mask.layers()},
+        "validation": validation,
+        "test": test,
+        "final": {"validation": final[0], "test": final[1]},
+        "early_stop": vars(stopped) if stopped else None,
+        "dense": {key: dense[key] for key in ("validation", "test")} if dense else None,
+        "steps": last.step - job.budget.start if last else 0,
+        "diverged": trained.diverged,
+        "seconds": seconds,
+        "init_sha256": init,
+        **plan.about,
+    }
+    run.write_level(replace(job, mask=mask), trained, record, card(record))
+
+
+def read_replicate(run: RunDirectory, seed: int, level: int) -> Replicate:
+    """Return one replicate of a level, as it lies on disk."""
+    record = run.read_record(seed, level)
+    nan = float("nan")
+
+    def number(value: float | None) -> float:
+        return nan if value is None else value
+
+    return Replicate(
+        seed=seed,
+        level=level,
+        validation=number(record["validation"]),
+        test=record["test"],
+        steps=record["steps"],
+        final_validation=number(record["final"]["validation"]),
+        final_test=record["final"]["test"],
+        early_stop=EarlyStop(**record["early_stop"]) if record["early_stop"] else None,
+        diverged=record["diverged"],
+        kept=record["kept"],
+        prunable=record["prunable"],
+        layers=record["layers"],
+        path=run.level_path(seed, level),
+        history=run.read_history(seed, level),
+    )
+
+
+def run_seconds(run: RunDirectory, levels: Sequence[Level]) -> float:
+    """Return the training time of all levels, all attempts together."""
+    return sum(run.read_record(r.seed, level.level)["seconds"] for level in levels for r in level.replicates)

@@ -1,0 +1,107 @@
+"""Figures: accuracy against density, and learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lottery.results import Search, interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TICKET, _DENSE, _WINNER = "#1f5fa8", "#555555", "#c8442c"
+
+
+def density_figure(search: Search) -> Figure:
+    """Return the metric against density on a log axis, with the dense line, its tolerance band and the intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
+    draw_density(figure.add_subplot(), search)
+    return figure
+
+
+def draw_density(axes: Axes, search: Search) -> None:
+    """Draw the metric against density; the test metric where there is one, the validation metric otherwise."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    scale = 100 if search.is_fraction else 1
+    levels = [level for level in search.levels if level.alive]
+    has_test = all(level.test is not None for level in levels)
+    density = np.array([100 * level.density for level in levels])
+    values = np.array(
+        [scale * (level.test if has_test and level.test is not None else level.validation) for level in levels]
+    )
+    replicates = len(search.levels[0].replicates)
+    bounds = [interval(level, search.is_fraction, search.test_examples) if has_test else None for level in levels]
+
+    dense = values[0]
+    band = scale * search.tolerance.value
+    axes.axhspan(dense - band, dense + band, color=_DENSE, alpha=0.15, lw=0)
+    axes.axhline(
+        dense, color=_DENSE, lw=1, ls="--", label=f"dense ± tolerance ({band:.2g}{' pp' if scale == 100 else ''})"
+    )
+    if all(bounds):
+        low, high = np.array([b for b in bounds if b is not None]).T * scale
+        kind = f"95 % t interval, n = {replicates}" if replicates > 1 else "95 % Wilson interval, n = 1"
+        axes.fill_between(density, low, high, color=_TICKET, alpha=0.18, lw=0, label=kind)
+    if replicates > 1:
+        for level in levels:
+            points = [scale * (r.test if has_test and r.test is not None else r.validation) for r in level.alive]
+            axes.plot([100 * level.density] * len(points), points, ".", color=_TICKET, ms=3, alpha=0.5)
+    axes.plot(density, values, "o-", color=_TICKET, ms=4, lw=1.5, label="ticket")
+    winner = search.winning_replicate
+    if winner is not None:
+        at = next(i for i, level in enumerate(levels) if level.level == winner.level)
+        axes.plot(
+            density[at], values[at], "*", color=_WINNER, ms=15, zorder=5, label=f"winning ticket, {density[at]:.2g} %"
+        )
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("weights remaining (%)")
+    axes.set_ylabel(f"{'test' if has_test else 'validation'} {search.metric}{' (%)' if scale == 100 else ''}")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def curves_figure(search: Search, levels: Sequence[int]) -> Figure:
+    """Return the mean validation metric against training steps, one line for each of the given levels."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    scale = 100 if search.is_fraction else 1
+    chosen = [level for level in search.levels if level.level in levels and level.alive]
+    for color, level in zip(colormaps["viridis"](np.linspace(0, 0.9, len(chosen))), chosen, strict=True):
+        histories = [replicate.history for replicate in level.alive]
+        steps = [point.step for point in histories[0]]
+        values = np.mean([[scale * (p.validation or 0.0) for p in history] for history in histories], axis=0)
+        axes.plot(steps, values, color=color, lw=1.5, label=f"{100 * level.density:.3g} %")
+    axes.set_xlabel("training step")
+    axes.set_ylabel(f"validation {search.metric}{' (%)' if scale == 100 else ''}")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8, title="weights remaining")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, atomically, and return its path."""
+    import io
+
+    from pruning.files import write_bytes
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
+    return path

@@ -1,0 +1,84 @@
+"""How gradient descent trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lottery.gd.augment import AUGMENTATIONS
+from lottery.gd.learning_rate import SCHEDULES
+from lottery.gd.optimizers import OPTIMIZERS
+from pruning.errors import BadValue, unknown
+
+PRECISIONS = ("float32", "bf16")
+
+
+@dataclass(frozen=True)
+class GDConfig:
+    """The gradient-descent trainer's configuration.
+
+    Attributes:
+        steps: optimizer steps a level; 1,000 where neither `steps` nor `epochs` is given.
+        epochs: passes over the training part a level, instead of `steps`.
+        batch_size: examples a step (a `DataLoader` brings its own).
+        optimizer: `sgd`, `adam` or `adamw`.
+        lr: the learning rate after warmup.
+        momentum: of `sgd`.
+        nesterov: whether the momentum of `sgd` is Nesterov's.
+        weight_decay: L2 penalty of `sgd` and `adam`, decoupled decay of `adamw`.
+        clip_norm: largest gradient norm (over all surviving weights), or none.
+        schedule: `constant`, `milestones` or `cosine`.
+        milestones: steps at which `milestones` multiplies the learning rate by `gamma`.
+        gamma: that factor.
+        warmup: steps over which the learning rate rises linearly from 0.
+        eval_every: steps between evaluations; by default a twentieth of the training.
+        precision: `float32`, or `bf16` for autocast.
+        augment: `none` or `flip-crop`.
+        device: `auto`, `cpu`, `cuda` or `cuda:0`.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 64
+    optimizer: str = "adam"
+    lr: float = 2e-3
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    schedule: str = "constant"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    warmup: int = 0
+    eval_every: int | None = None
+    precision: str = "float32"
+    augment: str = "none"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("augment", AUGMENTATIONS),
+            ("precision", PRECISIONS),
+        ):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        if self.steps is not None and self.epochs is not None:
+            raise BadValue("give steps or epochs, not both")
+        for name in ("steps", "epochs", "batch_size", "lr", "clip_norm", "eval_every", "gamma"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise BadValue(f"{name} must be more than 0, not {value:g}")
+        for name in ("momentum", "weight_decay", "warmup"):
+            if getattr(self, name) < 0:
+                raise BadValue(f"{name} must be 0 or more, not {getattr(self, name):g}")
+        if self.nesterov and not self.momentum:
+            raise BadValue("nesterov needs a momentum of more than 0")
+        if self.schedule == "milestones" and not self.milestones:
+            raise BadValue("schedule 'milestones' needs milestones: a list of steps")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return how many steps a level trains for."""
+        if self.epochs is not None:
+            return max(1, round(self.epochs * steps_per_epoch))
+        return self.steps or 1_000

@@ -1,0 +1,58 @@
+"""Optimizers by name, in their fused form where the device has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+
+class Settings(Protocol):
+    """What an optimizer looks at."""
+
+    @property
+    def lr(self) -> float: ...  # noqa: D102
+    @property
+    def momentum(self) -> float: ...  # noqa: D102
+    @property
+    def nesterov(self) -> bool: ...  # noqa: D102
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
+    @property
+    def optimizer(self) -> str: ...  # noqa: D102
+
+
+def _sgd(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
+    return SGD(
+        params,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+        fused=fused,
+    )
+
+
+def _adam(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
+    return Adam(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+
+
+def _adamw(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
+    return AdamW(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+
+
+OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], Settings, bool], Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+}
+
+
+def make_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
+    """Return the optimizer of the trainable parameters of `model`."""
+    params = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    fused = all(p.dtype in (torch.float32, torch.float64) and p.device.type in ("cpu", "cuda") for p in params)
+    return OPTIMIZERS[settings.optimizer](params, settings, fused)

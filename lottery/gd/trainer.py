@@ -1,0 +1,166 @@
+"""The gradient-descent trainer."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lottery.data.parts import Parts
+from lottery.gd.augment import AUGMENTATIONS
+from lottery.gd.batches import move, training_batches
+from lottery.gd.config import GDConfig
+from lottery.gd.evaluation import evaluate
+from lottery.gd.learning_rate import learning_rate
+from lottery.gd.optimizers import make_optimizer
+from lottery.objective import Objective, call
+from lottery.torch_state import load_state, state_of
+from lottery.watch import Watch
+from pruning.errors import BadValue
+from pruning.jobs import Evaluation, Job, Trained, all_finite
+from pruning.mask import Mask
+from pruning.torch_modules import apply_mask
+
+
+@dataclass(frozen=True)
+class GDTrainer:
+    """Trains one job after the other with an eager loop; data and weights stay on the device.
+
+    Attributes:
+        model: the architecture; its weights are never used nor changed.
+        parts: the data, on the device.
+        objective: loss and metric.
+        config: how to train.
+        total_steps: steps of a whole training, the length of the learning-rate schedule.
+        device: where to train.
+        watch: is told of progress.
+    """
+
+    model: nn.Module
+    parts: Parts
+    objective: Objective
+    config: GDConfig
+    total_steps: int
+    device: torch.device
+    watch: Watch
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Nothing beside the trained weights."""
+        return frozenset()
+
+    def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
+        """Yield each job's trained network as it is done; raises `BadValue` for a need it cannot meet."""
+        if needs - self.provides:
+            raise BadValue(f"the gd trainer does not provide {', '.join(sorted(needs - self.provides))}")
+        for job in jobs:
+            with _isolated(self.device, job.seed):
+                trained = self._train(job)
+            yield trained
+
+    def _train(self, job: Job) -> Trained:
+        model = copy.deepcopy(self.model).to(self.device)
+        load_state(model, job.params)
+        apply_mask(model, job.mask)
+        if not any(module.training for module in model.modules()):
+            model.train()
+        optimizer = make_optimizer(model, self.config)
+        masked, keeps = _masked_parameters(model, job.mask)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        augment = AUGMENTATIONS[self.config.augment]
+        start, stop = job.budget.start, job.budget.stop
+        every = self.config.eval_every or max(1, self.total_steps // 20)
+        history: list[Evaluation] = []
+        snapshots = {start: state_of(model)} if start in job.budget.snapshots else {}
+        loss_sum, loss_count = torch.zeros((), device=self.device), 0
+        batches = training_batches(self.parts.train, self.config.batch_size, job.seed, start, stop)
+        for step, (inputs, targets) in enumerate(batches, start=start + 1):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step - 1, self.total_steps, self.config)
+            optimizer.zero_grad()
+            with self._autocast():
+                outputs = call(model, augment(move(inputs, self.device)))
+                loss = self.objective.loss(outputs, move(targets, self.device))
+            loss.backward()
+            # With masked gradients and weights that start at 0, no momentum, decay or moment can revive a weight.
+            _mask_gradients(masked, keeps)
+            if self.config.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+            optimizer.step()
+            loss_sum, loss_count = loss_sum + loss.detach(), loss_count + 1
+            if step in job.budget.snapshots:
+                snapshots[step] = state_of(model)
+            if step % every == 0 or step == stop:
+                evaluation = self._evaluate(model, step, float(loss_sum) / loss_count)
+                history.append(evaluation)
+                self.watch.evaluated(job, evaluation)
+                loss_sum, loss_count = torch.zeros((), device=self.device), 0
+                if not math.isfinite(evaluation.train_loss or 0.0) or not math.isfinite(
+                    evaluation.validation_loss or 0.0
+                ):
+                    return _diverged(model, history, f"the loss is not finite at step {step}")
+            self.watch.stepped(job, step)
+        params = state_of(model)
+        if not all_finite(params):
+            return _diverged(model, history, f"the weights are not finite at step {stop}")
+        return Trained(params=params, history=history, snapshots=snapshots)
+
+    def _evaluate(self, model: nn.Module, step: int, train_loss: float) -> Evaluation:
+        with self._autocast():
+            validation_loss, validation = evaluate(model, self.parts.validation, self.objective, self.device)
+            test_loss, test = evaluate(model, self.parts.test, self.objective, self.device)
+        has_test = self.parts.test is not None
+        return Evaluation(
+            step=step,
+            train_loss=train_loss,
+            validation_loss=validation_loss,
+            validation=validation,
+            test_loss=test_loss if has_test else None,
+            test=test if has_test else None,
+        )
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def _masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[nn.Parameter], list[torch.Tensor]]:
+    """Return the parameters with removed weights, and their masks as numbers on the device."""
+    named = dict(model.named_parameters())
+    touched = [name for name, keep in mask.items() if not keep.all()]
+    keeps = [torch.from_numpy(mask[name].copy()).to(named[name].device, named[name].dtype) for name in touched]
+    return [named[name] for name in touched], keeps
+
+
+def _mask_gradients(masked: Sequence[nn.Parameter], keeps: Sequence[torch.Tensor]) -> None:
+    gradients = [parameter.grad for parameter in masked]
+    present = [(g, keep) for g, keep in zip(gradients, keeps, strict=True) if g is not None]
+    if present:
+        # The multi-tensor product that torch.optim uses: one call for all tensors.
+        torch._foreach_mul_([g for g, _ in present], [keep for _, keep in present])  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _diverged(model: nn.Module, history: list[Evaluation], reason: str) -> Trained:
+    return Trained(params=state_of(model), history=history, diverged=reason)
+
+
+@contextlib.contextmanager
+def _isolated(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch for one training and restore the caller's random state and switches afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.benchmark)
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        try:
+            yield
+        finally:
+            cudnn.deterministic, cudnn.benchmark = before

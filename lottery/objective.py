@@ -1,0 +1,125 @@
+"""Loss and metric: defaults by the labels' type, and the caller's own callables."""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pruning.errors import DataError
+
+BatchFunction = Callable[[Any, Any], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What "as good as dense" is measured with.
+
+    Attributes:
+        name: for tables.
+        function: `function(outputs, targets)` returns the mean over a batch, as a scalar tensor.
+        higher_is_better: False for errors.
+        is_fraction: True where 0.005 means half a percentage point.
+    """
+
+    name: str
+    function: BatchFunction
+    higher_is_better: bool = True
+    is_fraction: bool = False
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimizes and what a search compares.
+
+    Attributes:
+        loss: `loss(outputs, targets)` returns a scalar tensor.
+        metric: the measure of a ticket.
+        name: tells objectives apart in a run's configuration.
+    """
+
+    loss: BatchFunction
+    metric: Metric
+    name: str
+
+
+def objective_for(
+    targets: Any, loss: BatchFunction | None = None, metric: Metric | BatchFunction | None = None
+) -> Objective:
+    """Return the objective for labels of this type.
+
+    Args:
+        targets: a batch of labels. Integers: cross-entropy and accuracy. Booleans: binary cross-entropy on logits
+            and accuracy. Floats: mean squared error, both as loss and as metric.
+        loss: the caller's own `loss(outputs, targets)`.
+        metric: the caller's own `metric(outputs, targets)` (higher is better), or a `Metric`.
+
+    Raises:
+        DataError: labels of another type, without a loss and a metric of the caller's own.
+
+    >>> objective_for(torch.tensor([1, 0])).metric.name
+    'accuracy'
+    """
+    if metric is not None and not isinstance(metric, Metric):
+        metric = Metric(getattr(metric, "__name__", "metric"), metric)
+    if loss is None or metric is None:
+        default = _default(targets)
+        loss, metric = loss or default.loss, metric or default.metric
+    return Objective(loss, metric, f"{_identity(loss)}/{_identity(metric.function)}")
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """Return the model's outputs: a tuple of inputs is spread, a mapping gives keywords."""
+    if isinstance(inputs, torch.Tensor):
+        return model(inputs)
+    if isinstance(inputs, tuple | list):
+        return model(*inputs)
+    return model(**inputs)
+
+
+def _default(targets: Any) -> Objective:
+    if not isinstance(targets, torch.Tensor):
+        raise DataError("labels that are no tensor need both a loss and a metric of your own")
+    if targets.dtype == torch.bool:
+        return Objective(_binary_loss, Metric("accuracy", _binary_accuracy, is_fraction=True), "binary")
+    if targets.is_floating_point():
+        return Objective(squared_error, Metric("mse", squared_error, higher_is_better=False), "regression")
+    return Objective(F.cross_entropy, Metric("accuracy", accuracy, is_fraction=True), "classification")
+
+
+def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the fraction of labels that the largest output hits; classes lie along axis 1."""
+    return (outputs.argmax(1) == targets).float().mean()
+
+
+def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared error; [N, 1] outputs fit [N] targets.
+
+    >>> squared_error(torch.ones(3, 1), torch.zeros(3)).item()
+    1.0
+    """
+    if outputs.numel() != targets.numel():
+        raise DataError(f"the model returns shape {tuple(outputs.shape)} for labels of shape {tuple(targets.shape)}")
+    return F.mse_loss(outputs.reshape(targets.shape), targets)
+
+
+def _binary_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.binary_cross_entropy_with_logits(outputs.reshape(targets.shape), targets.float())
+
+
+def _binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return ((outputs.reshape(targets.shape) > 0) == targets).float().mean()
+
+
+def _identity(function: Any) -> str:
+    """Name a callable; two functions of one name and different code get different names."""
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+    if inspect.isfunction(function) and not name.startswith(("torch.", "lottery.")):
+        name += f"#{zlib.crc32(function.__code__.co_code + repr(function.__code__.co_consts).encode()):x}"
+    return name

@@ -1,0 +1,103 @@
+"""Progress: bars for levels and steps, a table row for every finished level, metrics to disk as they happen."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from lottery.objective import Metric
+from lottery.results import Level
+from lottery.run_directory import RunDirectory
+from lottery.table import HEADER, level_row
+from pruning.jobs import Evaluation, Job
+
+Write = Callable[[str], None]
+
+
+class Display:
+    """What people see while a search runs.
+
+    Args:
+        bars: whether to draw progress bars on standard error.
+        write: prints a line of the table of levels, or None for no table.
+    """
+
+    def __init__(self, bars: bool, write: Write | None) -> None:
+        self._bars, self._write = bars, write
+        self._levels: tqdm[Any] | None = None
+        self._steps: tqdm[Any] | None = None
+        self._metric: Metric | None = None
+        self._examples: int | None = None
+
+    @contextmanager
+    def searching(self, levels: int, metric: Metric, examples: int | None) -> Iterator[None]:
+        """Show bars and the table's header while a search of so many levels runs."""
+        self._metric, self._examples = metric, examples
+        disable = not self._bars
+        with (
+            tqdm(total=levels, desc="levels", unit="level", position=0, leave=False, disable=disable) as level_bar,
+            tqdm(desc="steps", unit="step", position=1, leave=False, disable=disable) as step_bar,
+        ):
+            self._levels, self._steps = level_bar, step_bar
+            self._line(HEADER)
+            yield
+
+    def started(self, level: int, steps: int) -> None:
+        """Begin a level of so many steps, all replicates together."""
+        if self._steps is not None:
+            self._steps.reset(total=steps)
+            self._steps.set_description(f"level {level}")
+
+    def stepped(self) -> None:
+        """Count one step."""
+        if self._steps is not None:
+            self._steps.update()
+
+    def finished(self, level: Level, dense: Level) -> None:
+        """Show a finished level."""
+        if self._levels is not None and self._metric is not None:
+            self._line(level_row(level, dense, self._metric.is_fraction, self._examples))
+            self._levels.update()
+
+    def _line(self, text: str) -> None:
+        if self._write is not None:
+            with tqdm.external_write_mode(file=sys.stderr):
+                self._write(text)
+
+
+class Recorder:
+    """Tells the display and the run directory what a trainer and the engine report."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._run: RunDirectory | None = None
+        self._where: dict[int, tuple[int, int]] = {}
+
+    def record_to(self, run: RunDirectory) -> None:
+        """Append evaluations to this run from now on."""
+        self._run = run
+
+    def level_started(self, level: int, jobs: Mapping[int, Job]) -> None:
+        """Remember which replicate each job is."""
+        self._where = {job.seed: (seed, level) for seed, job in jobs.items()}
+        self._display.started(level, sum(job.budget.stop - job.budget.start for job in jobs.values()))
+
+    def level_finished(self, level: Level, dense: Level) -> None:
+        """Pass the level on."""
+        self._display.finished(level, dense)
+
+    def stepped(self, job: Job, step: int) -> None:
+        """Pass the step on."""
+        del job, step
+        self._display.stepped()
+
+    def evaluated(self, job: Job, evaluation: Evaluation) -> None:
+        """Append the evaluation to `metrics.jsonl`."""
+        if self._run is not None:
+            seed, level = self._where[job.seed]
+            self._run.append_metrics({"seed": seed, "level": level, **dataclasses.asdict(evaluation)})

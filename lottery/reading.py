@@ -1,0 +1,53 @@
+"""Reading a run directory back, finished or not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lottery.engine import read_replicate, run_seconds
+from lottery.results import Level, Search, choose_winner, matching_tolerance
+from lottery.run_directory import RunDirectory
+from pruning.errors import FileFormatError
+from pruning.files import read_json
+
+
+def read_search(path: Path) -> Search:
+    """Return what a run directory holds so far; levels count once every replicate that began them is there.
+
+    Raises:
+        FileFormatError: not a run directory, or one without a single finished level.
+    """
+    if not (path / "config.json").exists() or not (path / "environment.json").exists():
+        raise FileFormatError(f"{path}: not a run directory (no config.json and environment.json)")
+    config = read_json(path / "config.json")
+    run = RunDirectory(path)
+    seeds = sorted(int(m[1]) for p in path.glob("seed-*") if (m := re.fullmatch(r"seed-(\d+)", p.name)))
+    levels: list[Level] = []
+    alive = seeds
+    while alive and all(run.has(seed, len(levels)) for seed in alive):
+        number = len(levels)
+        levels.append(Level(number, tuple(read_replicate(run, seed, number) for seed in alive)))
+        alive = [replicate.seed for replicate in levels[-1].alive]
+    if not levels:
+        raise FileFormatError(f"{path}: no level is finished yet")
+    metric = run.read_record(seeds[0], 0)["metric"]
+    tolerance = matching_tolerance(levels[0], config["tolerance"], metric["is_fraction"])
+    winner, reason = choose_winner(levels, tolerance.value, metric["higher_is_better"])
+    summary = path / "summary.json"
+    finished: dict[str, Any] = read_json(summary) if summary.exists() else {}
+    return Search(
+        run=path,
+        levels=tuple(levels),
+        winner=winner,
+        reason=reason if finished else f"{reason or 'so far'} (the search is not finished)",
+        tolerance=tolerance,
+        metric=metric["name"],
+        higher_is_better=metric["higher_is_better"],
+        is_fraction=metric["is_fraction"],
+        test_examples=finished.get("test_examples"),
+        seconds=run_seconds(run, levels),
+        device=read_json(path / "environment.json")["device"],
+        config=config,
+    )

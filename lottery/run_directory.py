@@ -1,0 +1,192 @@
+"""The run directory: where a search writes, what is already there, and how a search that was cut off goes on.
+
+runs/<readable>-<hash>/config.json         the resolved configuration, which the hash is of
+                       environment.json    versions, hardware, commit
+                       metrics.jsonl       every evaluation, appended and flushed as it happens
+                       seed-S/level-LL/    one ticket directory each, complete or absent
+                       summary.json        what was found
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pruning.errors import BadValue, ConfigMismatch
+from pruning.files import (
+    atomic_directory,
+    read_json,
+    read_tensors,
+    storage_error,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from pruning.jobs import Evaluation, Job, Params, Trained
+from pruning.mask import Mask
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One search's folder."""
+
+    path: Path
+
+    def level_path(self, seed: int, level: int) -> Path:
+        """Return the ticket directory of one replicate's level."""
+        return self.path / f"seed-{seed}" / f"level-{level:02d}"
+
+    def has(self, seed: int, level: int) -> bool:
+        """Say whether this level is complete."""
+        return (self.level_path(seed, level) / "config.json").exists()
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`; raises `StorageError` where the disk refuses."""
+        path = self.path / "metrics.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise storage_error(path, error) from error
+
+    def write_level(self, job: Job, trained: Trained, record: Mapping[str, Any], readme: str) -> None:
+        """Write one finished level as a ticket directory: all of it, or nothing.
+
+        Args:
+            job: what was trained.
+            trained: what came out.
+            record: the level's `config.json`.
+            readme: the ticket's card.
+        """
+        seed, level = record["seed"], record["level"]
+        with atomic_directory(self.level_path(seed, level)) as folder:
+            self._write_rewound(folder / "model.safetensors", seed, level, job.params)
+            job.mask.save(folder / "mask.safetensors")
+            if trained.diverged is None:
+                write_tensors(folder / "trained.safetensors", trained.params, {"format": "pt"})
+            for kind in ("std", "gradients"):
+                arrays = getattr(trained, kind)
+                if arrays is not None:
+                    write_tensors(folder / f"{kind}.safetensors", arrays, {})
+            for step, params in trained.snapshots.items():
+                write_tensors(folder / f"step-{step}.safetensors", params, {"format": "pt"})
+            write_json(folder / "history.json", [dataclasses.asdict(point) for point in trained.history])
+            (folder / "README.md").write_text(readme, encoding="utf-8")
+            write_json(folder / "config.json", record)
+
+    def read_record(self, seed: int, level: int) -> dict[str, Any]:
+        """Return a level's `config.json`."""
+        return read_json(self.level_path(seed, level) / "config.json")
+
+    def read_history(self, seed: int, level: int) -> list[Evaluation]:
+        """Return a level's evaluations."""
+        return [Evaluation(**point) for point in read_json(self.level_path(seed, level) / "history.json")]
+
+    def read_rewound(self, seed: int, level: int) -> Params:
+        """Return the weights at the rewind point that a level started from."""
+        return read_tensors(self.level_path(seed, level) / "model.safetensors")[0]
+
+    def read_mask(self, seed: int, level: int) -> Mask:
+        """Return a level's mask."""
+        return Mask.load(self.level_path(seed, level) / "mask.safetensors")
+
+    def read_trained(self, seed: int, level: int) -> Trained:
+        """Return everything that a level's training gave."""
+        folder = self.level_path(seed, level)
+
+        def optional(kind: str) -> Params | None:
+            path = folder / f"{kind}.safetensors"
+            return read_tensors(path)[0] if path.exists() else None
+
+        snapshots = {
+            int(match[1]): read_tensors(path)[0]
+            for path in sorted(folder.glob("step-*.safetensors"))
+            if (match := re.fullmatch(r"step-(\d+)\.safetensors", path.name))
+        }
+        return Trained(
+            params=read_tensors(folder / "trained.safetensors")[0],
+            history=self.read_history(seed, level),
+            snapshots=snapshots,
+            std=optional("std"),
+            gradients=optional("gradients"),
+        )
+
+    def _write_rewound(self, path: Path, seed: int, level: int, params: Params) -> None:
+        """Write the rewind weights, or link to the last level's file where it holds the same bits."""
+        previous = self.level_path(seed, level - 1) / "model.safetensors"
+        if level > 1 and previous.exists() and _same(read_tensors(previous)[0], params):
+            try:
+                os.link(previous, path)
+                return
+            except OSError:  # a file system without hard links gets a copy
+                pass
+        write_tensors(path, params, {"format": "pt"})
+
+
+def open_run(out: Path, name: str, config: Mapping[str, Any], force: bool) -> RunDirectory:
+    """Return the directory of the run with this configuration, new or as an earlier attempt left it.
+
+    Args:
+        out: the folder of all runs.
+        name: the readable part of the directory's name.
+        config: the resolved configuration and the fingerprints of model and data, as plain JSON.
+        force: start over.
+
+    Raises:
+        BadValue: `out` cannot be written.
+        ConfigMismatch: the directory holds another configuration.
+    """
+    text = json.dumps(config, sort_keys=True)
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
+    path = out / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    try:
+        if force and path.exists():
+            shutil.rmtree(path)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadValue(f"--out {out}: {path} cannot be written ({error.strerror or error})") from error
+    stored = path / "config.json"
+    if stored.exists():
+        if read_json(stored) != json.loads(text):
+            raise ConfigMismatch(
+                f"{path} was made by another configuration; use --force to start over or another --out"
+            )
+    else:
+        write_json(stored, json.loads(text))
+    run = RunDirectory(path)
+    _tidy(run)
+    return run
+
+
+def _tidy(run: RunDirectory) -> None:
+    """Drop what an interrupted attempt left half done: temporary files, and metrics of levels that will be redone."""
+    for leftover in [*run.path.glob("**/.*.tmp")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    path = run.path / "metrics.jsonl"
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            if run.has(row["seed"], row["level"]):
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue  # the line that was being written when the process died
+    write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def _same(a: Params, b: Params) -> bool:
+    return a.keys() == b.keys() and all(
+        a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name], equal_nan=False) for name in a
+    )

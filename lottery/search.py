@@ -1,0 +1,159 @@
+"""From what people ask for to a finished search: settings, data, model, trainer, run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lottery.config import SearchConfig, ladder
+from lottery.data.parts import Parts, Tensors, prepare
+from lottery.datasets import load_data
+from lottery.engine import Plan, run_seconds, search_levels
+from lottery.environment import environment
+from lottery.models.source import ModelSource, model_source
+from lottery.objective import BatchFunction, Metric
+from lottery.progress import Display, Recorder
+from lottery.results import Search, as_json, choose_winner, matching_tolerance
+from lottery.rewind import parse_rewind
+from lottery.run_directory import RunDirectory, open_run
+from lottery.settings import build, check_names
+from lottery.trainers import TRAINERS, Ask, Setup
+from pruning.criteria import get_criterion
+from pruning.errors import BadValue
+from pruning.files import write_json
+from pruning.mask import Mask
+from pruning.torch_modules import prunable
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for.
+
+    Attributes:
+        model: a module, a callable, a name, or `package.module:callable`.
+        data: whatever `load_data` understands.
+        settings: flat settings of the search and of its trainer.
+        loss: the caller's own loss, or None.
+        metric: the caller's own metric, or None.
+        out: the folder of all runs.
+        force: start over.
+    """
+
+    model: Any
+    data: Any
+    settings: Mapping[str, Any]
+    loss: BatchFunction | None = None
+    metric: Metric | BatchFunction | None = None
+    out: Path = Path("runs")
+    force: bool = False
+
+
+def run_search(request: Request, display: Display) -> Search:
+    """Run a search from beginning to end, or from where an earlier attempt stopped.
+
+    Raises:
+        UsageError: something in the request is wrong; nothing was trained.
+        RunError: the run failed; finished levels are on disk.
+    """
+    config, trainer_config = resolve(request.settings)
+    data = load_data(request.data)
+    parts = prepare(data, config.seed, config.validation_size)
+    source = model_source(request.model, parts, config.init)
+    if config.replicates > 1 and not source.varies:
+        raise BadValue(
+            f"{config.replicates} replicates need a callable that makes the model from a seed; "
+            "a module instance has one initialization only"
+        )
+    recorder = Recorder(display)
+    setup = TRAINERS[config.trainer].value.setup(
+        Ask(source, parts, trainer_config, request.loss, request.metric, recorder, config.seed)
+    )
+    plan = _plan(config, trainer_config, source, parts, setup)
+    initial = {seed: source.initial_state(seed) for seed in config.seeds}
+    identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
+    identity |= {"data_fingerprint": parts.fingerprint(), "init_fingerprint": source.fingerprint(config.seed)}
+    name = f"{data.name}-{source.name}-{config.trainer}-{config.criterion}"
+    run = open_run(request.out, name, identity, request.force)
+    recorder.record_to(run)
+    if not (run.path / "environment.json").exists():
+        write_json(run.path / "environment.json", environment(setup.device))
+    test = parts.test
+    examples = len(test) if isinstance(test, Tensors) else None
+    with display.searching(len(plan.targets), setup.metric, examples):
+        levels = search_levels(plan, setup.trainer, initial, run, recorder)
+    return _conclude(plan, run, levels, setup, examples)
+
+
+def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
+    """Return the search's and the trainer's configuration; raises `UsageError` for what is wrong.
+
+    >>> resolve({"levels": 3, "lr": 0.1})[1].lr
+    0.1
+    """
+    trainer = settings.get("trainer", SearchConfig.trainer)
+    kind = TRAINERS[str(trainer)].value
+    check_names(settings, SearchConfig, kind.config)
+    return build(SearchConfig, settings), build(kind.config, settings)
+
+
+def _plan(config: SearchConfig, trainer_config: Any, source: ModelSource, parts: Parts, setup: Setup) -> Plan:
+    criterion = get_criterion(config.criterion)
+    dense = Mask.dense(prunable(source.build(config.seed), config.prunable, config.skip))
+    if source.initial_mask is not None:
+        already = source.initial_mask.fit(dense.shapes())
+        dense = Mask({name: already.get(name, keep) for name, keep in dense.items()})
+    resolved = {**asdict(config), **asdict(trainer_config), "model": source.name, "data": parts.name}
+    resolved.pop("device", None)
+    about = {
+        "model": source.name,
+        "data": parts.name,
+        "framework": "torch",
+        "layout": "as torch stores it: (out, in, *kernel)",
+        "trainer": config.trainer,
+        "criterion": config.criterion,
+        "scope": config.scope,
+        "rewind": config.rewind,
+        "measure_at": config.measure_at,
+        "metric": {
+            "name": setup.metric.name,
+            "higher_is_better": setup.metric.higher_is_better,
+            "is_fraction": setup.metric.is_fraction,
+        },
+        "config": resolved,
+    }
+    return Plan(
+        config=config,
+        criterion=criterion,
+        targets=ladder(config, dense.counts()),
+        dense=dense,
+        rewind=parse_rewind(config.rewind, setup.total_steps, setup.steps_per_epoch),
+        total_steps=setup.total_steps,
+        about=about,
+    )
+
+
+def _conclude(plan: Plan, run: RunDirectory, levels: Any, setup: Setup, examples: int | None) -> Search:
+    from lottery.figure import density_figure, save_figure
+
+    metric = setup.metric
+    tolerance = matching_tolerance(levels[0], plan.config.tolerance, metric.is_fraction)
+    winner, reason = choose_winner(levels, tolerance.value, metric.higher_is_better)
+    search = Search(
+        run=run.path,
+        levels=levels,
+        winner=winner,
+        reason=reason,
+        tolerance=tolerance,
+        metric=metric.name,
+        higher_is_better=metric.higher_is_better,
+        is_fraction=metric.is_fraction,
+        test_examples=examples,
+        seconds=run_seconds(run, levels),
+        device=setup.device,
+        config=plan.about["config"],
+    )
+    write_json(run.path / "summary.json", {**as_json(search), "test_examples": examples, "config": search.config})
+    save_figure(density_figure(search), run.path / "density.png")
+    return search

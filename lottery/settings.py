@@ -1,0 +1,149 @@
+"""Settings: flat names with values, checked against the fields of dataclasses.
+
+Python keywords, command-line flags, TOML files and recipes all become one flat `{name: value}` mapping here, so that
+the same thing has the same name and the same default everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from pruning.errors import BadValue, FileFormatError, unknown
+
+ConfigT = TypeVar("ConfigT")
+
+# Of each group, what a higher layer says replaces what a lower layer said under another name.
+EXCLUSIVE = (frozenset({"steps", "epochs"}), frozenset({"levels", "sparsity", "densities"}))
+
+
+def layer(*settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge settings; later ones win, and exclude what contradicts them.
+
+    Raises:
+        BadValue: one layer says two things that exclude each other.
+
+    >>> layer({"steps": 100, "lr": 0.1}, {"epochs": 2})
+    {'lr': 0.1, 'epochs': 2}
+    """
+    merged: dict[str, Any] = {}
+    for values in settings:
+        for group in EXCLUSIVE:
+            named = sorted(group & values.keys())
+            if len(named) > 1:
+                raise BadValue(f"give {' or '.join(named)}, not both")
+            if named:
+                merged = {key: value for key, value in merged.items() if key not in group}
+        merged.update(values)
+    return merged
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """Read `KEY=VALUE` texts; a value is TOML, or a plain string where it is not. `KEY.NAME` sets part of a table.
+
+    Raises:
+        BadValue: a text without `=`.
+
+    >>> parse_assignments(["milestones=[100, 200]", "optimizer=sgd", "layer_rates.fc3.weight=0.1"])
+    {'milestones': [100, 200], 'optimizer': 'sgd', 'layer_rates': {'fc3.weight': 0.1}}
+    """
+    settings: dict[str, Any] = {}
+    for text in texts:
+        key, separator, value = (part.strip() for part in text.partition("="))
+        if not separator or not key:
+            raise BadValue(f"--set takes KEY=VALUE, not {text!r}")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        key, _, part = key.partition(".")
+        key = key.replace("-", "_")
+        settings[key] = {**settings.get(key, {}), part: parsed} if part else parsed
+    return settings
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file; raises `FileFormatError` with the line that is wrong."""
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path}: no such file") from error
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise FileFormatError(f"{path}: not a TOML file ({error})") from error
+    return {key.replace("-", "_"): value for key, value in settings.items()}
+
+
+def build(kind: type[ConfigT], settings: Mapping[str, Any]) -> ConfigT:
+    """Make a `kind` from the settings that are its fields, each checked against the field's type.
+
+    Raises:
+        BadValue: a value of the wrong type or out of range.
+    """
+    hints = typing.get_type_hints(kind)
+    names = field_names(kind)
+    return kind(**{key: _typed(key, value, hints[key]) for key, value in settings.items() if key in names})
+
+
+def field_names(kind: type) -> set[str]:
+    """Return the names of a dataclass's fields."""
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def check_names(settings: Iterable[str], *kinds: type) -> None:
+    """Raise `UnknownName` for a setting that none of the dataclasses has."""
+    known = set().union(*(field_names(kind) for kind in kinds))
+    for key in settings:
+        if key not in known:
+            raise unknown("setting", key, known)
+
+
+def _typed(key: str, value: Any, hint: Any) -> Any:
+    options = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for option in options:
+        converted = _convert(value, option)
+        if converted is not _WRONG:
+            return converted
+    wanted = " or ".join(_describe(option) for option in options)
+    raise BadValue(f"{key} must be {wanted}, not {value!r}")
+
+
+_WRONG = object()
+
+
+def _convert(value: Any, option: Any) -> Any:
+    origin = get_origin(option) or option
+    if option is type(None):
+        return None if value is None else _WRONG
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return _WRONG
+        items = [_convert(item, get_args(option)[0]) for item in value]
+        return _WRONG if _WRONG in items else tuple(items)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {str(k): float(v) for k, v in value.items()} if isinstance(value, Mapping) else _WRONG
+    if option is bool or isinstance(value, bool):
+        return value if option is bool and isinstance(value, bool) else _WRONG
+    if option is float and isinstance(value, int | float):
+        return float(value)
+    if option is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if option is str and isinstance(value, int):
+        return str(value)
+    return value if isinstance(value, option) else _WRONG
+
+
+def _describe(option: Any) -> str:
+    plain = {int: "a whole number", float: "a number", str: "a name", bool: "true or false", type(None): "absent"}
+    if option in plain:
+        return plain[option]
+    origin = get_origin(option)
+    if origin is tuple:
+        return f"a list ({_describe(get_args(option)[0])} each)"
+    return "a table"

@@ -1,0 +1,107 @@
+"""Text for people: the table of levels, a ticket in a few lines, the table of layers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from lottery.results import Level, Replicate, Search, against_dense, interval
+
+if TYPE_CHECKING:
+    from lottery.ticket import Ticket
+
+HEADER = (
+    f"{'level':>5}  {'density':>8}  {'kept / total':>23}  {'validation':>10}  {'test':>7}  {'95 % interval':>17}"
+    f"  {'vs dense':>9}"
+)
+
+
+def level_row(level: Level, dense: Level, is_fraction: bool, examples: int | None) -> str:
+    """Return one line of the table of levels.
+
+    Fractions are shown in percent, differences in percentage points.
+    """
+    bounds = interval(level, is_fraction, examples)
+    difference = against_dense(level, dense)
+    scale = 100 if is_fraction else 1
+    shown_bounds = f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else "–"
+    shown_difference = "–" if difference is None else f"{difference * scale:+.2f}{' pp' if is_fraction else ''}"
+    row = (
+        f"{level.level:>5}  {100 * level.density:>7.2f}%  {level.kept:>11,} /{level.prunable:>10,}  "
+        f"{_value(level.validation, scale):>10}  {_value(level.test, scale):>7}  {shown_bounds:>17}  "
+        f"{shown_difference if level.level else '–':>9}"
+    )
+    failed = [f"seed {r.seed}: {r.diverged}" for r in level.replicates if r.diverged]
+    return row + (f"  diverged ({'; '.join(failed)})" if failed else "")
+
+
+def interval_note(replicates: int, is_fraction: bool, examples: int | None) -> str:
+    """Say what the table's interval is."""
+    if replicates > 1:
+        return f"Interval: Student's t over {replicates} replicates."
+    if is_fraction and examples:
+        return (
+            f"Interval: Wilson's, from {examples:,} test examples; one replicate says nothing of the spread of seeds."
+        )
+    return "No interval: one replicate."
+
+
+def conclusion(search: Search) -> str:
+    """Return the lines after the table: tolerance, the winning ticket or why there is none, where it lies."""
+    scale, unit = (100, " pp") if search.is_fraction else (1, "")
+    tolerance = f"{search.tolerance.value * scale:.2f}{unit} ({search.tolerance.rule})"
+    lines = [interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)]
+    replicate = search.winning_replicate
+    if replicate is None:
+        lines.append(f"No winning ticket: {search.reason}. Tolerance: {tolerance}.")
+    else:
+        level, dense = search.levels[replicate.level], search.levels[0]
+        lines += [
+            f"Winning ticket: level {level.level}, {100 * level.density:.2f} % of the weights. "
+            f"Validation {_value(level.validation, scale)} against {_value(dense.validation, scale)} dense "
+            f"(tolerance {tolerance}).",
+            f"Test {search.metric}: {_value(level.test, scale)} against {_value(dense.test, scale)} dense "
+            f"(reported only; chosen on validation data).",
+            f"Ticket: {replicate.path}",
+        ]
+    return "\n".join(lines)
+
+
+def layer_table(replicate: Replicate) -> str:
+    """Return the density of every tensor of one replicate."""
+    width = max(map(len, replicate.layers))
+    return "\n".join(f"  {name:<{width}}  {100 * density:6.2f}%" for name, density in replicate.layers.items())
+
+
+def ticket_text(ticket: Ticket) -> str:
+    """Return a ticket in a few lines: density, metric against dense, levels searched, where it is stored."""
+    info = ticket.info
+    fraction = info["metric"].get("is_fraction", False)
+    scale = 100 if fraction else 1
+    dense = info.get("dense") or {}
+    lines = [
+        f"Ticket: {100 * ticket.density:.2f} % of {ticket.mask.total:,} weights ({ticket.mask.kept:,} kept), "
+        f"level {info['level']}, seed {info['seed']}",
+        f"  validation {info['metric']['name']}: {_value(info['validation'], scale)}, "
+        f"dense {_value(dense.get('validation'), scale)}",
+        f"  test {info['metric']['name']}: {_value(info['test'], scale)}, dense {_value(dense.get('test'), scale)}",
+    ]
+    if ticket.search is not None:
+        search = ticket.search
+        level = search.levels[info["level"]]
+        bounds = interval(level, search.is_fraction, search.test_examples)
+        if bounds:
+            lines.append(
+                f"  level's mean test: {_value(level.test, scale)} "
+                f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}] (95 %); "
+                + interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)
+            )
+        lines.append(f"  searched: {len(search.levels)} levels, {len(search.levels[0].replicates)} replicate(s)")
+    lines.append(f"  stored in: {ticket.path if ticket.path else 'memory only'}")
+    return "\n".join(lines)
+
+
+def _value(value: float | None, scale: int) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value * scale:.2f}" if scale == 100 else f"{value:.4g}"

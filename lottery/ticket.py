@@ -1,0 +1,142 @@
+"""Tickets: a mask, the weights at the rewind point, and where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from lottery.card import card
+from lottery.results import Search
+from lottery.torch_state import load_state
+from pruning.errors import FileFormatError, MaskMismatch, UsageError
+from pruning.files import atomic_directory, read_json, read_tensors, write_json, write_tensors, write_text
+from pruning.mask import Mask
+from pruning.torch_modules import apply_mask, clean_copy
+
+_REQUIRED = ("level", "seed", "density", "sparsity", "kept", "prunable", "layers", "validation", "test", "metric")
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A sparse sub-network and its saved initialization.
+
+    Attributes:
+        mask: which weights survive.
+        params: parameters and buffers at the rewind point, by dotted name, not masked.
+        trained_params: the trained, masked parameters and buffers, or None.
+        info: where it came from and what it reached (`config.json`).
+        path: where it is stored, or None.
+        search: every level of every replicate, for a ticket that `find_ticket` returned.
+    """
+
+    mask: Mask
+    params: Mapping[str, NDArray[Any]]
+    trained_params: Mapping[str, NDArray[Any]] | None
+    info: Mapping[str, Any]
+    path: Path | None = None
+    search: Search | None = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ticket:
+        """Read a ticket directory.
+
+        Raises:
+            FileFormatError: not a ticket directory, or a file that is truncated, foreign or hostile.
+            MaskMismatch: a mask that does not fit the stored weights.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise FileFormatError(f"{folder}: no such ticket directory")
+        info = read_json(folder / "config.json")
+        if not isinstance(info, dict) or info.get("kind") != "lottery-ticket":
+            raise FileFormatError(f"{folder}: config.json does not describe a lottery ticket")
+        missing = [key for key in _REQUIRED if key not in info]
+        if missing:
+            raise FileFormatError(f"{folder}: config.json lacks {', '.join(missing)}")
+        params, _ = read_tensors(folder / "model.safetensors")
+        mask = Mask.load(folder / "mask.safetensors").fit({name: value.shape for name, value in params.items()})
+        trained = folder / "trained.safetensors"
+        trained_params = read_tensors(trained)[0] if trained.exists() else None
+        if trained_params is not None and _shapes(trained_params) != _shapes(params):
+            raise FileFormatError(f"{folder}: trained.safetensors and model.safetensors hold different tensors")
+        return cls(mask, params, trained_params, info, folder)
+
+    def save(self, path: str | Path) -> Ticket:
+        """Write a ticket directory and return the ticket that lies there.
+
+        A new directory appears whole or not at all; in an existing one every file is replaced atomically.
+        """
+        folder = Path(path)
+        if folder.exists():
+            self._write(folder)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_directory(folder) as temporary:
+                self._write(temporary)
+        return Ticket(self.mask, self.params, self.trained_params, self.info, folder, self.search)
+
+    def rewound(self, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+        """Return a copy of `model` that is masked, at its rewind weights, ready to train.
+
+        Args:
+            model: the architecture (never changed), or a callable that makes one.
+
+        Raises:
+            MaskMismatch: names or shapes that are not this ticket's (with the closest names).
+        """
+        return self._into(model, self.params)
+
+    def trained(self, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+        """Return a copy of `model` that is masked and at its trained weights.
+
+        Raises:
+            UsageError: this ticket was stored without trained weights.
+            MaskMismatch: names or shapes that are not this ticket's.
+        """
+        if self.trained_params is None:
+            raise UsageError("this ticket holds no trained weights; train `ticket.rewound(model)` first")
+        return self._into(model, self.trained_params)
+
+    @property
+    def density(self) -> float:
+        """Fraction of the prunable weights that survive."""
+        return self.mask.density
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the prunable weights that were removed."""
+        return self.mask.sparsity
+
+    def __str__(self) -> str:
+        from lottery.table import ticket_text
+
+        return ticket_text(self)
+
+    def __repr__(self) -> str:
+        return f"Ticket(density={self.density:.4g}, level={self.info.get('level')}, path={str(self.path)!r})"
+
+    def _into(self, model: nn.Module | Callable[[], nn.Module], params: Mapping[str, NDArray[Any]]) -> nn.Module:
+        made = model if isinstance(model, nn.Module) else model()
+        if not isinstance(made, nn.Module):
+            raise MaskMismatch(f"expected a torch.nn.Module, not {type(made).__name__}")
+        duplicate, _ = clean_copy(made)
+        load_state(duplicate, dict(params))
+        return apply_mask(duplicate, self.mask)
+
+    def _write(self, folder: Path) -> None:
+        write_tensors(folder / "model.safetensors", self.params, {"format": "pt"})
+        self.mask.save(folder / "mask.safetensors")
+        if self.trained_params is not None:
+            write_tensors(folder / "trained.safetensors", self.trained_params, {"format": "pt"})
+        write_text(folder / "README.md", card(self.info))
+        write_json(folder / "config.json", dict(self.info))
+
+
+def _shapes(params: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in params.items()}

@@ -1,0 +1,74 @@
+"""Trainers by name: how a search gets from a configuration to something that trains jobs. One file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lottery.data.parts import Parts
+from lottery.models.source import ModelSource
+from lottery.objective import BatchFunction, Metric
+from lottery.watch import Watch
+from pruning.jobs import Trainer
+from pruning.registry import Registry
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A trainer that is ready, and what a search must know to plan with it.
+
+    Attributes:
+        trainer: trains jobs.
+        total_steps: steps of a whole training.
+        steps_per_epoch: for rewind points counted in epochs.
+        metric: what it measures.
+        objective: names loss and metric, for the run's identity.
+        device: where it trains, in words.
+    """
+
+    trainer: Trainer
+    total_steps: int
+    steps_per_epoch: int
+    metric: Metric
+    objective: str
+    device: str
+
+
+@dataclass(frozen=True)
+class TrainerKind:
+    """A way to train.
+
+    Attributes:
+        config: the dataclass of its settings.
+        setup: makes it ready for a model and data.
+    """
+
+    config: type
+    setup: Callable[..., Setup]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What `TrainerKind.setup` is given.
+
+    Attributes:
+        source: where networks come from.
+        parts: the data.
+        config: an instance of the kind's `config`.
+        loss: the caller's own loss, or None.
+        metric: the caller's own metric, or None.
+        watch: is told of progress.
+        seed: of the network that is used to check that model and data fit.
+    """
+
+    source: ModelSource
+    parts: Parts
+    config: Any
+    loss: BatchFunction | None
+    metric: Metric | BatchFunction | None
+    watch: Watch
+    seed: int
+
+
+TRAINERS: Registry[TrainerKind] = Registry("trainer", "lottery.trainers")

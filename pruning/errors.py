@@ -1,0 +1,96 @@
+"""What can go wrong, one class for each kind, and the one line that a person reads.
+
+Everything derives from `LotteryError`. A `UsageError` means that the request was wrong (the command line exits
+with 2); a `RunError` means that the request was right and the run failed all the same (exit code 1).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LotteryError(Exception):
+    """Base of every error that this toolkit raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(LotteryError, ValueError):
+    """The request was wrong: a name, a value, a shape, a file or a device."""
+
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    """A name that no registry or model knows; the message gives the nearest known ones."""
+
+
+class BadValue(UsageError):
+    """A value outside its range."""
+
+
+class MaskMismatch(UsageError):
+    """A mask whose names or shapes do not fit the model."""
+
+
+class FileFormatError(UsageError):
+    """A file that is truncated, foreign or hostile."""
+
+
+class DataError(UsageError):
+    """Data that cannot be read or learned from."""
+
+
+class ConfigMismatch(UsageError):
+    """A run directory that another configuration made."""
+
+
+class DeviceError(UsageError):
+    """A device that this machine does not have."""
+
+
+class NothingToPrune(UsageError):
+    """A model without a single prunable tensor."""
+
+
+class RunError(LotteryError, RuntimeError):
+    """The request was right, the run failed."""
+
+
+class Diverged(RunError):
+    """Every replicate ended in a loss or in weights that are not finite."""
+
+
+class NoWinningTicket(RunError):
+    """No pruned level matched the dense network; what was searched is in `search`."""
+
+    def __init__(self, message: str, search: object) -> None:
+        super().__init__(message)
+        self.search = search
+
+
+class StorageError(RunError):
+    """The disk refused a write; whatever was complete before is still there."""
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Return the known names closest to `name`, best first.
+
+    >>> nearest("magnitud", ["random", "magnitude"])
+    ['magnitude']
+    """
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """Build the error for a name that is not among the `known` ones.
+
+    >>> print(unknown("criterion", "magnitud", ["random", "magnitude"]))
+    unknown criterion 'magnitud': did you mean 'magnitude'? (known: magnitude, random)
+    """
+    names = sorted(known)
+    close = nearest(name, names)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    listed = ", ".join(names[:24]) + (", …" if len(names) > 24 else "")
+    return UnknownName(f"unknown {kind} {name!r}: {hint}(known: {listed})")

@@ -1,0 +1,100 @@
+"""What passes between the search, a trainer and a criterion: jobs in, trained weights out.
+
+A trainer turns a `Job` into a `Trained`; a criterion looks at both and scores weights. Neither knows of levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruning.mask import Mask
+
+Params = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train, in the trainer's own unit (optimizer steps, generations).
+
+    Attributes:
+        start: the step at which the schedules begin: k after a rewind to step k.
+        stop: the step at which training ends.
+        snapshots: steps (from `start` to `stop`) at which to keep a copy of the weights.
+    """
+
+    start: int
+    stop: int
+    snapshots: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to train.
+
+    Attributes:
+        params: parameters and buffers at the rewind point, by dotted name, on the host.
+        mask: which weights take part; the others are 0 from the first step to the last.
+        seed: of everything random in this training (data order, dropout, perturbations).
+        budget: from which step to which.
+    """
+
+    params: Params
+    mask: Mask
+    seed: int
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One point of a history. Metrics are fractions for accuracies; a part that does not exist gives None."""
+
+    step: int
+    train_loss: float | None
+    validation_loss: float | None
+    validation: float | None
+    test_loss: float | None
+    test: float | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a trainer gives back for one job: exactly what `needs` asked for, and the history.
+
+    Attributes:
+        params: trained parameters and buffers, on the host; removed weights are exactly 0.
+        history: evaluations in the order of their steps, the last one at the end of training.
+        snapshots: step to parameters and buffers, for the steps that the budget named.
+        std: per-weight standard deviation (need `std`).
+        gradients: loss gradients at the trained weights (need `gradients`).
+        diverged: why this training failed, or None.
+    """
+
+    params: Params
+    history: Sequence[Evaluation]
+    snapshots: Mapping[int, Params] = field(default_factory=dict)
+    std: Mapping[str, NDArray[Any]] | None = None
+    gradients: Mapping[str, NDArray[Any]] | None = None
+    diverged: str | None = None
+
+
+class Trainer(Protocol):
+    """Turns jobs into trained networks. May run the jobs stacked; yields results in the order of the jobs."""
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """What a criterion may ask for beside the trained weights."""
+        ...
+
+    def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterable[Trained]:
+        """Train every job."""
+        ...
+
+
+def all_finite(params: Params) -> bool:
+    """Say whether every floating-point array is free of NaN and infinities."""
+    return all(bool(np.isfinite(a).all()) for a in params.values() if np.issubdtype(a.dtype, np.inexact))

@@ -1,0 +1,149 @@
+"""Schedules: how many weights every level keeps.
+
+All counts follow from exact rational arithmetic on the decimal rates that people write, so that they are the same on
+every machine. Counts are rounded half up from the closed form n·(1 − r)^level; rounding does not accumulate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from pruning.errors import BadValue
+
+Target = int | dict[str, int]
+
+
+def check_fraction(name: str, value: float, *, zero: bool) -> None:
+    """Raise `BadValue` unless 0 < value < 1 (or 0 <= value < 1 where `zero` is allowed).
+
+    >>> check_fraction("sparsity", 90, zero=True)
+    Traceback (most recent call last):
+    pruning.errors.BadValue: sparsity 90 is not a fraction: write 0.9 for 90 %
+    """
+    if 0 < value < 1 or (zero and value == 0):
+        return
+    if 1 < value < 100 and name in ("sparsity", "density"):
+        raise BadValue(f"{name} {value:g} is not a fraction: write {value / 100:g} for {value:g} %")
+    low = "0 or more" if zero else "more than 0"
+    hint = f" (0.2 removes 20 % of the survivors, not {value:g})" if name == "prune_rate" else ""
+    raise BadValue(f"{name} must be {low} and less than 1, not {value:g}{hint}")
+
+
+def geometric(sizes: Mapping[str, int], rates: Mapping[str, float], levels: int, scope: str) -> list[Target]:
+    """Return what levels 0 to `levels` keep when every level removes a fixed fraction of the survivors.
+
+    Args:
+        sizes: prunable weights in each tensor.
+        rates: prune rate of each tensor; for scope `global` all the same.
+        levels: how many times to prune.
+        scope: `global` (one total for each level) or `layer` (one count for each tensor).
+
+    Raises:
+        BadValue: a rate out of range, rates that differ in scope `global`, or a level that empties a tensor.
+
+    Frankle & Carbin (2019), LeNet-300-100: 20 % a level, 10 % of the output layer.
+
+    >>> sizes = {"fc1": 235_200, "fc2": 30_000, "fc3": 1_000}
+    >>> ladder = geometric(sizes, {"fc1": 0.2, "fc2": 0.2, "fc3": 0.1}, 15, "layer")
+    >>> [round(100 * sum(ladder[level].values()) / 266_200, 2) for level in (7, 9, 15)]
+    [21.07, 13.52, 3.58]
+    """
+    if levels < 0:
+        raise BadValue(f"levels must be 0 or more, not {levels}")
+    keep = {name: 1 - _rational(_checked_rate(name, rates[name])) for name in sizes}
+    if scope == "global":
+        if len(set(keep.values())) > 1:
+            raise BadValue("scope 'global' prunes all tensors at one rate; layer rates need scope 'layer'")
+        total, rate = sum(sizes.values()), next(iter(keep.values()))
+        return _checked([_round(total * rate**level) for level in range(levels + 1)], sizes)
+    ladder: list[Target] = [
+        {name: _round(size * keep[name] ** level) for name, size in sizes.items()} for level in range(levels + 1)
+    ]
+    return _checked(ladder, sizes)
+
+
+def until_sparsity(sizes: Mapping[str, int], rates: Mapping[str, float], sparsity: float, scope: str) -> list[Target]:
+    """Return a geometric ladder whose last level has exactly this sparsity.
+
+    The last step is shortened to land on it.
+
+    >>> until_sparsity({"w": 1000}, {"w": 0.2}, 0.5, "global")
+    [1000, 800, 640, 512, 500]
+    """
+    check_fraction("sparsity", sparsity, zero=True)
+    total = sum(sizes.values())
+    goal = _round(total * (1 - _rational(sparsity)))
+    ladder: list[Target] = []
+    while not ladder or _kept(ladder[-1]) > goal:
+        ladder = geometric(sizes, rates, len(ladder), scope)
+    if _kept(ladder[-1]) < goal:
+        low, high = ladder[-2], ladder[-1]
+        ladder[-1] = goal if isinstance(low, int) or isinstance(high, int) else _between(low, high, goal)
+    return ladder
+
+
+def explicit(sizes: Mapping[str, int], densities: Sequence[float], scope: str) -> list[Target]:
+    """Return a ladder from an explicit list of densities, dense level 0 included.
+
+    >>> explicit({"w": 1000}, [0.5, 0.1], "global")
+    [1000, 500, 100]
+    """
+    for before, after in zip((1.0, *densities), densities, strict=False):
+        check_fraction("density", 1 - after if after == 1 else after, zero=True)
+        if after > before:
+            raise BadValue(f"densities must fall from level to level: {before:g} is followed by {after:g}")
+    ladder: list[Target] = []
+    for density in (1.0, *densities):
+        kept = {name: _round(size * _rational(density)) for name, size in sizes.items()}
+        ladder.append(_round(sum(sizes.values()) * _rational(density)) if scope == "global" else kept)
+    return _checked(ladder, sizes)
+
+
+def _checked_rate(name: str, rate: float) -> float:
+    if not 0 <= rate < 1:
+        check_fraction("prune_rate", rate, zero=True)
+    return rate
+
+
+def _rational(value: float) -> Fraction:
+    # str() gives the shortest decimal that means this float: 0.2 is 1/5 and not 0.200000000000000011102230246.
+    return Fraction(str(value))
+
+
+def _round(value: Fraction) -> int:
+    return math.floor(value + Fraction(1, 2))
+
+
+def _kept(target: Target) -> int:
+    return target if isinstance(target, int) else sum(target.values())
+
+
+def _checked(ladder: list[Target], sizes: Mapping[str, int]) -> list[Target]:
+    for level, target in enumerate(ladder):
+        if isinstance(target, int):
+            if target < len(sizes):
+                raise BadValue(
+                    f"level {level} would keep {target} weights for {len(sizes)} tensors, less than one in each; "
+                    f"use at most {level - 1} levels or a smaller prune rate"
+                )
+            continue
+        for name, kept in target.items():
+            if kept < 1 <= sizes[name]:
+                raise BadValue(
+                    f"level {level} would leave less than one weight in {name!r}; "
+                    f"use at most {level - 1} levels or a smaller prune rate for it"
+                )
+    return ladder
+
+
+def _between(low: dict[str, int], high: dict[str, int], goal: int) -> dict[str, int]:
+    """Return counts between two levels that add up to `goal`: largest remainders of a common fraction."""
+    share = Fraction(goal - _kept(high), _kept(low) - _kept(high))
+    exact = {name: high[name] + share * (low[name] - high[name]) for name in low}
+    counts = {name: math.floor(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: counts[name] - exact[name])
+    for name in by_remainder[: goal - sum(counts.values())]:
+        counts[name] += 1
+    return counts

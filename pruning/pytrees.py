@@ -1,0 +1,57 @@
+"""Masks on JAX pytrees: names for leaves, and the one place where a tree is masked.
+
+A leaf's name joins the keys on its path with dots; a dot inside a key is written `\\.`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey, tree_flatten_with_path
+
+from pruning.mask import Mask
+
+
+def leaf_names(tree: Any) -> list[str]:
+    """Return the dotted name of every leaf, in JAX's order.
+
+    >>> leaf_names({"dense": {"kernel": 1, "bias": 2}, "stack": [3, 4]})
+    ['dense.bias', 'dense.kernel', 'stack.0', 'stack.1']
+    """
+    return [".".join(_key(part) for part in path) for path, _ in tree_flatten_with_path(tree)[0]]
+
+
+def apply_mask(tree: Any, mask: Mask) -> Any:
+    """Return `tree` with its removed weights set to 0.
+
+    Works on any pytree (dict, list, Flax, Equinox) and under `jit`, `vmap` and `grad`.
+
+    Raises:
+        MaskMismatch: names or shapes that do not fit (with the closest names).
+
+    >>> apply_mask({"w": jnp.array([2.0, 3.0])}, Mask({"w": [1, 0]}))["w"].tolist()
+    [2.0, 0.0]
+    """
+    leaves, structure = jax.tree_util.tree_flatten(tree)
+    names = leaf_names(tree)
+    fitted = mask.fit({name: jnp.shape(leaf) for name, leaf in zip(names, leaves, strict=True)})
+    masked = [
+        jnp.where(fitted[name], leaf, jnp.zeros((), leaf.dtype)) if name in fitted else leaf
+        for name, leaf in zip(names, leaves, strict=True)
+    ]
+    return jax.tree_util.tree_unflatten(structure, masked)
+
+
+def _key(part: Any) -> str:
+    match part:
+        case DictKey(key=key) | FlattenedIndexKey(key=key):
+            text = str(key)
+        case SequenceKey(idx=index):
+            text = str(index)
+        case GetAttrKey(name=name):
+            text = name
+        case _:
+            text = str(part)
+    return text.replace(".", "\\.")

@@ -1,0 +1,109 @@
+"""A registry: names to things, each with a one-line summary and a source.
+
+A registry finds its entries by itself: on first use it imports every module of its package, and each module
+registers what it defines. A new criterion, model or data set is therefore one new file and no edit elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pruning.errors import BadValue, UnknownName, nearest, unknown
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered thing.
+
+    Attributes:
+        name: what people type.
+        value: the thing itself.
+        summary: one line.
+        source: the paper or page that defines it.
+    """
+
+    name: str
+    value: T
+    summary: str
+    source: str
+
+
+class Registry(Generic[T]):
+    """Names to values of one kind.
+
+    Args:
+        kind: what the values are, for messages ("criterion").
+        package: the package whose modules fill the registry; imported on first use.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, Entry[T]] = {}
+        self._discovered = False
+
+    def add(self, name: str, value: T, summary: str, source: str) -> None:
+        """Register `value` under `name`; raises `BadValue` for a name that is taken."""
+        if name in self._entries and self._entries[name].value is not value:
+            raise BadValue(f"{self.kind} {name!r} is registered twice")
+        self._entries[name] = Entry(name, value, summary, source)
+
+    def names(self) -> list[str]:
+        """Return the registered names, sorted."""
+        self._discover()
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return (self._entries[name] for name in self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __getitem__(self, name: str) -> Entry[T]:
+        """Return the entry called `name`; raises `UnknownName` with the nearest names."""
+        self._discover()
+        if name not in self._entries:
+            raise unknown(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")
+
+
+def summary_of(function: object) -> str:
+    """Return the first docstring line of `function`; raises `BadValue` where there is none."""
+    doc = inspect.getdoc(function)
+    if not doc:
+        name = getattr(function, "__qualname__", function)
+        raise BadValue(f"{name} needs a docstring: its first line is what `lottery list` shows")
+    return doc.splitlines()[0].rstrip(".")
+
+
+def import_by_path(path: str, kind: str) -> object:
+    """Import what `package.module:name` points to; raises `UnknownName` with the nearest names.
+
+    >>> import_by_path("math:floor", "function")(2.5)
+    2
+    """
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UnknownName(f"{kind} {path!r}: there is no module {error.name!r} on Python's path") from error
+    if not hasattr(module, attribute):
+        close = nearest(attribute, dir(module))
+        hint = f"; did you mean {' or '.join(f'{module_name}:{c}' for c in close)}?" if close else ""
+        raise UnknownName(f"{kind} {path!r}: module {module_name!r} has no {attribute!r}{hint}")
+    return getattr(module, attribute)

@@ -1,0 +1,138 @@
+"""Masks on PyTorch modules: which tensors are prunable, and the one place where a module is masked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import prune
+
+from pruning.errors import NothingToPrune
+from pruning.mask import Mask
+from pruning.names import match_patterns
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+_PRUNABLE_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_NEVER = (nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside `torch.compile`, `DataParallel` and `DistributedDataParallel` wrappers."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # pyright: ignore[reportAssignmentType]
+        else:
+            return model
+
+
+def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors that a mask covers, by dotted name, in the model's order.
+
+    By default: trainable weights of linear, convolution, attention and recurrent layers; never biases,
+    normalization or embeddings (nor a weight tied to an embedding). A tied weight counts once, by its first name.
+
+    Args:
+        model: any module.
+        only: shell-style patterns; where given, exactly the trainable tensors that match, of any layer.
+        skip: shell-style patterns of tensors to leave dense.
+
+    Raises:
+        NothingToPrune: no tensor is left.
+        UnknownName: a pattern that matches nothing.
+
+    >>> prunable(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)))
+    {'0.weight': (3, 4), '2.weight': (2, 3)}
+    """
+    model = unwrap(model)
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
+    if only:
+        names = match_patterns(only, trainable, "prunable")
+    else:
+        inside = {id(p) for name, p in _own_tensors(model, _PRUNABLE_LAYERS) if "weight" in name}
+        outside = {id(p) for _, p in _own_tensors(model, _NEVER)}
+        names = [name for name, p in trainable.items() if id(p) in inside - outside]
+    if skip:
+        skipped = match_patterns(skip, dict(model.named_parameters()), "skip")
+        names = [name for name in names if name not in skipped]
+    if not names:
+        raise NothingToPrune(
+            f"{type(model).__name__} has no prunable tensor: none of its trainable parameters is the weight of a "
+            "linear, convolution, attention or recurrent layer; name some with `prunable`"
+        )
+    return {name: tuple(trainable[name].shape) for name in names}
+
+
+def apply_mask(model: ModuleT, mask: Mask) -> ModuleT:
+    """Set the removed weights of `model` to 0, in place, and return it.
+
+    Raises:
+        MaskMismatch: names or shapes that do not fit (with the closest names).
+
+    >>> layer = apply_mask(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}))
+    >>> layer.weight[0, 1].item()
+    0.0
+    """
+    parameters = dict(model.named_parameters())
+    fitted = mask.fit({name: tuple(p.shape) for name, p in parameters.items()})
+    with torch.no_grad():
+        for name, keep in fitted.items():
+            removed = torch.from_numpy(~keep).to(parameters[name].device)
+            parameters[name].masked_fill_(removed, 0.0)
+    return model
+
+
+def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
+    """Return an independent copy of `model` without wrappers and without `torch.nn.utils.prune` hooks.
+
+    Returns:
+        The copy, with plain parameters, and the mask that the hooks held (None where there were none).
+        The caller's model is not touched.
+    """
+    model = unwrap(model)
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            # The `weight` that a prune hook computes is not a leaf, and deepcopy refuses those.
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    duplicate = copy.deepcopy(model, memo)
+    found: dict[str, torch.Tensor] = {}
+    for prefix, module in duplicate.named_modules():
+        for name in [n.removesuffix("_mask") for n, _ in module.named_buffers(recurse=False) if n.endswith("_mask")]:
+            if f"{name}_orig" in module._parameters:
+                found[f"{prefix}.{name}" if prefix else name] = getattr(module, f"{name}_mask").clone()
+                prune.remove(module, name)
+    return duplicate, Mask(found) if found else None
+
+
+def split_torch_prune(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Mask | None]:
+    """Read a state dict that `torch.nn.utils.prune` left: `weight_orig` and `weight_mask` become weight and mask.
+
+    Returns:
+        The plain state dict (removed weights at their last values) and the mask, or None where there is none.
+
+    >>> state = {"fc.weight_orig": torch.ones(2), "fc.weight_mask": torch.tensor([1.0, 0.0])}
+    >>> plain, mask = split_torch_prune(state)
+    >>> list(plain), mask.counts()
+    (['fc.weight'], {'fc.weight': 1})
+    """
+    pruned = [key.removesuffix("_orig") for key in state if key.endswith("_orig")]
+    pruned = [name for name in pruned if f"{name}_mask" in state]
+    masks = {name: state[f"{name}_mask"] for name in pruned}
+    hidden = {f"{name}_mask" for name in pruned}
+    renamed = {f"{name}_orig": name for name in pruned}
+    plain = {renamed.get(key, key): value for key, value in state.items() if key not in hidden}
+    return plain, Mask(masks) if masks else None
+
+
+def _own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Parameter]]:
+    layers = [module for module in model.modules() if isinstance(module, kinds)]
+    return [named for layer in layers for named in layer.named_parameters(recurse=False)]
