@@ -85,7 +85,9 @@ def curves_figure(search: Search, levels: Sequence[int]) -> Figure:
     for color, level in zip(colormaps["viridis"](np.linspace(0, 0.9, len(chosen))), chosen, strict=True):
         histories = [replicate.history for replicate in level.alive]
         steps = [point.step for point in histories[0]]
-        values = np.mean([[scale * (p.validation or 0.0) for p in history] for history in histories], axis=0)
+        values = np.mean(
+            [[scale * p.validation for p in history if p.validation is not None] for history in histories], axis=0
+        )
         axes.plot(steps, values, color=color, lw=1.5, label=f"{100 * level.density:.3g} %")
     axes.set_xlabel("training step")
     axes.set_ylabel(f"validation {search.metric}{' (%)' if scale == 100 else ''}")

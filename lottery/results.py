@@ -188,8 +188,8 @@ def matching_tolerance(dense: Level, given: float | None, is_fraction: bool) -> 
     if len(values) > 1:
         return Tolerance(float(stats.sem(values)), f"one standard error of {len(values)} dense replicates")
     if is_fraction:
-        return Tolerance(0.005, "0.5 percentage points, one replicate")
-    return Tolerance(0.005 * abs(dense.validation), "0.5 % of the dense value, one replicate")
+        return Tolerance(0.005, "the default for one replicate")
+    return Tolerance(0.005 * abs(dense.validation), "0.5 % of the dense value, the default for one replicate")
 
 
 def choose_winner(

@@ -9,20 +9,22 @@ runs/<readable>-<hash>/config.json         the resolved configuration, which the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
-from pruning.errors import BadValue, ConfigMismatch
+from pruning.errors import BadValue, ConfigMismatch, RunBusy
 from pruning.files import (
     atomic_directory,
     read_json,
@@ -125,16 +127,18 @@ class RunDirectory:
         """Write the rewind weights, or link to the last level's file where it holds the same bits."""
         previous = self.level_path(seed, level - 1) / "model.safetensors"
         if level > 1 and previous.exists() and _same(read_tensors(previous)[0], params):
-            try:
+            # A file system without hard links gets a copy.
+            with contextlib.suppress(OSError):
                 os.link(previous, path)
                 return
-            except OSError:  # a file system without hard links gets a copy
-                pass
         write_tensors(path, params, {"format": "pt"})
 
 
-def open_run(out: Path, name: str, config: Mapping[str, Any], force: bool) -> RunDirectory:
-    """Return the directory of the run with this configuration, new or as an earlier attempt left it.
+@contextlib.contextmanager
+def open_run(out: Path, name: str, config: Mapping[str, Any], force: bool) -> Iterator[RunDirectory]:
+    """Give the directory of the run with this configuration, new or as an earlier attempt left it.
+
+    While the block runs, no other process can open the same run.
 
     Args:
         out: the folder of all runs.
@@ -145,27 +149,53 @@ def open_run(out: Path, name: str, config: Mapping[str, Any], force: bool) -> Ru
     Raises:
         BadValue: `out` cannot be written.
         ConfigMismatch: the directory holds another configuration.
+        RunBusy: another process is working on this run.
     """
     text = json.dumps(config, sort_keys=True)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
     path = out / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    with _locked(out, path.name):
+        try:
+            if force and path.exists():
+                shutil.rmtree(path)
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _unwritable(out, error) from error
+        run = RunDirectory(path)
+        _check_config(run, json.loads(text))
+        _tidy(run)
+        yield run
+
+
+@contextlib.contextmanager
+def _locked(out: Path, name: str) -> Iterator[None]:
+    lock = filelock.FileLock(out / f".{name}.lock", timeout=0)
     try:
-        if force and path.exists():
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise RunBusy(f"{out / name}: another process is working on this run") from error
     except OSError as error:
-        raise BadValue(f"--out {out}: {path} cannot be written ({error.strerror or error})") from error
-    stored = path / "config.json"
-    if stored.exists():
-        if read_json(stored) != json.loads(text):
-            raise ConfigMismatch(
-                f"{path} was made by another configuration; use --force to start over or another --out"
-            )
-    else:
-        write_json(stored, json.loads(text))
-    run = RunDirectory(path)
-    _tidy(run)
-    return run
+        raise _unwritable(out, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unwritable(out: Path, error: OSError) -> BadValue:
+    return BadValue(f"--out {out}: cannot be written ({error.strerror or error})")
+
+
+def _check_config(run: RunDirectory, config: Mapping[str, Any]) -> None:
+    """Store the configuration of a new run; raise `ConfigMismatch` where an old one differs."""
+    stored = run.path / "config.json"
+    if not stored.exists():
+        write_json(stored, config)
+    elif read_json(stored) != config:
+        raise ConfigMismatch(
+            f"{run.path} was made by another configuration; use --force to start over, or another --out"
+        )
 
 
 def _tidy(run: RunDirectory) -> None:

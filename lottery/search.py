@@ -75,15 +75,14 @@ def run_search(request: Request, display: Display) -> Search:
     identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
     identity |= {"data_fingerprint": parts.fingerprint(), "init_fingerprint": source.fingerprint(config.seed)}
     name = f"{data.name}-{source.name}-{config.trainer}-{config.criterion}"
-    run = open_run(request.out, name, identity, request.force)
-    recorder.record_to(run)
-    if not (run.path / "environment.json").exists():
-        write_json(run.path / "environment.json", environment(setup.device))
-    test = parts.test
-    examples = len(test) if isinstance(test, Tensors) else None
-    with display.searching(len(plan.targets), setup.metric, examples):
-        levels = search_levels(plan, setup.trainer, initial, run, recorder)
-    return _conclude(plan, run, levels, setup, examples)
+    examples = len(parts.test) if isinstance(parts.test, Tensors) else None
+    with open_run(request.out, name, identity, request.force) as run:
+        recorder.record_to(run)
+        if not (run.path / "environment.json").exists():
+            write_json(run.path / "environment.json", environment(setup.device))
+        with display.searching(len(plan.targets), setup.metric, examples):
+            levels = search_levels(plan, setup.trainer, initial, run, recorder)
+        return _conclude(plan, run, levels, setup, examples)
 
 
 def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:

@@ -49,17 +49,17 @@ def interval_note(replicates: int, is_fraction: bool, examples: int | None) -> s
 def conclusion(search: Search) -> str:
     """Return the lines after the table: tolerance, the winning ticket or why there is none, where it lies."""
     scale, unit = (100, " pp") if search.is_fraction else (1, "")
-    tolerance = f"{search.tolerance.value * scale:.2f}{unit} ({search.tolerance.rule})"
+    tolerance = f"tolerance {search.tolerance.value * scale:.2f}{unit}: {search.tolerance.rule}"
     lines = [interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)]
     replicate = search.winning_replicate
     if replicate is None:
-        lines.append(f"No winning ticket: {search.reason}. Tolerance: {tolerance}.")
+        lines.append(f"No winning ticket: {search.reason} ({tolerance}).")
     else:
         level, dense = search.levels[replicate.level], search.levels[0]
         lines += [
             f"Winning ticket: level {level.level}, {100 * level.density:.2f} % of the weights. "
             f"Validation {_value(level.validation, scale)} against {_value(dense.validation, scale)} dense "
-            f"(tolerance {tolerance}).",
+            f"({tolerance}).",
             f"Test {search.metric}: {_value(level.test, scale)} against {_value(dense.test, scale)} dense "
             f"(reported only; chosen on validation data).",
             f"Ticket: {replicate.path}",

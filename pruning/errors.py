@@ -70,6 +70,10 @@ class NoWinningTicket(RunError):
         self.search = search
 
 
+class RunBusy(RunError):
+    """Another process is working on the same run directory."""
+
+
 class StorageError(RunError):
     """The disk refused a write; whatever was complete before is still there."""
 
