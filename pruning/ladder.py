@@ -52,16 +52,7 @@ def geometric(sizes: Mapping[str, int], rates: Mapping[str, float], levels: int,
     """
     if levels < 0:
         raise BadValue(f"levels must be 0 or more, not {levels}")
-    keep = {name: 1 - _rational(_checked_rate(name, rates[name])) for name in sizes}
-    if scope == "global":
-        if len(set(keep.values())) > 1:
-            raise BadValue("scope 'global' prunes all tensors at one rate; layer rates need scope 'layer'")
-        total, rate = sum(sizes.values()), next(iter(keep.values()))
-        return _checked([_round(total * rate**level) for level in range(levels + 1)], sizes)
-    ladder: list[Target] = [
-        {name: _round(size * keep[name] ** level) for name, size in sizes.items()} for level in range(levels + 1)
-    ]
-    return _checked(ladder, sizes)
+    return _checked([_after(level, sizes, rates, scope) for level in range(levels + 1)], sizes)
 
 
 def until_sparsity(sizes: Mapping[str, int], rates: Mapping[str, float], sparsity: float, scope: str) -> list[Target]:
@@ -77,11 +68,15 @@ def until_sparsity(sizes: Mapping[str, int], rates: Mapping[str, float], sparsit
     goal = _round(total * (1 - _rational(sparsity)))
     ladder: list[Target] = []
     while not ladder or _kept(ladder[-1]) > goal:
-        ladder = geometric(sizes, rates, len(ladder), scope)
+        ladder.append(_after(len(ladder), sizes, rates, scope))
+        if len(ladder) > 1 and _kept(ladder[-1]) == _kept(ladder[-2]):
+            raise BadValue(
+                f"sparsity {sparsity:g} cannot be reached at these prune rates: they no longer remove a weight"
+            )
     if _kept(ladder[-1]) < goal:
         low, high = ladder[-2], ladder[-1]
         ladder[-1] = goal if isinstance(low, int) or isinstance(high, int) else _between(low, high, goal)
-    return ladder
+    return _checked(ladder, sizes)
 
 
 def explicit(sizes: Mapping[str, int], densities: Sequence[float], scope: str) -> list[Target]:
@@ -99,6 +94,16 @@ def explicit(sizes: Mapping[str, int], densities: Sequence[float], scope: str) -
         kept = {name: _round(size * _rational(density)) for name, size in sizes.items()}
         ladder.append(_round(sum(sizes.values()) * _rational(density)) if scope == "global" else kept)
     return _checked(ladder, sizes)
+
+
+def _after(level: int, sizes: Mapping[str, int], rates: Mapping[str, float], scope: str) -> Target:
+    """Return what stays after so many levels of fixed rates."""
+    keep = {name: 1 - _rational(_checked_rate(name, rates[name])) for name in sizes}
+    if scope == "global":
+        if len(set(keep.values())) > 1:
+            raise BadValue("scope 'global' prunes all tensors at one rate; layer rates need scope 'layer'")
+        return _round(sum(sizes.values()) * next(iter(keep.values())) ** level)
+    return {name: _round(size * keep[name] ** level) for name, size in sizes.items()}
 
 
 def _checked_rate(name: str, rate: float) -> float:

@@ -59,7 +59,9 @@ def select(
         for name, values in survivors.items():
             if target[name] < min(guard, len(values)):
                 raise BadValue(f"{name!r} would keep {target[name]} weights; the guard asks for {guard}")
-            kept[name] = _highest(values, int(target[name]), name)
+            if target[name] > len(values):
+                raise BadValue(f"{target[name]} of {len(values)} surviving weights cannot be kept in {name!r}")
+            kept[name] = _highest(values, int(target[name]))
     else:
         raise unknown("scope", scope, SCOPES)
     return Mask({name: _scatter(mask[name], kept[name]) for name in mask})
@@ -77,7 +79,9 @@ def _survivor_scores(name: str, scores: Mapping[str, NDArray[Any]], mask: Mask) 
 
 def _select_pool(survivors: list[NDArray[Any]], target: int, guard: int) -> NDArray[np.bool_]:
     pool = np.concatenate(survivors)
-    reserved = np.concatenate([_highest(values, min(guard, len(values)), "") for values in survivors])
+    reserved = np.concatenate([_highest(values, min(guard, len(values))) for values in survivors])
+    if target > len(pool):
+        raise BadValue(f"{target} of {len(pool)} surviving weights cannot be kept")
     spare = target - int(np.count_nonzero(reserved))
     if spare < 0:
         raise BadValue(
@@ -85,15 +89,13 @@ def _select_pool(survivors: list[NDArray[Any]], target: int, guard: int) -> NDAr
         )
     # Reserving each tensor's best and filling up from the rest equals selecting globally and then repairing.
     free = ~reserved
-    reserved[free] = _highest(pool[free], spare, "all tensors")
+    reserved[free] = _highest(pool[free], spare)
     return reserved
 
 
-def _highest(values: NDArray[Any], count: int, where: str) -> NDArray[np.bool_]:
+def _highest(values: NDArray[Any], count: int) -> NDArray[np.bool_]:
     """Mark the `count` highest of a flat array; of equal values the earlier ones."""
     size = len(values)
-    if not 0 <= count <= size:
-        raise BadValue(f"{count} of {size} surviving weights cannot be kept in {where}")
     if count == 0 or count == size:
         return np.full(size, count == size)
     threshold = np.partition(values, size - count)[size - count]
