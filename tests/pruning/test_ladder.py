@@ -24,7 +24,8 @@ def test_the_lenet_ladder_of_frankle_and_carbin():
     """Frankle & Carbin 2019, figures 3 and 4: percent remaining at 20 % a round, 10 % of the output layer."""
     percents = [100 * total(level) / 266_200 for level in geometric(LENET, LENET_RATES, 20, "layer")]
     assert [round(p, 1) for p in percents] == [
-        100, 80.0, 64.1, 51.3, 41.1, 32.9, 26.3, 21.1, 16.9, 13.5, 10.8, 8.7, 7.0, 5.6, 4.5, 3.6, 2.9, 2.3, 1.9, 1.5, 1.2,
+        100, 80.0, 64.1, 51.3, 41.1, 32.9, 26.3, 21.1, 16.9, 13.5, 10.8, 8.7, 7.0, 5.6, 4.5, 3.6, 2.9, 2.3, 1.9,
+        1.5, 1.2,
     ]  # fmt: skip
     assert [round(percents[level], 2) for level in (7, 9, 15)] == [21.07, 13.52, 3.58]
 

@@ -1,0 +1,76 @@
+"""Small stand-ins that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pruning.jobs import Evaluation, Job, Trained
+from pruning.mask import Mask
+
+
+def blobs(
+    n: int = 96, features: int = 6, classes: int = 3, seed: int = 0
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Three Gaussian blobs that any small network separates."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    y = np.arange(n) % classes
+    x = 3 * np.eye(classes, features)[y] + rng.standard_normal((n, features))
+    return x.astype(np.float32), y
+
+
+def tiny_model(seed: int = 0) -> nn.Module:
+    """6-8-3 with batch norm and dropout; its callers seed it."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1), nn.Linear(8, 3))
+
+
+@dataclass
+class FakeTrainer:
+    """Adds noise to the survivors instead of training; records its jobs."""
+
+    accuracy: dict[int, float] = field(default_factory=dict)
+    diverging: frozenset[int] = frozenset()
+    jobs: list[Job] = field(default_factory=list)
+    provides: frozenset[str] = frozenset()
+
+    def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
+        for job in jobs:
+            self.jobs.append(job)
+            rng = np.random.Generator(np.random.PCG64(job.seed))
+            params = job.mask.apply(
+                {n: p + rng.standard_normal(p.shape).astype(p.dtype) for n, p in job.params.items()}
+            )
+            value = self.accuracy.get(job.mask.kept, 0.9)
+            history = [Evaluation(job.budget.stop, 0.1, 0.1, value, 0.1, value)]
+            snapshots = {step: {n: p + step for n, p in job.params.items()} for step in job.budget.snapshots}
+            failed = "the loss is not finite" if len(self.jobs) - 1 in self.diverging else None
+            yield Trained(params, history, snapshots, diverged=failed)
+
+
+class Quiet:
+    """A report that looks away."""
+
+    def level_started(self, level: int, jobs: Any) -> None:
+        """Do nothing."""
+
+    def level_finished(self, level: Any, dense: Any) -> None:
+        """Do nothing."""
+
+
+def assert_same_arrays(a: Any, b: Any) -> None:
+    """Two mappings of arrays hold the same bits."""
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        assert a[name].tobytes() == b[name].tobytes(), name
+
+
+def removed(mask: Mask, params: Any) -> np.ndarray[Any, Any]:
+    """All weights that the mask removes, flat."""
+    return np.concatenate([params[name][~keep] for name, keep in mask.items()])

@@ -1,0 +1,113 @@
+"""The promises of every search, over the registries: criteria × scopes × rewind points × optimizers.
+
+The numbers are those of the design's list of invariants.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from lottery import Data, find_ticket
+from lottery.config import SearchConfig, ladder
+from lottery.gd.optimizers import OPTIMIZERS
+from lottery.run_directory import RunDirectory
+from pruning.criteria import CRITERIA
+from pruning.selection import SCOPES
+from pruning.torch_modules import prunable
+from tests.lottery.helpers import assert_same_arrays, blobs, removed, tiny_model
+
+LEVELS, STEPS = 3, 24
+REWINDS = ("0", "5", "1ep", "lr", "none")
+DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
+
+
+def search(tmp_path, **settings):
+    defaults = {"levels": LEVELS, "steps": STEPS, "batch_size": 16, "tolerance": 1.0, "replicates": 2, "out": tmp_path}
+    return find_ticket(tiny_model, DATA, **(defaults | settings)).search
+
+
+def optimizer_settings(name):
+    return {"optimizer": name, "weight_decay": 0.1} | ({"momentum": 0.9, "nesterov": True} if name == "sgd" else {})
+
+
+@pytest.mark.parametrize("rewind", REWINDS)
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("criterion", CRITERIA.names())
+def test_every_search_keeps_the_promises(tmp_path, criterion, scope, rewind):
+    optimizers = itertools.cycle(OPTIMIZERS)
+    optimizer = next(itertools.islice(optimizers, REWINDS.index(rewind), None))
+    found = search(tmp_path, criterion=criterion, scope=scope, rewind=rewind, **optimizer_settings(optimizer))
+    run = RunDirectory(found.run)
+    config = SearchConfig(criterion=criterion, scope=scope, levels=LEVELS)
+    sizes = {name: int(np.prod(shape)) for name, shape in prunable(tiny_model()).items()}
+    targets = ladder(config, sizes)
+    for seed, level in itertools.product((0, 1), range(LEVELS + 1)):
+        mask, start, trained = run.read_mask(seed, level), run.read_rewound(seed, level), run.read_trained(seed, level)
+        # 1: exactly as many weights as the schedule says
+        assert (mask.counts() if scope == "layer" else mask.kept) == targets[level]
+        # 2: what died stays dead
+        assert level == 0 or mask.issubset(run.read_mask(seed, level - 1))
+        # 3: removed weights are exactly 0 after momentum, Adam and weight decay
+        assert (removed(mask, trained.params) == 0).all()
+        # 5: no tensor is emptied
+        assert min(mask.counts().values()) >= 1
+        # every survivor moved, positive or negative (regression: a gradient mask without abs froze negative weights)
+        moved = np.concatenate([(trained.params[n] != start[n])[keep] for n, keep in mask.items()])
+        assert moved.mean() > 0.9
+        # 4: survivors start bit-equal to the rewind point, buffers included
+        if level:
+            first, before = run.read_trained(seed, 0), run.read_trained(seed, level - 1)
+            point = {"0": run.read_rewound(seed, 0), "5": first.snapshots.get(5), "1ep": first.snapshots.get(6)}
+            assert_same_arrays(start, point.get(rewind, before.params))
+
+
+def test_pruning_happened_by_the_criterion(tmp_path):
+    run = RunDirectory(search(tmp_path, criterion="magnitude", replicates=1, levels=1).run)
+    trained, mask = run.read_trained(0, 0).params, run.read_mask(0, 1)
+    kept = np.concatenate([np.abs(trained[n][keep]) for n, keep in mask.items()])
+    assert kept.min() >= np.abs(removed(mask, trained)).max()
+
+
+def test_7_the_same_search_gives_the_same_bits(tmp_path):
+    one, two = search(tmp_path / "a"), search(tmp_path / "b")
+    assert one.run.name == two.run.name
+    for seed, level in itertools.product((0, 1), range(LEVELS + 1)):
+        a, b = RunDirectory(one.run), RunDirectory(two.run)
+        assert a.read_mask(seed, level) == b.read_mask(seed, level)
+        assert_same_arrays(a.read_trained(seed, level).params, b.read_trained(seed, level).params)
+        assert a.read_history(seed, level) == b.read_history(seed, level)
+
+
+def test_7_the_callers_random_state_neither_matters_nor_changes(tmp_path):
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    one = search(tmp_path / "a")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    two = search(tmp_path / "b")
+    assert_same_arrays(RunDirectory(one.run).read_trained(1, 3).params, RunDirectory(two.run).read_trained(1, 3).params)
+
+
+def test_other_seeds_give_other_networks(tmp_path):
+    run = RunDirectory(search(tmp_path).run)
+    assert run.read_mask(0, 3) != run.read_mask(1, 3)
+
+
+def test_9_test_data_never_influences_a_choice(tmp_path):
+    x, y = blobs(30, seed=2)
+    other = Data(train=DATA.train, validation=DATA.validation, test=(x, (y + 1) % 3))
+    without = Data(train=DATA.train, validation=DATA.validation)
+    tickets = [
+        find_ticket(tiny_model, data, levels=3, steps=24, batch_size=16, tolerance=0.05, out=tmp_path / str(i))
+        for i, data in enumerate((DATA, other, without))
+    ]
+    assert tickets[0].info["test"] != tickets[1].info["test"]
+    assert tickets[2].info["test"] is None
+    for ticket in tickets[1:]:
+        assert ticket.mask == tickets[0].mask
+        assert ticket.trained_params is not None and tickets[0].trained_params is not None
+        assert_same_arrays(ticket.trained_params, tickets[0].trained_params)
