@@ -79,12 +79,15 @@ class StorageError(RunError):
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Return the known names closest to `name`, best first.
+    """Return the known names closest to `name`: those that it begins first, then those that look alike.
 
     >>> nearest("magnitud", ["random", "magnitude"])
     ['magnitude']
     """
-    return difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    known = list(known)
+    begun = sorted(candidate for candidate in known if name and candidate.startswith(name))
+    close = difflib.get_close_matches(name, [c for c in known if c not in begun], n=most, cutoff=0.5)
+    return [*begun, *close][:most]
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:

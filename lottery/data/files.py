@@ -83,7 +83,7 @@ def _find(folder: Path, key: str) -> Path:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in _IDX if key not in archive]
             if missing:
                 raise DataError(f"{path}: no {', '.join(missing)} (it has: {', '.join(archive.files) or 'nothing'})")

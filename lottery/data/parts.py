@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +91,7 @@ class Parts:
         """The first batch of inputs and targets (all of them for tensors)."""
         if isinstance(self.train, Tensors):
             return self.train.inputs, self.train.targets
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), seeded(self.train.loader, 0):
             return split_batch(next(iter(self.train.loader)))
 
     @property
@@ -135,6 +137,21 @@ def prepare(data: Data, seed: int, validation_size: int | float | None = None) -
         size = data.validation_size if validation_size is None else validation_size
         parts["train"], parts["validation"] = _split(parts["train"], size, seed)
     return Parts(parts["train"], parts["validation"], parts.get("test"), data.name)
+
+
+@contextlib.contextmanager
+def seeded(loader: DataLoader[Any], seed: int) -> Iterator[None]:
+    """Let a loader's order follow from `seed`; a generator of its own is left as it was."""
+    torch.manual_seed(seed)
+    own = loader.generator
+    before = own.get_state() if own is not None else None
+    if own is not None:
+        own.manual_seed(seed)
+    try:
+        yield
+    finally:
+        if own is not None and before is not None:
+            own.set_state(before)
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:

@@ -42,7 +42,7 @@ def load_data(data: Any) -> Data:
     if str(data) in DATASETS.names():
         return DATASETS[str(data)].value()
     path = Path(data).expanduser()
-    looks_like_a_path = isinstance(data, Path) or path.exists() or path.suffix or len(path.parts) > 1
+    looks_like_a_path = isinstance(data, Path) or path.exists() or path.suffix or "/" in str(data)
     if not looks_like_a_path:
         error = unknown("data", str(data), DATASETS.names())
         raise UnknownName(f"{error}, or a path to a folder of IDX files or an .npz")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from lottery.data.parts import Loader, Part, Tensors, split_batch
+from lottery.data.parts import Loader, Part, Tensors, seeded, split_batch
 
 Batch = tuple[Any, Any]
 
@@ -75,14 +75,5 @@ def _shuffled(part: Tensors, batch_size: int, seed: int, first: int, last: int) 
 
 
 def _loaded(loader: DataLoader[Any], seed: int) -> Iterator[Batch]:
-    """Iterate a loader whose order follows from `seed`; a generator of its own is left as it was."""
-    torch.manual_seed(seed)
-    own = loader.generator
-    before = own.get_state() if own is not None else None
-    if own is not None:
-        own.manual_seed(seed)
-    try:
+    with seeded(loader, seed):
         yield from (split_batch(batch) for batch in loader)
-    finally:
-        if own is not None and before is not None:
-            own.set_state(before)

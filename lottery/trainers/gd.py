@@ -25,11 +25,10 @@ def setup(ask: Ask) -> Setup:
     device = choose_device(config.device)
     parts = _on_device(ask.parts, device)
     objective = objective_for(parts.example[1], ask.loss, ask.metric)
-    model = ask.source.build(ask.seed)
-    _check_fit(model.to(device), parts, objective, device)
+    _check_fit(ask.source.build(ask.seed).to(device), parts, objective, device)
     per_epoch = steps_per_epoch(parts.train, config.batch_size)
     total = config.total_steps(per_epoch)
-    trainer = GDTrainer(model, parts, objective, config, total, device, ask.watch)
+    trainer = GDTrainer(ask.source.build(ask.seed), parts, objective, config, total, device, ask.watch)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(trainer, total, per_epoch, objective.metric, objective.name, words)
 

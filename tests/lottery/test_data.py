@@ -1,0 +1,242 @@
+"""Data: every way to hand it over, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from lottery.data import Data
+from lottery.data.parts import Loader, Tensors, prepare
+from lottery.datasets import DATASETS, load_data
+from lottery.datasets import openml as openml_sets
+from pruning.errors import DataError, UnknownName
+from tests.lottery.helpers import blobs
+
+
+def write_idx(path, array):
+    header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    content = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.Generator(np.random.PCG64(0))
+    return {
+        "x_train": rng.integers(0, 256, (40, 6, 6), np.uint8),
+        "y_train": np.arange(40) % 4,
+        "x_test": rng.integers(0, 256, (12, 6, 6), np.uint8),
+        "y_test": np.arange(12) % 4,
+    }
+
+
+@pytest.fixture
+def idx(tmp_path, arrays):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    write_idx(folder / "train-images-idx3-ubyte.gz", arrays["x_train"])
+    write_idx(folder / "train-labels-idx1-ubyte", arrays["y_train"])
+    write_idx(folder / "t10k-images.idx3-ubyte", arrays["x_test"])
+    write_idx(folder / "t10k-labels-idx1-ubyte.gz", arrays["y_test"])
+    return folder
+
+
+def test_idx_folder_and_npz_give_the_same_parts(idx, arrays, tmp_path):
+    np.savez(tmp_path / "images.npz", **arrays)
+    by_idx, by_npz = (prepare(load_data(path), 0) for path in (str(idx), tmp_path / "images.npz"))
+    assert by_idx.name == by_npz.name == "images"
+    assert by_idx.fingerprint() == by_npz.fingerprint()
+    assert by_idx.input_shape == (1, 6, 6) and by_idx.outputs == 4
+    assert len(by_idx.train) == 36 and len(by_idx.validation) == 4
+
+
+def test_uint8_images_are_standardized_with_the_training_statistics(arrays):
+    data = Data(train=(arrays["x_train"], arrays["y_train"]), test=(arrays["x_test"], arrays["y_test"]))
+    parts = prepare(data, 0)
+    assert isinstance(parts.test, Tensors)
+    x = arrays["x_train"].astype(np.float64)
+    expected = (arrays["x_test"][:, None] - x.mean()) / x.std()
+    assert np.allclose(parts.test.inputs.numpy(), expected, atol=1e-5)
+
+
+def test_colour_images_with_channels_last_are_turned():
+    x = np.zeros((10, 8, 8, 3), np.uint8)
+    x[..., 1] = np.arange(10)[:, None, None]
+    parts = prepare(Data(train=(x, np.arange(10) % 2)), 0)
+    assert parts.input_shape == (3, 8, 8)
+
+
+def test_flat_uint8_images_stay_flat():
+    x = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    assert prepare(Data(train=(x, np.arange(10) % 2)), 0).input_shape == (20,)
+
+
+def test_the_split_depends_on_the_seed_and_loses_nothing():
+    x, y = blobs(50)
+    splits = [prepare(Data(train=(x, y)), seed) for seed in (0, 0, 1)]
+    assert splits[0].fingerprint() == splits[1].fingerprint() != splits[2].fingerprint()
+    both = torch.cat([splits[0].train.inputs, splits[0].validation.inputs])  # pyright: ignore
+    assert sorted(both[:, 0].tolist()) == sorted(x[:, 0].tolist())
+    assert len(prepare(Data(train=(x, y)), 0, 7).validation) == 7
+    assert len(prepare(Data(train=(x, y)), 0, 0.5).validation) == 25
+
+
+def test_datasets_are_read_once_and_loaders_kept():
+    x, y = (torch.from_numpy(a) for a in blobs(20))
+
+    class Plain(Dataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            return x[index], y[index]
+
+    by_pair, by_tensors, by_items = (prepare(load_data(d), 0) for d in ((x, y), TensorDataset(x, y), Plain()))
+    assert by_pair.fingerprint() == by_tensors.fingerprint() == by_items.fingerprint()
+    loader = DataLoader(Plain(), batch_size=5)
+    parts = prepare(Data(train=loader, validation=loader), 0)
+    assert isinstance(parts.train, Loader) and parts.input_shape == (6,) and parts.outputs >= 2
+    with pytest.raises(DataError, match="cannot be split"):
+        prepare(load_data(loader), 0)
+
+
+def test_a_dataset_with_a_random_transform_is_refused_with_advice():
+    class Noisy(Dataset):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, index):
+            return torch.rand(3), 0
+
+    with pytest.raises(DataError, match="wrap it in a DataLoader"):
+        prepare(load_data(Noisy()), 0)
+
+
+@pytest.mark.parametrize("name", ["digits"])
+def test_named_sets_that_need_no_download(name):
+    parts = prepare(load_data(name), 0)
+    assert (len(parts.train), len(parts.validation), len(parts.test or ())) == (1077, 360, 360)
+    assert parts.input_shape == (1, 8, 8) and parts.outputs == 10
+
+
+def test_every_registered_set_says_what_it_is():
+    assert {"digits", "mnist", "fashion-mnist", "kmnist", "cifar10"} <= set(DATASETS.names())
+    assert all(entry.summary and entry.source for entry in DATASETS)
+
+
+@pytest.mark.parametrize(("name", "shape", "count"), [("mnist", (1, 28, 28), 60_000), ("cifar10", (3, 32, 32), 50_000)])
+def test_openml_sets_are_cut_into_train_and_test(monkeypatch, name, shape, count):
+    import sklearn.datasets
+
+    def fake(data_id, **options):
+        assert options["return_X_y"] and not options["as_frame"]
+        total = count + 10
+        pixels = np.broadcast_to(np.arange(10, dtype=np.int64).repeat(total // 10)[:, None], (total, 1))
+        return np.broadcast_to(pixels, (total, int(np.prod(shape)))), np.array([str(i % 10) for i in range(total)])
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fake)
+    data = DATASETS[name].value()
+    assert data.train[0].shape == (count, *shape) and data.test[0].shape == (10, *shape)
+    assert data.train[0].dtype == np.uint8 and data.train[1].dtype == np.int64
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch):
+    import sklearn.datasets
+
+    def refuse(**options):
+        raise OSError("no network")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", refuse)
+    with pytest.raises(DataError, match=r"kmnist: OpenML data set 41982 .*no network.*folder of IDX files"):
+        load_data("kmnist")
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not openml_sets._FASHION_MNIST_ON_DEBIAN.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_fashion_mnist_from_debians_package():
+    data = load_data("fashion-mnist")
+    assert data.train[0].shape == (60_000, 28, 28) and data.test[0].shape == (10_000, 28, 28)
+    assert np.bincount(data.train[1]).tolist() == [6000] * 10
+    parts = prepare(data, 0)
+    assert (len(parts.train), len(parts.validation), len(parts.test or ())) == (55_000, 5_000, 10_000)
+
+
+class TestWrong:
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (lambda x, y: Data(train=(np.where(x > 3, np.nan, x), y)), "inputs hold .* NaN or infinite"),
+            (lambda x, y: Data(train=(x, y - 1)), "labels out of range: the smallest is -1"),
+            (lambda x, y: Data(train=(x, y), test=(x, y + 5)), "test labels out of range: 7.*0 to 2"),
+            (lambda x, y: Data(train=(x, y), test=(x[:, :3], y)), r"test inputs have shape \(3,\)"),
+            (lambda x, y: Data(train=(x, y[:5])), "50 inputs but 5 labels"),
+            (lambda x, y: Data(train=(x[:0], y[:0])), "no examples"),
+            (lambda x, y: Data(train=(x, np.where(y > 1, np.inf, 1.0))), "labels hold values that are NaN"),
+            (lambda x, y: Data(train=(np.array([["a"]] * 50), y)), "not numbers"),
+            (lambda x, y: Data(train=[x]), "expected \\(X, y\\), a Dataset or a DataLoader, not list"),
+            (lambda x, y: Data(train=(x, y), validation_size=50), "leaves no examples"),
+            (lambda x, y: Data(train=(np.zeros((9, 2, 2, 2, 2), np.uint8), y[:9])), "are not images"),
+            (lambda x, y: Data(train=(np.zeros((50, 6), np.uint8), y), test=(x, y)), "uint8 images and other parts"),
+        ],
+    )
+    def test_unusable_arrays(self, data, message):
+        with pytest.raises(DataError, match=message):
+            prepare(data(*blobs(50)), 0)
+
+    def test_an_unknown_name(self):
+        with pytest.raises(UnknownName, match="did you mean 'fashion-mnist'"):
+            load_data("fashion-mnits")
+
+    @pytest.mark.parametrize("path", ["nowhere/data.npz", "./nowhere"])
+    def test_a_missing_path(self, path):
+        with pytest.raises(DataError, match="no such file or folder"):
+            load_data(path)
+
+    def test_an_unsupported_file(self, tmp_path):
+        (tmp_path / "a.csv").write_text("1,2")
+        with pytest.raises(DataError, match="expected a folder of IDX files or an .npz"):
+            load_data(tmp_path / "a.csv")
+
+    def test_an_idx_file_is_missing(self, idx):
+        (idx / "t10k-labels-idx1-ubyte.gz").unlink()
+        with pytest.raises(DataError, match="no t10k-labels-idx1-ubyte"):
+            load_data(idx)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"\x1f\x8b broken", "cannot be read"),
+            (gzip.compress(b"hello"), "not an IDX file"),
+            (gzip.compress(b"\0\0\x08\x03\0\0"), "truncated in its header"),
+            (gzip.compress(b"\0\0\x08\x01\0\0\0\x05ab"), "5 values announced, 2 there"),
+            (gzip.compress(b"\0\0\x08\x04" + b"\xff" * 16 + b"ab"), "truncated"),
+        ],
+    )
+    def test_a_broken_idx_file(self, idx, content, message):
+        (idx / "train-images-idx3-ubyte.gz").write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            load_data(idx)
+
+    def test_lengths_that_disagree(self, idx):
+        write_idx(idx / "train-labels-idx1-ubyte", np.zeros(3, np.uint8))
+        with pytest.raises(DataError, match="one label for each input"):
+            load_data(idx)
+
+    def test_an_npz_with_a_missing_array_or_garbage(self, tmp_path):
+        np.savez(tmp_path / "a.npz", x_train=np.zeros(3))
+        with pytest.raises(DataError, match=r"no y_train, x_test, y_test \(it has: x_train\)"):
+            load_data(tmp_path / "a.npz")
+        (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 garbage")
+        with pytest.raises(DataError, match="not a readable .npz"):
+            load_data(tmp_path / "b.npz")
+
+    def test_a_pickle_inside_an_npz_is_never_run(self, tmp_path):
+        evil = np.array([print], dtype=object)
+        np.savez(tmp_path / "a.npz", x_train=evil, y_train=evil, x_test=evil, y_test=evil)
+        with pytest.raises(DataError, match="allow_pickle"):
+            load_data(tmp_path / "a.npz")
