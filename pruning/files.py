@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
     """
     try:
         content = path.read_bytes()
-        tensors = {name: _array(item) for name, item in safetensors.deserialize(content)}
+        tensors = {name: _array(item) for name, item in sorted(safetensors.deserialize(content), key=itemgetter(0))}
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return tensors, dict(header.get("__metadata__", {}))
     except FileNotFoundError as error:

@@ -1,26 +1,33 @@
 """Masks on JAX pytrees: names for leaves, and the one place where a tree is masked.
 
-A leaf's name joins the keys on its path with dots; a dot inside a key is written `\\.`.
+A leaf's name joins the keys on its path with dots, so that a flat `{"fc.weight": …}` and a nested
+`{"fc": {"weight": …}}` have the same names. Two leaves of one name are an error.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
+from pruning.errors import MaskMismatch
 from pruning.mask import Mask
 
 
 def leaf_names(tree: Any) -> list[str]:
-    """Return the dotted name of every leaf, in JAX's order.
+    """Return the dotted name of every leaf, in JAX's order; raises `MaskMismatch` where two are the same.
 
     >>> leaf_names({"dense": {"kernel": 1, "bias": 2}, "stack": [3, 4]})
     ['dense.bias', 'dense.kernel', 'stack.0', 'stack.1']
     """
-    return [".".join(_key(part) for part in path) for path, _ in tree_flatten_with_path(tree)[0]]
+    names = [".".join(_key(part) for part in path) for path, _ in tree_flatten_with_path(tree)[0]]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise MaskMismatch(f"two leaves of the tree have the name {twice[0]!r}")
+    return names
 
 
 def apply_mask(tree: Any, mask: Mask) -> Any:
@@ -47,11 +54,10 @@ def apply_mask(tree: Any, mask: Mask) -> Any:
 def _key(part: Any) -> str:
     match part:
         case DictKey(key=key) | FlattenedIndexKey(key=key):
-            text = str(key)
+            return str(key)
         case SequenceKey(idx=index):
-            text = str(index)
+            return str(index)
         case GetAttrKey(name=name):
-            text = name
+            return name
         case _:
-            text = str(part)
-    return text.replace(".", "\\.")
+            return str(part)

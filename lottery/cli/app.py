@@ -31,11 +31,9 @@ app.command("list")(list_.list_)
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", envvar="LOTTERY_DEBUG")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Find, train, run and study lottery tickets: sparse sub-networks that train as well as the dense one."""
-    if debug:
-        os.environ["LOTTERY_DEBUG"] = "1"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,25 +48,27 @@ def run(arguments: Sequence[str]) -> int:
     words = [word for word in arguments if word != "--debug"]
     try:
         result = command.main(["--debug", *words] if debug else words, prog_name="lottery", standalone_mode=False)
-        return result if isinstance(result, int) else DONE
+        code = result if isinstance(result, int) else DONE
     except typer.Exit as stop:
-        return stop.exit_code
+        code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("lottery: interrupted; the same command goes on from the last finished level", file=sys.stderr)
-        return INTERRUPTED
+        code = INTERRUPTED
     except typer.TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
             return WRONG_COMMAND
         return _say(_usage(error, command, words), WRONG_COMMAND)
     except LotteryError as error:
-        if os.environ.get("LOTTERY_DEBUG"):
+        if debug:
             traceback.print_exc()
         return _say(str(error), error.exit_code)
     except BrokenPipeError:
         # The reader (head, less) went away: nothing more can be said on standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    if code == INTERRUPTED:
+        return _say("interrupted; the same command goes on from the last finished level", INTERRUPTED)
+    return code
 
 
 def _usage(error: typer.TyperException, command: object, words: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ from tests.lottery.helpers import FakeTrainer, Quiet, assert_same_arrays
 INITIAL = {seed: {"w": np.full((10, 10), 1.0 + seed, np.float32), "bias": np.zeros(3, np.float32)} for seed in range(5)}
 
 
-def plan(rewind="0", criterion="magnitude", **settings):
+def plan(rewind: str = "0", criterion: Any = "magnitude", **settings: Any) -> Plan:
     config = SearchConfig(**({"levels": 3, "replicates": 2, "rewind": rewind} | settings))
     about = dict.fromkeys(("model", "data", "trainer", "criterion", "scope", "measure_at"), "x") | {
         "metric": {"name": "accuracy", "higher_is_better": True, "is_fraction": True},

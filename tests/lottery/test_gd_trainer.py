@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from lottery.gd.batches import evaluation_batches, steps_per_epoch, training_bat
 from lottery.gd.config import GDConfig
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import OPTIMIZERS
-from lottery.models.source import model_source
+from lottery.models.source import ModelSource, model_source
 from lottery.torch_state import load_state, state_of
-from lottery.trainers import Ask
+from lottery.trainers import Ask, Setup
 from lottery.trainers.gd import setup
 from lottery.watch import Silent
 from pruning.errors import BadValue, DataError, DeviceError, MaskMismatch, UnknownName
@@ -31,10 +32,11 @@ from tests.lottery.helpers import assert_same_arrays, blobs, removed, tiny_model
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
 
 
-def ready(model=tiny_model, data=DATA, **settings):
+def ready(model: Any = tiny_model, data: Data = DATA, **settings: Any) -> tuple[Setup, ModelSource]:
     parts = prepare(data, 0)
     source = model_source(model, parts, "model")
-    config = GDConfig(**({"steps": 30, "batch_size": 16} | settings))
+    defaults: dict[str, Any] = {"steps": 30, "batch_size": 16}
+    config = GDConfig(**(defaults | settings))
     return setup(Ask(source, parts, config, None, None, Silent(), 0)), source
 
 
@@ -54,7 +56,7 @@ def train(setup, source, mask=None, budget=None, seed=0, params=None):
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_removed_weights_are_exactly_zero_and_survivors_move(optimizer, precision, clip):
-    momentum = {"momentum": 0.9} if optimizer == "sgd" else {}
+    momentum: dict[str, Any] = {"momentum": 0.9} if optimizer == "sgd" else {}
     ready_, source = ready(
         optimizer=optimizer, lr=0.01, weight_decay=0.1, clip_norm=clip, precision=precision, **momentum
     )

@@ -161,4 +161,4 @@ class TestSource:
 
 
 def source_shape(make):
-    return tuple(model_source(make, PARTS, "model").build(1).weight.shape)
+    return tuple(model_source(make, PARTS, "model").build(1).get_parameter("weight").shape)

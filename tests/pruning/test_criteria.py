@@ -64,7 +64,7 @@ def test_an_unknown_criterion_gives_the_nearest_name():
 
 
 def test_a_users_own_criterion_is_found_by_its_path(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "own_criteria.py").write_text(
         "from pruning.criteria import criterion\n"
         "def plain(trained, job):\n    return {n: trained.params[n] for n in job.mask}\n"
         "@criterion('mine-only', source='here', needs=['std'])\n"
@@ -72,16 +72,16 @@ def test_a_users_own_criterion_is_found_by_its_path(tmp_path, monkeypatch):
         "number = 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert get_criterion("mine:plain").needs == frozenset()
-    assert get_criterion("mine:decorated").needs == {"std"}
+    assert get_criterion("own_criteria:plain").needs == frozenset()
+    assert get_criterion("own_criteria:decorated").needs == {"std"}
     with pytest.raises(UnknownName, match="not a function"):
-        get_criterion("mine:number")
-    with pytest.raises(UnknownName, match="did you mean mine:plain"):
-        get_criterion("mine:plane")
-    with pytest.raises(UnknownName, match="no module 'mien'"):
-        get_criterion("mien:plain")
+        get_criterion("own_criteria:number")
+    with pytest.raises(UnknownName, match="did you mean own_criteria:plain"):
+        get_criterion("own_criteria:plane")
+    with pytest.raises(UnknownName, match="no module 'onw_criteria'"):
+        get_criterion("onw_criteria:plain")
     CRITERIA._entries.pop("mine-only")
-    sys.modules.pop("mine")
+    sys.modules.pop("own_criteria")
 
 
 def test_a_criterion_without_a_docstring_or_with_a_taken_name_is_an_error():

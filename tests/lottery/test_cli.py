@@ -1,0 +1,238 @@
+"""The command line: what it prints where, its exit codes, and one clear line for everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lottery.cli.app import run
+from lottery.recipes import recipe_names
+from pruning.criteria import CRITERIA
+from pruning.mask import Mask
+
+TINY = ["prune", "--levels", "2", "--steps", "30", "--set", "tolerance=0.2"]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def lottery(capsys, *arguments):
+    code = run(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_prune_prints_a_table_and_leaves_a_run(capsys):
+    code, out, err = lottery(capsys, *TINY)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split()[:2] == ["level", "density"]
+    assert [line.split()[:2] for line in lines[1:4]] == [["0", "100.00%"], ["1", "80.00%"], ["2", "64.00%"]]
+    assert "Winning ticket: level 2" in out
+    (folder,) = Path("runs").glob("digits-mlp-gd-magnitude-*")
+    assert {"config.json", "environment.json", "metrics.jsonl", "summary.json", "density.png", "seed-0"} <= {
+        path.name for path in folder.iterdir()
+    }
+    ticket = folder / "seed-0" / "level-02"
+    assert {p.name for p in ticket.iterdir()} >= {"config.json", "model.safetensors", "mask.safetensors", "README.md"}
+    assert Mask.load(ticket / "mask.safetensors").kept == 4137
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["level"], row["step"]) for row in rows[-2:]] == [(2, 29), (2, 30)]
+
+
+def test_json_is_one_object_on_standard_output_and_nothing_else(capsys):
+    code, out, err = lottery(capsys, *TINY, "--json", "--replicates", "2")
+    found = json.loads(out)
+    assert code == 0 and "Winning ticket" in err
+    assert {"run", "seconds", "device", "metric", "levels", "winning"} <= found.keys()
+    level = found["levels"][2]
+    assert {"level", "density", "sparsity", "kept", "prunable", "layers", "replicates"} <= level.keys()
+    assert level["kept"] == 4137 and level["prunable"] == 6464
+    assert level["layers"].keys() == {"fc1.weight", "fc2.weight", "fc3.weight"}
+    assert [r["seed"] for r in level["replicates"]] == [0, 1]
+    assert {"seed", "validation", "test", "steps"} <= level["replicates"][0].keys()
+    assert found["winning"].keys() >= {"level", "density", "test", "dense_test", "ticket"}
+    assert Path(found["winning"]["ticket"]).is_dir()
+    code, shown, _ = lottery(capsys, "show", found["run"], "--json")
+    again = json.loads(shown)
+    assert code == 0 and again["levels"] == found["levels"] and again["winning"] == found["winning"]
+
+
+def test_json_without_a_winner_has_null_and_a_reason(capsys):
+    arguments = ["--set", "densities=[0.002]", "--set", "tolerance=0", "--steps", "60", "--json", "--quiet"]
+    code, out, err = lottery(capsys, "prune", *arguments)
+    found = json.loads(out)
+    assert (code, err, found["winning"]) == (0, "", None)
+    assert "no pruned level" in found["reason"]
+
+
+def test_quiet_prints_the_tickets_path_only(capsys):
+    code, out, err = lottery(capsys, *TINY, "--quiet")
+    assert (code, err) == (0, "")
+    assert Path(out.strip()).is_dir() and len(out.splitlines()) == 1
+
+
+def test_the_same_command_again_trains_nothing_and_force_starts_over(capsys):
+    first = lottery(capsys, *TINY, "--json")[1]
+    assert lottery(capsys, *TINY, "--json")[1] == first
+    forced = json.loads(lottery(capsys, *TINY, "--json", "--force")[1])
+    assert forced["seconds"] != json.loads(first)["seconds"]
+    assert forced["levels"] == json.loads(first)["levels"]
+
+
+def test_show_prints_layers_and_draws_figures(capsys):
+    lottery(capsys, *TINY)
+    (folder,) = Path("runs").glob("digits*")
+    (folder / "density.png").unlink()
+    code, out, _ = lottery(capsys, "show", str(folder), "--plot")
+    assert code == 0 and "fc1.weight" in out
+    assert (folder / "density.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "curves.png").stat().st_size > 5_000
+
+
+def test_flags_beat_the_file_and_the_file_beats_the_recipe(capsys):
+    Path("c.toml").write_text("levels = 1\nsteps = 31\nlr = 0.5\nreplicates = 1\n")
+    arguments = ["--recipe", "frankle2019-lenet-quick", "--config", "c.toml", "--lr", "0.01", "--data", "digits"]
+    code, _, _ = lottery(capsys, "prune", *arguments, "--set", "steps=32", "--set", "validation_size=100")
+    (config,) = (json.loads((path / "config.json").read_text()) for path in Path("runs").iterdir() if path.is_dir())
+    assert code == 0
+    assert (config["model"], config["levels"], config["steps"], config["lr"]) == ("lenet-300-100", 1, 32, 0.01)
+
+
+def test_a_users_model_criterion_and_data_by_path(capsys):
+    Path("mine.py").write_text(
+        "from torch import nn\n"
+        "def net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 3))\n"
+        "def largest(trained, job):\n    return {n: trained.params[n] for n in job.mask}\n"
+    )
+    rng = np.random.Generator(np.random.PCG64(0))
+    y = np.arange(90) % 3
+    x = (rng.integers(0, 50, (90, 3, 4)) + 60 * y[:, None, None]).astype(np.uint8)
+    np.savez("d.npz", x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
+    arguments = ["--model", "mine:net", "--criterion", "mine:largest", "--data", "d.npz"]
+    code, out, err = lottery(capsys, *TINY, *arguments, "--json", "--quiet")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["levels"][2]["kept"] == 154
+    trained = json.loads(out)["levels"][0]["replicates"][0]["ticket"]
+    from pruning.files import read_tensors
+
+    weights = read_tensors(Path(trained) / "trained.safetensors")[0]
+    mask = Mask.load(Path(trained).parent / "level-01" / "mask.safetensors")
+    kept = np.concatenate([weights[name][keep] for name, keep in mask.items()])
+    assert kept.min() >= np.concatenate([weights[name][~keep] for name, keep in mask.items()]).max()
+
+
+@pytest.mark.parametrize("criterion", CRITERIA.names())
+def test_every_criterion_runs_by_name(capsys, criterion):
+    assert lottery(capsys, *TINY, "--criterion", criterion, "--quiet")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["recipes", "models", "data", "criteria", "trainers", "initializers"])
+def test_list_shows_names_summaries_and_sources(capsys, kind):
+    code, out, _ = lottery(capsys, "list", kind)
+    items = json.loads(lottery(capsys, "list", kind, "--json")[1])["items"]
+    assert code == 0 and items
+    for item in items:
+        assert item["name"] in out and item["summary"] in out and item["source"] in out
+    assert kind != "recipes" or [item["name"] for item in items] == recipe_names()
+
+
+def test_bench_search_prints_ratios(capsys, monkeypatch):
+    import lottery.bench.search as bench
+
+    monkeypatch.setattr(bench, "_synthetic", lambda: bench.Data(*[_images(256), None, _images(128)]))
+    command = ["bench", "search", "--data", "synthetic", "--repeats", "1"]
+    code, out, _ = lottery(capsys, *command, "--json", "--out", "b.json")
+    rows = json.loads(out)["rows"]
+    assert code == 0 and json.loads(Path("b.json").read_text())["rows"] == rows
+    assert {"seconds_per_epoch", "speedup", "precision", "batch", "device", "threads"} <= rows[0].keys()
+    assert next(row for row in rows if row["what"].startswith("DataLoader"))["speedup"] == 1.0
+    code, out, _ = lottery(capsys, *command)
+    assert "speed-up" in out and "256 images, batch 128" in out
+
+
+def _images(count):
+    return np.zeros((count, 1, 28, 28), np.float32), np.arange(count) % 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prun"], "unknown command 'prun': did you mean 'prune'?"),
+        (["prune", "--modle", "mlp"], "--model"),
+        (["prune", "--levels", "many"], "Invalid value for '--levels'"),
+        (["prune", "--model", "lent-300-100"], "unknown model 'lent-300-100': did you mean 'lenet-300-100'"),
+        (["prune", "--data", "digit"], "did you mean 'digits'"),
+        (["prune", "--criterion", "magnitud"], "did you mean 'magnitude'"),
+        (["prune", "--recipe", "frankle2019-lenets"], "did you mean 'frankle2019-lenet"),
+        (["prune", "--trainer", "sgd"], "unknown trainer 'sgd': did you mean 'gd'"),
+        (["prune", "--scope", "globl"], "did you mean 'global'"),
+        (["prune", "--optimizer", "adma"], "did you mean 'adam'"),
+        (["prune", "--set", "levls=3"], "did you mean 'levels'"),
+        (["prune", "--set", "levels"], "--set takes KEY=VALUE"),
+        (["prune", "--set", "init=kaiming"], "did you mean 'kaiming-normal'"),
+        (["prune", "--sparsity", "90"], "write 0.9 for 90 %"),
+        (["prune", "--prune-rate", "1.2"], "prune_rate must be more than 0 and less than 1"),
+        (["prune", "--levels", "3", "--sparsity", "0.9"], "levels or sparsity, not both"),
+        (["prune", "--levels", "60"], "less than one in each; use at most"),
+        (["prune", "--scope", "layer", "--levels", "60"], "less than one weight in"),
+        (["prune", "--rewind", "late"], "rewind must be 0, a step (500)"),
+        (["prune", "--rewind", "1000"], "training ends at step 1,000"),
+        (["prune", "--device", "cuda:7"], "device 'cuda:7'"),
+        (["prune", "--config", "missing.toml"], "missing.toml: no such file"),
+        (["prune", "--data", "missing.npz"], "missing.npz: no such file or folder"),
+        (["prune", "--model", "nowhere:net"], "no module 'nowhere'"),
+        (["prune", "--set", "skip=['conv*']"], "'conv*' matches no tensor"),
+        (["prune", "--set", "validation_size=5000"], "validation_size 5000 leaves no examples"),
+        (["prune", "--out", "file"], "--out file: cannot be written"),
+        (["show", "nothing"], "nothing: not a run directory"),
+        (["show"], "Missing argument 'run'"),
+        (["list", "model"], "did you mean 'models'"),
+        (["bench", "serach"], "did you mean 'search'"),
+    ],
+)
+def test_every_wrong_command_is_one_line_and_exit_code_2(capsys, arguments, message):
+    Path("file").touch()
+    code, out, err = lottery(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not Path("runs").exists()
+
+
+def test_debug_shows_the_traceback(capsys):
+    code, _, err = lottery(capsys, "--debug", "prune", "--data", "digit")
+    assert code == 2 and "Traceback" in err
+
+
+def test_a_diverging_run_is_exit_code_1(capsys):
+    code, _, err = lottery(capsys, "prune", "--optimizer", "sgd", "--lr", "1e38", "--steps", "20")
+    assert code == 1
+    assert err.startswith("lottery: level 0: every replicate diverged")
+
+
+def test_help_is_for_people_and_fast():
+    """`lottery --help` loads neither torch nor jax; the import of the packages neither."""
+    code = (
+        "import sys, lottery, pruning, lottery.cli.app;"
+        "print([name for name in ('torch', 'jax', 'scipy', 'matplotlib') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_help_of_every_command(capsys):
+    assert "prune" in lottery(capsys)[1]
+    for command in ("prune", "show", "list", "bench"):
+        code, out, _ = lottery(capsys, command, "--help")
+        assert code == 0 and f"Usage: lottery {command}" in out
