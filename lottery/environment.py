@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ _PACKAGES = ("lottery-tickets", "torch", "jax", "numpy", "safetensors", "scikit-
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Return versions, processor, threads, device and git commit, as plain JSON."""
+    """Return date, versions, processor, threads, device and git commit, as plain JSON."""
     import torch
 
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

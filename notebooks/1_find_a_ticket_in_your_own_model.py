@@ -15,7 +15,7 @@
 # %% [markdown]
 # # Find a ticket in your own model
 #
-# **Can nine tenths of your network be removed *before* training, without anybody noticing?**
+# **Can most of your network be removed *before* training, without anybody noticing?**
 #
 # Frankle and Carbin (2019) say yes, for some networks: somewhere inside the freshly initialized network sits a small
 # sub-network, a *winning ticket*, that trains as well as the whole. They find it in hindsight: train, remove the
@@ -61,7 +61,9 @@ x, y = load_digits(return_X_y=True)
 x = ((x - x.mean()) / x.std()).astype("float32")
 order = np.random.default_rng(0).permutation(len(x))
 train, validation, test = order[:1000], order[1000:1400], order[1400:]
-data = Data(train=(x[train], y[train]), validation=(x[validation], y[validation]), test=(x[test], y[test]), name="digits")
+data = Data(
+    train=(x[train], y[train]), validation=(x[validation], y[validation]), test=(x[test], y[test]), name="digits"
+)
 
 # %% [markdown]
 # ## Search
@@ -69,18 +71,20 @@ data = Data(train=(x[train], y[train]), validation=(x[validation], y[validation]
 # Every level trains the network, removes a fifth of the surviving weights, and rewinds the rest. `print` says what was
 # found; everything else is under `ticket.search` and on disk, in `./runs`: the same call
 # again would train nothing and return at once.
+#
+# "As good as the dense network" needs a number, fixed beforehand: here we accept one percentage point of validation
+# accuracy. (The default is stricter: one standard error of the dense replicates.)
 
 # %%
-settings = {"levels": 16, "replicates": 3, "steps": 400}
+settings = {"levels": 16, "replicates": 3, "steps": 400, "tolerance": 0.01}
 ticket = find_ticket(TwoLayers, data, **settings)
 print(ticket)
 
 # %% [markdown]
-# Would any small network have done? The control removes weights at random. It cannot be expected to win anything, so we
-# allow any tolerance and only want its curve.
+# Would any small network have done? The control removes weights at random, to the same densities.
 
 # %%
-by_chance = find_ticket(TwoLayers, data, criterion="random", tolerance=1.0, **settings)
+by_chance = find_ticket(TwoLayers, data, criterion="random", **settings)
 
 # %%
 figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
@@ -96,8 +100,7 @@ axes.plot(
 )
 axes.set_ylim(60, 100)
 axes.legend(frameon=False, fontsize=8)
-axes.set_title("Small networks train well, if they are the right ones");
-
+axes.set_title("Small networks train well, if they are the right ones")
 # %% [markdown]
 # The line of the ticket stays at the dense level long after the random networks have fallen away.
 #
@@ -112,11 +115,11 @@ axes.set_title("Small networks train well, if they are the right ones");
 
 # %%
 keep = ticket.mask["hidden.weight"]
-print(f"{ticket.mask.kept} of {ticket.mask.total} weights survive; hidden units without any input:", (~keep.any(1)).sum())
+print(f"{ticket.mask.kept:,} of {ticket.mask.total:,} weights survive")
 
 figure, panels = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
 pictures = [
-    ("an image", x[train[3]].reshape(8, 8), "gray_r"),
+    ("an image", x[train[0]].reshape(8, 8), "gray_r"),
     ("variance of each pixel", x[train].var(0).reshape(8, 8), "viridis"),
     ("surviving weights of each pixel", keep.sum(0).reshape(8, 8), "viridis"),
 ]
@@ -129,14 +132,15 @@ correlation = np.corrcoef(x[train].var(0), keep.sum(0))[0, 1]
 print(f"correlation of variance and survivors: {correlation:.2f}")
 
 # %% [markdown]
-# Nobody told the search that the borders of the images are empty. Pixels that never change receive no gradient, their
-# weights stay small, and magnitude pruning lets them go.
+# Nobody told the search that the borders of the images are empty. A pixel that never changes teaches its weights
+# nothing beyond what a bias could learn; they stay about as small as they were drawn, and magnitude pruning lets them
+# go first.
 
 # %% [markdown]
 # ## Is it the structure, or the initialization?
 #
-# `ticket.rewound(model)` is a plain PyTorch module: the caller's architecture, masked, at its saved initial values. Train
-# it with any loop of your own; the one rule is that removed weights stay removed, so the gradient is masked as well.
+# `ticket.rewound(model)` is a plain PyTorch module: the caller's architecture, masked, at its saved initial values.
+# Train it with any loop of your own; the one rule is that removed weights stay removed, so mask the gradient as well.
 #
 # The control keeps the mask and draws *new* initial values.
 

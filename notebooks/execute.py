@@ -1,6 +1,6 @@
 """Execute notebooks from their paired scripts and store them with their outputs.
 
-    python notebooks/execute.py [SCRIPT ...]
+python notebooks/execute.py [SCRIPT ...]
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def execute(script: Path) -> Any:
     notebook = jupytext.read(script)
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=180, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
-    for cell in notebook.cells:
+    for number, cell in enumerate(notebook.cells):
         cell.metadata.pop("execution", None)  # times, which differ from run to run
-        cell.pop("id", None)
+        cell.id = f"cell-{number}"
     return notebook
 
 

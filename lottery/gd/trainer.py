@@ -39,6 +39,7 @@ class GDTrainer:
         config: how to train.
         total_steps: steps of a whole training, the length of the learning-rate schedule.
         device: where to train.
+        threads: how many CPU threads PyTorch may use.
         watch: is told of progress.
     """
 
@@ -48,6 +49,7 @@ class GDTrainer:
     config: GDConfig
     total_steps: int
     device: torch.device
+    threads: int
     watch: Watch
 
     @property
@@ -60,7 +62,7 @@ class GDTrainer:
         if needs - self.provides:
             raise BadValue(f"the gd trainer does not provide {', '.join(sorted(needs - self.provides))}")
         for job in jobs:
-            with _isolated(self.device, job.seed):
+            with _isolated(self.device, job.seed, self.threads):
                 trained = self._train(job)
             yield trained
 
@@ -152,15 +154,17 @@ def _diverged(model: nn.Module, history: list[Evaluation], reason: str) -> Train
 
 
 @contextlib.contextmanager
-def _isolated(device: torch.device, seed: int) -> Iterator[None]:
+def _isolated(device: torch.device, seed: int, threads: int) -> Iterator[None]:
     """Seed torch for one training and restore the caller's random state and switches afterwards."""
     devices = [device] if device.type == "cuda" else []
     cudnn = torch.backends.cudnn
-    before = (cudnn.deterministic, cudnn.benchmark)
+    before = (cudnn.deterministic, cudnn.benchmark, torch.get_num_threads())
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         cudnn.deterministic, cudnn.benchmark = True, False
+        torch.set_num_threads(threads)
         try:
             yield
         finally:
-            cudnn.deterministic, cudnn.benchmark = before
+            cudnn.deterministic, cudnn.benchmark = before[:2]
+            torch.set_num_threads(before[2])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +220,58 @@ def test_a_diverging_run_is_exit_code_1(capsys):
     code, _, err = lottery(capsys, "prune", "--optimizer", "sgd", "--lr", "1e38", "--steps", "20")
     assert code == 1
     assert err.startswith("lottery: level 0: every replicate diverged")
+
+
+def test_a_disk_that_fills_up_loses_nothing(capsys, monkeypatch, tmp_path):
+    real, calls = os.fsync, []
+
+    def fill_up(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fill_up)
+    code, out, err = lottery(capsys, *TINY, "--json", "--quiet")
+    assert (code, out) == (1, "")
+    assert "No space left on device" in err and len(err.splitlines()) == 1
+    monkeypatch.setattr(os, "fsync", real)
+    (folder,) = Path("runs").glob("digits*")
+    finished = sorted(folder.glob("seed-0/level-*"))
+    assert [path.name for path in finished] == ["level-00", "level-01"]
+    resumed = json.loads(lottery(capsys, *TINY, "--json", "--quiet")[1])
+    whole = json.loads(lottery(capsys, *TINY, "--json", "--quiet", "--force")[1])
+    assert resumed["levels"] == whole["levels"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_bars_are_drawn_on_a_terminal_and_nowhere_else():
+    import pty
+
+    code = "import sys; from lottery.cli.app import main; main(sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "100"}
+    drawn = {}
+    for extra in ((), ("--quiet",)):
+        leader, follower = pty.openpty()
+        command = [sys.executable, "-c", code, *TINY, "--out", f"runs{len(extra)}", *extra]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, env=environment, text=True)
+        os.close(follower)
+        chunks = []
+        while True:
+            try:
+                chunk = os.read(leader, 65_536)
+            except OSError:  # the other end of the pseudo-terminal is closed
+                break
+            if not chunk:
+                break
+            chunks.append(chunk)
+        out, _ = process.communicate(timeout=120)
+        os.close(leader)
+        assert process.returncode == 0
+        drawn[extra] = b"".join(chunks).decode(), out
+    assert "levels:" in drawn[()][0] and "level 2:" in drawn[()][0] and "step" in drawn[()][0]
+    assert "Winning ticket" in drawn[()][1] and "levels:" not in drawn[()][1]
+    assert drawn[("--quiet",)][0] == ""
 
 
 def test_help_is_for_people_and_fast():
