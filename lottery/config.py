@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -72,11 +73,13 @@ class SearchConfig:
         check_fraction("prune_rate", self.prune_rate, zero=False)
         if self.sparsity is not None:
             check_fraction("sparsity", self.sparsity, zero=True)
+        if self.seed >= 2**32 - self.replicates:
+            raise BadValue(f"seed must be less than {2**32 - self.replicates}, not {self.seed}")
         for name, least in (("levels", 0), ("guard", 0), ("replicates", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise BadValue(f"{name} must be {least} or more, not {getattr(self, name)}")
-        if self.tolerance is not None and self.tolerance < 0:
-            raise BadValue(f"tolerance must be 0 or more, not {self.tolerance:g}")
+        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
+            raise BadValue(f"tolerance must be 0 or more and finite, not {self.tolerance:g}")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -84,12 +87,13 @@ class SearchConfig:
         return tuple(range(self.seed, self.seed + self.replicates))
 
 
-def ladder(config: SearchConfig, sizes: Mapping[str, int]) -> list[Target]:
+def ladder(config: SearchConfig, sizes: Mapping[str, int], totals: Mapping[str, int] | None = None) -> list[Target]:
     """Return how many weights every level keeps, level 0 first.
 
     Args:
         config: the search.
-        sizes: prunable weights in each tensor, in the model's order.
+        sizes: weights at level 0 in each tensor, in the model's order.
+        totals: all prunable weights in each tensor, where the network was already pruned.
 
     Raises:
         BadValue: a level that empties a tensor, or rates that scope `global` cannot have.
@@ -100,11 +104,12 @@ def ladder(config: SearchConfig, sizes: Mapping[str, int]) -> list[Target]:
     0.2107
     """
     if config.densities:
-        return explicit(sizes, config.densities, config.scope)
+        return explicit(sizes, config.densities, config.scope, totals, config.guard)
     rates = prune_rates(config, list(sizes))
     if config.sparsity is not None:
-        return until_sparsity(sizes, rates, config.sparsity, config.scope)
-    return geometric(sizes, rates, config.levels, config.scope)
+        total = sum((totals or sizes).values())
+        return until_sparsity(sizes, rates, config.sparsity, config.scope, total, config.guard)
+    return geometric(sizes, rates, config.levels, config.scope, config.guard)
 
 
 def prune_rates(config: SearchConfig, names: list[str]) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Plan:
         config: the search's configuration.
         criterion: scores the weights.
         targets: how many weights each level keeps, level 0 first.
-        dense: the mask of level 0.
+        dense: the mask of level 0, by replicate seed.
         rewind: where survivors go back to.
         total_steps: steps of a whole training.
         about: facts that every ticket records: model, data, trainer, metric, framework, layout, settings.
@@ -58,7 +58,7 @@ class Plan:
     config: SearchConfig
     criterion: Criterion
     targets: Sequence[Target]
-    dense: Mask
+    dense: Mapping[int, Mask]
     rewind: Rewind
     total_steps: int
     about: Mapping[str, Any]
@@ -71,7 +71,7 @@ def search_levels(
     run: RunDirectory,
     report: LevelReport,
 ) -> tuple[Level, ...]:
-    """Run every level that is not on disk yet, and return all of them.
+    """Run every level that is not on disk yet, and return all of them, or those before the last replicate diverged.
 
     Args:
         plan: what to do.
@@ -82,7 +82,7 @@ def search_levels(
 
     Raises:
         BadValue: the criterion needs what the trainer does not provide.
-        Diverged: no replicate is left.
+        Diverged: no dense replicate trained to finite weights.
     """
     missing = plan.criterion.needs - trainer.provides
     if missing:
@@ -106,9 +106,11 @@ def search_levels(
         levels.append(level)
         report.level_finished(level, levels[0])
         alive = [replicate.seed for replicate in level.alive]
-        if not alive:
+        if not alive and number == 0:
             reasons = "; ".join(f"seed {r.seed}: {r.diverged}" for r in level.replicates)
-            raise Diverged(f"level {number}: every replicate diverged ({reasons})")
+            raise Diverged(f"level 0: every replicate diverged ({reasons})")
+        if not alive:
+            break
     return tuple(levels)
 
 
@@ -123,7 +125,7 @@ def job_seed(seed: int, level: int) -> int:
 
 def _job(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Job:
     if level == 0:
-        return Job(initial, plan.dense, job_seed(seed, 0), plan.rewind.dense_budget(plan.total_steps))
+        return Job(initial, plan.dense[seed], job_seed(seed, 0), plan.rewind.dense_budget(plan.total_steps))
     before = run.read_mask(seed, level - 1)
     rewound = run.read_rewound(seed, level - 1)
     trained = run.read_trained(seed, level - 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lottery.identity import identify
 from pruning.errors import DataError
 
-BatchFunction = Callable[[Any, Any], torch.Tensor]
+BatchFunction = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Metric:
 
     Attributes:
         name: for tables.
-        function: `function(outputs, targets)` returns the mean over a batch, as a scalar tensor.
+        function: `function(outputs, targets)` returns the mean over a batch: a scalar tensor or a number.
         higher_is_better: False for errors.
         is_fraction: True where 0.005 means half a percentage point.
     """
@@ -71,7 +70,8 @@ def objective_for(
     if loss is None or metric is None:
         default = _default(targets)
         loss, metric = loss or default.loss, metric or default.metric
-    return Objective(loss, metric, f"{_identity(loss)}/{_identity(metric.function)}")
+    kind = f"{metric.name} {'up' if metric.higher_is_better else 'down'}{' fraction' if metric.is_fraction else ''}"
+    return Objective(loss, metric, f"{identify(loss)} / {identify(metric.function)} {kind}")
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -94,8 +94,15 @@ def _default(targets: Any) -> Objective:
 
 
 def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the fraction of labels that the largest output hits; classes lie along axis 1."""
-    return (outputs.argmax(1) == targets).float().mean()
+    """Return the fraction of labels that the largest output hits; classes lie along axis 1.
+
+    Raises:
+        DataError: outputs and labels whose shapes do not belong together.
+    """
+    hits = outputs.argmax(1) if outputs.dim() > 1 else outputs
+    if hits.shape != targets.shape:
+        raise DataError(f"accuracy: outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(targets.shape)}")
+    return (hits == targets).float().mean()
 
 
 def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -104,22 +111,18 @@ def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     >>> squared_error(torch.ones(3, 1), torch.zeros(3)).item()
     1.0
     """
-    if outputs.numel() != targets.numel():
-        raise DataError(f"the model returns shape {tuple(outputs.shape)} for labels of shape {tuple(targets.shape)}")
-    return F.mse_loss(outputs.reshape(targets.shape), targets)
+    return F.mse_loss(_like(outputs, targets), targets)
 
 
 def _binary_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return F.binary_cross_entropy_with_logits(outputs.reshape(targets.shape), targets.float())
+    return F.binary_cross_entropy_with_logits(_like(outputs, targets), targets.to(outputs.dtype))
 
 
 def _binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return ((outputs.reshape(targets.shape) > 0) == targets).float().mean()
+    return ((_like(outputs, targets) > 0) == targets).float().mean()
 
 
-def _identity(function: Any) -> str:
-    """Name a callable; two functions of one name and different code get different names."""
-    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-    if inspect.isfunction(function) and not name.startswith(("torch.", "lottery.")):
-        name += f"#{zlib.crc32(function.__code__.co_code + repr(function.__code__.co_consts).encode()):x}"
-    return name
+def _like(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    if outputs.numel() != targets.numel():
+        raise DataError(f"the model returns shape {tuple(outputs.shape)} for labels of shape {tuple(targets.shape)}")
+    return outputs.reshape(targets.shape)

@@ -130,6 +130,7 @@ class Search:
         levels: level 0 first.
         winner: the winning ticket, or None.
         reason: why there is none.
+        stopped: why the search ended before its last level, or None.
         tolerance: what "matching" meant.
         metric: name of the metric.
         higher_is_better: its direction.
@@ -144,6 +145,7 @@ class Search:
     levels: tuple[Level, ...]
     winner: Winner | None
     reason: str | None
+    stopped: str | None
     tolerance: Tolerance
     metric: str
     higher_is_better: bool
@@ -197,8 +199,9 @@ def choose_winner(
 ) -> tuple[Winner | None, str | None]:
     """Return the winning ticket: the sparsest pruned level whose validation metric is not worse than dense.
 
-    Looks at validation data only. Among the level's replicates the best on validation is the ticket, the smallest
-    seed of equals.
+    Looks at validation data only, and compares the mean of a level's living replicates with the mean of the same
+    seeds' dense networks: a level must not win because a weak seed diverged. Among the level's replicates the best on
+    validation is the ticket, the smallest seed of equals.
 
     Returns:
         The winner and None, or None and the reason why there is no winner.
@@ -210,8 +213,13 @@ def choose_winner(
     if not pruned:
         return None, "no level was pruned"
     # Sums of a few float64 fractions: without a hair's breadth, 0.9 - 0.005 >= 0.895 would be chance.
-    floor = sign * dense.validation - tolerance - 1e-12
-    matching = [level for level in pruned if level.alive and sign * level.validation >= floor]
+    slack = tolerance + 1e-12
+    before = {replicate.seed: replicate.validation for replicate in dense.alive}
+    matching = [
+        level
+        for level in pruned
+        if level.alive and sign * (level.validation - _mean([before[r.seed] for r in level.alive])) >= -slack
+    ]
     if not matching:
         return None, f"no pruned level is within {tolerance:.4g} of the dense validation metric {dense.validation:.4f}"
     level = min(matching, key=lambda level: (level.density, -level.level))
@@ -274,6 +282,7 @@ def as_json(search: Search) -> dict[str, Any]:
         "levels": [_level_json(level, search) for level in search.levels],
         "winning": winning,
         "reason": search.reason,
+        "stopped": search.stopped,
     }
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from pruning.errors import BadValue, ConfigMismatch, RunBusy
 from pruning.files import (
     atomic_directory,
+    finite,
     read_json,
     read_tensors,
     storage_error,
@@ -57,7 +58,7 @@ class RunDirectory:
         path = self.path / "metrics.jsonl"
         try:
             with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(finite(row)) + "\n")
         except OSError as error:
             raise storage_error(path, error) from error
 
@@ -151,7 +152,7 @@ def open_run(out: Path, name: str, config: Mapping[str, Any], force: bool) -> It
         ConfigMismatch: the directory holds another configuration.
         RunBusy: another process is working on this run.
     """
-    text = json.dumps(config, sort_keys=True)
+    text = json.dumps(finite(config), sort_keys=True)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
     path = out / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     with _locked(out, path.name):

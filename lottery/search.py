@@ -73,7 +73,7 @@ def run_search(request: Request, display: Display) -> Search:
     plan = _plan(config, trainer_config, source, parts, setup)
     initial = {seed: source.initial_state(seed) for seed in config.seeds}
     identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
-    identity |= {"data_fingerprint": parts.fingerprint(), "init_fingerprint": source.fingerprint(config.seed)}
+    identity |= {"data_fingerprint": parts.fingerprint(), "model_fingerprint": source.fingerprint(config.seed)}
     name = f"{data.name}-{source.name}-{config.trainer}-{config.criterion}"
     examples = len(parts.test) if isinstance(parts.test, Tensors) else None
     with open_run(request.out, name, identity, request.force) as run:
@@ -99,10 +99,11 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
 
 def _plan(config: SearchConfig, trainer_config: Any, source: ModelSource, parts: Parts, setup: Setup) -> Plan:
     criterion = get_criterion(config.criterion)
-    dense = Mask.dense(prunable(source.build(config.seed), config.prunable, config.skip))
-    if source.initial_mask is not None:
-        already = source.initial_mask.fit(dense.shapes())
-        dense = Mask({name: already.get(name, keep) for name, keep in dense.items()})
+    dense = {seed: _dense_mask(config, source, seed) for seed in config.seeds}
+    sizes = dense[config.seed].counts()
+    if any(mask.counts() != sizes for mask in dense.values()):
+        raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
+    totals = {row.name: row.total for row in dense[config.seed].layers()}
     resolved = {**asdict(config), **asdict(trainer_config), "model": source.name, "data": parts.name}
     resolved.pop("device", None)
     about = {
@@ -125,12 +126,27 @@ def _plan(config: SearchConfig, trainer_config: Any, source: ModelSource, parts:
     return Plan(
         config=config,
         criterion=criterion,
-        targets=ladder(config, dense.counts()),
+        targets=ladder(config, sizes, totals),
         dense=dense,
         rewind=parse_rewind(config.rewind, setup.total_steps, setup.steps_per_epoch),
         total_steps=setup.total_steps,
         about=about,
     )
+
+
+def _dense_mask(config: SearchConfig, source: ModelSource, seed: int) -> Mask:
+    """Return level 0's mask: everything, or what `torch.nn.utils.prune` had left of it."""
+    dense = Mask.dense(prunable(source.build(seed), config.prunable, config.skip))
+    already = source.initial_mask(seed)
+    if already is None:
+        return dense
+    elsewhere = [name for name in already if name not in dense]
+    if elsewhere:
+        raise BadValue(
+            f"{elsewhere[0]!r} was pruned by torch.nn.utils.prune and is not prunable here; name it in `prunable` "
+            "or make its pruning permanent with prune.remove"
+        )
+    return Mask({name: already.get(name, keep) for name, keep in dense.items()})
 
 
 def _conclude(plan: Plan, run: RunDirectory, levels: Any, setup: Setup, examples: int | None) -> Search:
@@ -139,11 +155,15 @@ def _conclude(plan: Plan, run: RunDirectory, levels: Any, setup: Setup, examples
     metric = setup.metric
     tolerance = matching_tolerance(levels[0], plan.config.tolerance, metric.is_fraction)
     winner, reason = choose_winner(levels, tolerance.value, metric.higher_is_better)
+    stopped = None
+    if len(levels) < len(plan.targets):
+        stopped = f"every replicate had diverged by level {levels[-1].level} of {len(plan.targets) - 1}"
     search = Search(
         run=run.path,
         levels=levels,
         winner=winner,
         reason=reason,
+        stopped=stopped,
         tolerance=tolerance,
         metric=metric.name,
         higher_is_better=metric.higher_is_better,

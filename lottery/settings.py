@@ -63,7 +63,10 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
             parsed = value
         key, _, part = key.partition(".")
         key = key.replace("-", "_")
-        settings[key] = {**settings.get(key, {}), part: parsed} if part else parsed
+        before = settings.get(key, {})
+        if part and not isinstance(before, dict):
+            raise BadValue(f"--set {key} is given as a value and as a table")
+        settings[key] = {**before, part: parsed} if part else parsed
     return settings
 
 
@@ -127,7 +130,9 @@ def _convert(value: Any, option: Any) -> Any:
         items = [_convert(item, get_args(option)[0]) for item in value]
         return _WRONG if _WRONG in items else tuple(items)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {str(k): float(v) for k, v in value.items()} if isinstance(value, Mapping) else _WRONG
+        if not isinstance(value, Mapping) or not all(isinstance(v, int | float) for v in value.values()):
+            return _WRONG
+        return {str(k): float(v) for k, v in value.items()}
     if option is bool or isinstance(value, bool):
         return value if option is bool and isinstance(value, bool) else _WRONG
     if option is float and isinstance(value, int | float):
@@ -146,4 +151,4 @@ def _describe(option: Any) -> str:
     origin = get_origin(option)
     if origin is tuple:
         return f"a list ({_describe(get_args(option)[0])} each)"
-    return "a table"
+    return "a table of numbers"

@@ -64,6 +64,8 @@ def conclusion(search: Search) -> str:
             f"(reported only; chosen on validation data).",
             f"Ticket: {replicate.path}",
         ]
+    if search.stopped is not None:
+        lines.append(f"The search stopped early: {search.stopped}.")
     return "\n".join(lines)
 
 

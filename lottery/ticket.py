@@ -134,6 +134,8 @@ class Ticket:
         self.mask.save(folder / "mask.safetensors")
         if self.trained_params is not None:
             write_tensors(folder / "trained.safetensors", self.trained_params, {"format": "pt"})
+        else:
+            (folder / "trained.safetensors").unlink(missing_ok=True)
         write_text(folder / "README.md", card(self.info))
         write_json(folder / "config.json", dict(self.info))
 

@@ -18,7 +18,7 @@ State = dict[str, np.ndarray[Any, Any]]
 
 
 def state_of(model: nn.Module) -> State:
-    """Return every parameter and persistent buffer, copied to the host, in the model's order.
+    """Return every parameter and buffer, copied to the host, in the model's order.
 
     A tied tensor appears once, under its first name.
     """
@@ -33,9 +33,10 @@ def load_state(model: nn.Module, state: Mapping[str, np.ndarray[Any, Any]]) -> N
     """
     tensors = named_tensors(model)
     matched = match_names(state, tensors)
-    missing = tensors.keys() - matched.values()
+    persistent = model.state_dict().keys()
+    missing = [name for name in tensors if name not in matched.values() and name in persistent]
     if missing:
-        raise MaskMismatch(f"the model's tensor {min(missing)!r} is not in the stored weights")
+        raise MaskMismatch(f"the model's tensor {missing[0]!r} is not in the stored weights")
     with torch.no_grad():
         for name, target in matched.items():
             tensor = tensors[target]
@@ -46,11 +47,8 @@ def load_state(model: nn.Module, state: Mapping[str, np.ndarray[Any, Any]]) -> N
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters and persistent buffers of `model`, each tensor once."""
-    persistent = model.state_dict().keys()
-    tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
-    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
-    return tensors
+    """Return the parameters and buffers of `model`, each tensor once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -101,7 +101,7 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
         content = path.read_bytes()
         tensors = {name: _array(item) for name, item in sorted(safetensors.deserialize(content), key=itemgetter(0))}
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return tensors, dict(header.get("__metadata__", {}))
+        return tensors, dict(header.get("__metadata__") or {})
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: no such file") from error
     except OSError as error:

@@ -97,4 +97,4 @@ class Trainer(Protocol):
 
 def all_finite(params: Params) -> bool:
     """Say whether every floating-point array is free of NaN and infinities."""
-    return all(bool(np.isfinite(a).all()) for a in params.values() if np.issubdtype(a.dtype, np.inexact))
+    return all(bool(np.isfinite(a).all()) for a in params.values() if a.dtype.kind not in "biu")

@@ -31,7 +31,9 @@ def check_fraction(name: str, value: float, *, zero: bool) -> None:
     raise BadValue(f"{name} must be {low} and less than 1, not {value:g}{hint}")
 
 
-def geometric(sizes: Mapping[str, int], rates: Mapping[str, float], levels: int, scope: str) -> list[Target]:
+def geometric(
+    sizes: Mapping[str, int], rates: Mapping[str, float], levels: int, scope: str, guard: int = 1
+) -> list[Target]:
     """Return what levels 0 to `levels` keep when every level removes a fixed fraction of the survivors.
 
     Args:
@@ -39,6 +41,7 @@ def geometric(sizes: Mapping[str, int], rates: Mapping[str, float], levels: int,
         rates: prune rate of each tensor; for scope `global` all the same.
         levels: how many times to prune.
         scope: `global` (one total for each level) or `layer` (one count for each tensor).
+        guard: the fewest weights that every tensor keeps.
 
     Raises:
         BadValue: a rate out of range, rates that differ in scope `global`, or a level that empties a tensor.
@@ -52,20 +55,29 @@ def geometric(sizes: Mapping[str, int], rates: Mapping[str, float], levels: int,
     """
     if levels < 0:
         raise BadValue(f"levels must be 0 or more, not {levels}")
-    return _checked([_after(level, sizes, rates, scope) for level in range(levels + 1)], sizes)
+    return _checked([_after(level, sizes, rates, scope) for level in range(levels + 1)], sizes, guard)
 
 
-def until_sparsity(sizes: Mapping[str, int], rates: Mapping[str, float], sparsity: float, scope: str) -> list[Target]:
+def until_sparsity(
+    sizes: Mapping[str, int],
+    rates: Mapping[str, float],
+    sparsity: float,
+    scope: str,
+    total: int | None = None,
+    guard: int = 1,
+) -> list[Target]:
     """Return a geometric ladder whose last level has exactly this sparsity.
 
-    The last step is shortened to land on it.
+    The last step is shortened to land on it. `sizes` are the weights at level 0; `total`, by default their sum, is
+    what the sparsity is a fraction of (a network that was already pruned has more prunable weights than survivors).
 
     >>> until_sparsity({"w": 1000}, {"w": 0.2}, 0.5, "global")
     [1000, 800, 640, 512, 500]
     """
     check_fraction("sparsity", sparsity, zero=True)
-    total = sum(sizes.values())
-    goal = _round(total * (1 - _rational(sparsity)))
+    goal = _round((sum(sizes.values()) if total is None else total) * (1 - _rational(sparsity)))
+    if goal > sum(sizes.values()):
+        raise BadValue(f"sparsity {sparsity:g} is less than that of the network as given")
     ladder: list[Target] = []
     while not ladder or _kept(ladder[-1]) > goal:
         ladder.append(_after(len(ladder), sizes, rates, scope))
@@ -76,11 +88,19 @@ def until_sparsity(sizes: Mapping[str, int], rates: Mapping[str, float], sparsit
     if _kept(ladder[-1]) < goal:
         low, high = ladder[-2], ladder[-1]
         ladder[-1] = goal if isinstance(low, int) or isinstance(high, int) else _between(low, high, goal)
-    return _checked(ladder, sizes)
+    return _checked(ladder, sizes, guard)
 
 
-def explicit(sizes: Mapping[str, int], densities: Sequence[float], scope: str) -> list[Target]:
-    """Return a ladder from an explicit list of densities, dense level 0 included.
+def explicit(
+    sizes: Mapping[str, int],
+    densities: Sequence[float],
+    scope: str,
+    totals: Mapping[str, int] | None = None,
+    guard: int = 1,
+) -> list[Target]:
+    """Return a ladder from an explicit list of densities, level 0 included.
+
+    `sizes` are the weights at level 0; `totals`, by default the same, are what densities are fractions of.
 
     >>> explicit({"w": 1000}, [0.5, 0.1], "global")
     [1000, 500, 100]
@@ -89,11 +109,14 @@ def explicit(sizes: Mapping[str, int], densities: Sequence[float], scope: str) -
         check_fraction("density", 1 - after if after == 1 else after, zero=True)
         if after > before:
             raise BadValue(f"densities must fall from level to level: {before:g} is followed by {after:g}")
-    ladder: list[Target] = []
-    for density in (1.0, *densities):
-        kept = {name: _round(size * _rational(density)) for name, size in sizes.items()}
-        ladder.append(_round(sum(sizes.values()) * _rational(density)) if scope == "global" else kept)
-    return _checked(ladder, sizes)
+    totals = totals or sizes
+    ladder: list[Target] = [sum(sizes.values()) if scope == "global" else dict(sizes)]
+    for density in densities:
+        kept = {name: _round(size * _rational(density)) for name, size in totals.items()}
+        ladder.append(_round(sum(totals.values()) * _rational(density)) if scope == "global" else kept)
+        if _kept(ladder[-1]) > _kept(ladder[-2]):
+            raise BadValue(f"density {density:g} is more than that of the network as given")
+    return _checked(ladder, sizes, guard)
 
 
 def _after(level: int, sizes: Mapping[str, int], rates: Mapping[str, float], scope: str) -> Target:
@@ -125,21 +148,21 @@ def _kept(target: Target) -> int:
     return target if isinstance(target, int) else sum(target.values())
 
 
-def _checked(ladder: list[Target], sizes: Mapping[str, int]) -> list[Target]:
+def _checked(ladder: list[Target], sizes: Mapping[str, int], guard: int) -> list[Target]:
+    """Return the ladder, or raise `BadValue` for its first level that leaves a tensor less than the guard asks for."""
+    fewest = "less than one weight" if guard <= 1 else f"less than the {guard} weights of the guard"
     for level, target in enumerate(ladder):
+        advice = f"use at most {max(0, level - 1)} levels or a smaller prune rate"
         if isinstance(target, int):
-            if target < len(sizes):
+            least = max(1, sum(min(guard, size) for size in sizes.values()))
+            if target < least:
                 raise BadValue(
-                    f"level {level} would keep {target} weights for {len(sizes)} tensors, less than one in each; "
-                    f"use at most {level - 1} levels or a smaller prune rate"
+                    f"level {level} would keep {target} weights for {len(sizes)} tensors, {fewest} in each; {advice}"
                 )
             continue
         for name, kept in target.items():
-            if kept < 1 <= sizes[name]:
-                raise BadValue(
-                    f"level {level} would leave less than one weight in {name!r}; "
-                    f"use at most {level - 1} levels or a smaller prune rate for it"
-                )
+            if kept < min(guard, sizes[name]):
+                raise BadValue(f"level {level} would leave {fewest} in {name!r}; {advice} for it")
     return ladder
 
 

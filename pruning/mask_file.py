@@ -50,6 +50,6 @@ def read(path: Path) -> tuple[dict[str, NDArray[np.bool_]], dict[str, Any]]:
     if not tensors:
         raise FileFormatError(f"{path}: a mask file without a tensor")
     order = metadata.pop("order", None)
-    if isinstance(order, list) and set(order) == set(tensors):
+    if isinstance(order, list) and sorted(map(str, order)) == sorted(tensors):
         tensors = {name: tensors[name] for name in order}
     return tensors, metadata

@@ -98,10 +98,16 @@ def import_by_path(path: str, kind: str) -> object:
     2
     """
     module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise UnknownName(f"{kind} {path!r}: expected package.module:name")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UnknownName(f"{kind} {path!r}: there is no module {error.name!r} on Python's path") from error
+    except Exception as error:  # importing somebody's module runs it, and it may raise anything
+        raise UnknownName(
+            f"{kind} {path!r}: importing {module_name!r} failed ({type(error).__name__}: {error})"
+        ) from error
     if not hasattr(module, attribute):
         close = nearest(attribute, dir(module))
         hint = f"; did you mean {' or '.join(f'{module_name}:{c}' for c in close)}?" if close else ""

@@ -72,6 +72,8 @@ def _survivor_scores(name: str, scores: Mapping[str, NDArray[Any]], mask: Mask) 
         got = np.shape(scores[name]) if name in scores else "none"
         raise MaskMismatch(f"scores of {name!r}: expected shape {mask[name].shape}, got {got}")
     values = np.asarray(scores[name])[mask[name]]
+    if values.dtype.kind not in "biuf":  # bfloat16 and other types that NumPy cannot partition
+        values = values.astype(np.float32)
     if values.dtype.kind == "f" and np.isnan(values).any():
         raise BadValue(f"the scores of {name!r} contain NaN; a diverged network is never pruned")
     return values

@@ -56,7 +56,7 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
     if only:
         names = match_patterns(only, trainable, "prunable")
     else:
-        inside = {id(p) for name, p in _own_tensors(model, _PRUNABLE_LAYERS) if "weight" in name}
+        inside = {id(p) for name, p in _own_tensors(model, _PRUNABLE_LAYERS) if _is_weight(name)}
         outside = {id(p) for _, p in _own_tensors(model, _NEVER)}
         names = [name for name, p in trainable.items() if id(p) in inside - outside]
     if skip:
@@ -136,3 +136,8 @@ def split_torch_prune(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torc
 def _own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Parameter]]:
     layers = [module for module in model.modules() if isinstance(module, kinds)]
     return [named for layer in layers for named in layer.named_parameters(recurse=False)]
+
+
+def _is_weight(name: str) -> bool:
+    """Say whether a layer's own parameter is a weight: not a bias, not a weight norm's magnitude."""
+    return name == "weight" or name.endswith("_proj_weight") or name.startswith(("weight_ih", "weight_hh", "weight_hr"))

@@ -66,6 +66,10 @@ def run(arguments: Sequence[str]) -> int:
         # The reader (head, less) went away: nothing more can be said on standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except Exception as error:  # the last resort: one line for people, the traceback for who asks
+        if debug:
+            traceback.print_exc()
+        return _say(f"{type(error).__name__}: {error} (--debug shows where)", FAILED)
     if code == INTERRUPTED:
         return _say("interrupted; the same command goes on from the last finished level", INTERRUPTED)
     return code

@@ -78,7 +78,7 @@ def prune(
     settings = layer(
         recipe_settings(recipe) if recipe else {},
         read_toml(config) if config else {},
-        layer({key: value for key, value in flags.items() if value is not None}, parse_assignments(set_ or [])),
+        {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or []),
     )
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)

@@ -28,7 +28,7 @@ def scale_images(train: np.ndarray[Any, Any], *others: np.ndarray[Any, Any]) -> 
 
 
 def as_inputs(value: Any, part: str) -> torch.Tensor:
-    """Return inputs as a tensor: floats become float32, integers (token ids) stay.
+    """Return inputs as a tensor of their own type: floats, or integers (token ids).
 
     Raises:
         DataError: no examples, a dtype without numbers, NaN or infinities.
@@ -36,19 +36,17 @@ def as_inputs(value: Any, part: str) -> torch.Tensor:
     tensor = _tensor(value, part, "inputs")
     if tensor.dtype == torch.uint8:
         raise DataError(f"{part} inputs are uint8 images and other parts are not: give all parts alike")
-    if tensor.is_floating_point():
-        tensor = tensor.float()
-        if not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise DataError(f"{part} inputs hold {bad:,} values that are NaN or infinite")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise DataError(f"{part} inputs hold {bad:,} values that are NaN or infinite")
     return tensor
 
 
 def as_targets(value: Any, part: str) -> torch.Tensor:
-    """Return targets as a tensor: integers become int64 class labels, floats float32, bools stay.
+    """Return targets as a tensor: integers become int64, [N, 1] integers [N]; floats and bools stay.
 
     Raises:
-        DataError: no examples, negative labels, NaN or infinities.
+        DataError: no examples, NaN or infinities.
     """
     tensor = _tensor(value, part, "labels")
     if tensor.dtype == torch.bool:
@@ -56,19 +54,17 @@ def as_targets(value: Any, part: str) -> torch.Tensor:
     if tensor.is_floating_point():
         if not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{part} labels hold values that are NaN or infinite")
-        return tensor.float()
+        return tensor
     tensor = tensor.long()
     if tensor.dim() == 2 and tensor.shape[1] == 1:
         tensor = tensor.squeeze(1)
-    if int(tensor.min()) < 0:
-        raise DataError(f"{part} labels out of range: the smallest is {int(tensor.min())}, expected 0 or more")
     return tensor
 
 
 def _tensor(value: Any, part: str, what: str) -> torch.Tensor:
     try:
-        array = value.detach() if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
-    except TypeError as error:
+        array = value.detach() if isinstance(value, torch.Tensor) else torch.from_numpy(_native(np.array(value)))
+    except (TypeError, ValueError) as error:
         raise DataError(f"{part} {what} are not numbers ({error})") from error
     if array.dim() == 0 or array.shape[0] == 0:
         raise DataError(f"{part} {what} hold no examples")
@@ -85,3 +81,8 @@ def _channels_first(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if images.shape[1] not in (1, 3, 4) and images.shape[3] in (1, 3, 4):
         return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     return images
+
+
+def _native(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the array in this machine's byte order, the only one that torch knows."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from lottery.data import Data
 from lottery.data.arrays import as_inputs, as_targets, scale_images
+from lottery.identity import identify, short_hash
+from lottery.randomness import seeded_everywhere
+from lottery.torch_state import digest, to_numpy
 from pruning.errors import DataError
 
 
@@ -60,11 +63,23 @@ class Loader:
         return self
 
     def fingerprint(self) -> str:
-        """Return a hash of what can be seen without reading the data: types, lengths and batch size."""
+        """Return a hash of kinds and sizes, and of the values: all of a `TensorDataset`, a sample of any other.
+
+        Items that are different each time (a random transform) count with their labels only.
+        """
         dataset = self.loader.dataset
-        size = len(dataset) if hasattr(dataset, "__len__") else None  # pyright: ignore[reportArgumentType]
-        seen = (type(dataset).__qualname__, size, len(self.loader), self.loader.batch_size)
-        return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
+        kinds = (type(dataset), type(self.loader.sampler), type(self.loader.batch_sampler), self.loader.collate_fn)
+        seen = [*map(identify, kinds), str((_length(dataset), len(self.loader), self.loader.batch_size))]
+        if isinstance(dataset, TensorDataset):
+            return short_hash([*seen, digest({str(i): to_numpy(t) for i, t in enumerate(dataset.tensors)})], length=16)
+        if hasattr(dataset, "__getitem__"):
+            positions = np.linspace(0, _length(dataset) - 1, num=min(32, _length(dataset)), dtype=int).tolist()
+            with seeded(self.loader, 0):
+                for position in positions:
+                    items = [identify_values(dataset[position]) for _ in range(2)]
+                    label = identify_values(split_batch(dataset[position])[1])
+                    seen.append(items[0] if items[0] == items[1] else label)
+        return short_hash(seen, length=16)
 
 
 Part = Tensors | Loader
@@ -91,7 +106,7 @@ class Parts:
         """The first batch of inputs and targets (all of them for tensors)."""
         if isinstance(self.train, Tensors):
             return self.train.inputs, self.train.targets
-        with torch.random.fork_rng(devices=[]), seeded(self.train.loader, 0):
+        with seeded(self.train.loader, 0):
             return split_batch(next(iter(self.train.loader)))
 
     @property
@@ -104,18 +119,31 @@ class Parts:
 
     @property
     def outputs(self) -> int:
-        """How many outputs a model needs: classes for integer labels, values for others."""
+        """How many outputs a model needs: classes for integer labels (of every part), values for others."""
         targets = self.example[1]
         if not isinstance(targets, torch.Tensor):
             raise DataError("a named model needs tensors as labels; these batches are another pytree")
         if targets.dtype == torch.int64:
-            return int(targets.max()) + 1
+            return 1 + max(
+                _highest_label(part) for part in (self.train, self.validation, self.test) if part is not None
+            )
         return int(np.prod(targets.shape[1:], dtype=int))
 
     def fingerprint(self) -> str:
         """Return a hash that tells data sets apart."""
         parts = [part.fingerprint() if part is not None else "-" for part in (self.train, self.validation, self.test)]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def identify_values(value: Any) -> str:
+    """Return a hash of a pytree's values (of the kinds of those that are not numbers)."""
+    if isinstance(value, torch.Tensor):
+        return digest({"": to_numpy(value)})
+    if isinstance(value, tuple | list):
+        return short_hash(map(identify_values, value), length=64)
+    if isinstance(value, Mapping):
+        return short_hash([f"{key} {identify_values(item)}" for key, item in value.items()], length=64)
+    return repr(value) if isinstance(value, int | float | str | bool) else identify(type(value))
 
 
 def prepare(data: Data, seed: int, validation_size: int | float | None = None) -> Parts:
@@ -141,17 +169,17 @@ def prepare(data: Data, seed: int, validation_size: int | float | None = None) -
 
 @contextlib.contextmanager
 def seeded(loader: DataLoader[Any], seed: int) -> Iterator[None]:
-    """Let a loader's order follow from `seed`; a generator of its own is left as it was."""
-    torch.manual_seed(seed)
+    """Let a loader's order follow from `seed`; all random state, its own generator's too, is left as it was."""
     own = loader.generator
     before = own.get_state() if own is not None else None
-    if own is not None:
-        own.manual_seed(seed)
-    try:
-        yield
-    finally:
-        if own is not None and before is not None:
-            own.set_state(before)
+    with seeded_everywhere(seed):
+        if own is not None:
+            own.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if own is not None and before is not None:
+                own.set_state(before)
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:
@@ -163,19 +191,26 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
 
 def _scaled(given: dict[str, Any]) -> dict[str, Any]:
     """Scale uint8 images alike in every part that is a pair of arrays."""
+    given = {name: _unpacked(value) for name, value in given.items()}
     pairs = {name: value for name, value in given.items() if isinstance(value, tuple | list) and len(value) == 2}
-    inputs = {name: np.asarray(x) for name, (x, _) in pairs.items() if str(getattr(x, "dtype", "")).endswith("uint8")}
+    inputs = {name: _on_host(x) for name, (x, _) in pairs.items() if str(getattr(x, "dtype", "")).endswith("uint8")}
     if "train" not in inputs or inputs.keys() != pairs.keys():
         return given
     scaled = dict(zip(inputs, scale_images(*inputs.values()), strict=True))
     return given | {name: (scaled[name], pairs[name][1]) for name in pairs}
 
 
+def _unpacked(value: Any) -> Any:
+    return value.tensors if isinstance(value, TensorDataset) and len(value.tensors) == 2 else value
+
+
+def _on_host(value: Any) -> np.ndarray[Any, Any]:
+    return value.cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
 def _part(value: Any, name: str) -> Part:
     if isinstance(value, DataLoader):
-        return Loader(value)
-    if isinstance(value, TensorDataset) and len(value.tensors) == 2:
-        value = value.tensors
+        return _loader(value, name)
     if isinstance(value, Dataset):
         return _read(value, name)
     if isinstance(value, tuple | list) and len(value) == 2:
@@ -186,17 +221,35 @@ def _part(value: Any, name: str) -> Part:
     raise DataError(f"{name} data: expected (X, y), a Dataset or a DataLoader, not {type(value).__name__}")
 
 
+def _loader(loader: DataLoader[Any], name: str) -> Loader:
+    try:
+        length = len(loader)
+    except TypeError as error:
+        raise DataError(
+            f"{name}: a DataLoader without a length (an IterableDataset) cannot be counted in epochs"
+        ) from error
+    if length == 0:
+        raise DataError(f"{name}: the DataLoader yields no batch (drop_last with fewer examples than a batch?)")
+    return Loader(loader)
+
+
 def _read(dataset: Dataset[Any], name: str) -> Tensors:
     """Read a map-style data set once; it then lives on the device."""
     if not hasattr(dataset, "__len__"):
         raise DataError(f"{name}: a Dataset without a length; wrap it in a DataLoader")
     length = len(dataset)  # pyright: ignore[reportArgumentType]
-    if _is_random(dataset, min(length, 3)):
+    try:
+        random = _is_random(dataset, min(length, 3))
+        batch = default_collate([dataset[index] for index in range(length)])
+    except (TypeError, RuntimeError) as error:
+        raise DataError(
+            f"{name}: the items of this Dataset cannot be stacked ({str(error).splitlines()[0]})"
+        ) from error
+    if random:
         raise DataError(
             f"{name}: this Dataset returns something else each time (a random transform?); "
             "wrap it in a DataLoader, which is used as given"
         )
-    batch = default_collate([dataset[index] for index in range(length)])
     inputs, targets = split_batch(batch)
     if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
         raise DataError(f"{name}: a Dataset of (input, label) pairs is expected; for other batches use a DataLoader")
@@ -204,9 +257,9 @@ def _read(dataset: Dataset[Any], name: str) -> Tensors:
 
 
 def _is_random(dataset: Dataset[Any], count: int) -> bool:
-    with torch.random.fork_rng(devices=[]):
-        first, second = ([default_collate([dataset[i]])[0] for i in range(count)] for _ in range(2))
-    return any(not torch.equal(a, b) for a, b in zip(first, second, strict=True) if isinstance(a, torch.Tensor))
+    with seeded_everywhere(0):
+        first, second = ([identify_values(dataset[i]) for i in range(count)] for _ in range(2))
+    return first != second
 
 
 def _split(train: Part, size: int | float, seed: int) -> tuple[Tensors, Tensors]:
@@ -226,7 +279,14 @@ def _check_against(train: Part, part: Part, name: str) -> None:
         raise DataError(
             f"{name} inputs have shape {tuple(part.inputs.shape[1:])}, training inputs {tuple(train.inputs.shape[1:])}"
         )
-    if train.targets.dtype == torch.int64 and part.targets.dtype == torch.int64:
-        classes, highest = int(train.targets.max()) + 1, int(part.targets.max())
-        if highest >= classes:
-            raise DataError(f"{name} labels out of range: {highest}, but the training labels are 0 to {classes - 1}")
+
+
+def _highest_label(part: Part) -> int:
+    if isinstance(part, Tensors):
+        return int(part.targets.max())
+    with seeded(part.loader, 0):
+        return max(int(split_batch(batch)[1].max()) for batch in part.loader)
+
+
+def _length(dataset: Any) -> int:
+    return len(dataset) if hasattr(dataset, "__len__") else -1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -53,9 +53,11 @@ def move(value: Any, device: torch.device) -> Any:
     """Return a pytree (tuples, lists, mappings) with its tensors on `device`."""
     if isinstance(value, torch.Tensor):
         return value.to(device, non_blocking=True)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(move(item, device) for item in value))
     if isinstance(value, tuple | list):
         return type(value)(move(item, device) for item in value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: move(item, device) for key, item in value.items()}
     return value
 
@@ -64,7 +66,7 @@ def size(batch: Any) -> int:
     """Return the number of examples: the length of the first tensor in a pytree."""
     if isinstance(batch, torch.Tensor):
         return len(batch)
-    values = batch.values() if isinstance(batch, dict) else batch
+    values = batch.values() if isinstance(batch, Mapping) else batch
     return size(next(iter(values)))
 
 

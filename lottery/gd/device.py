@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from pruning.errors import DeviceError
@@ -14,7 +16,7 @@ def choose_device(name: str) -> torch.device:
     device(type='cpu')
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -25,4 +27,7 @@ def choose_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         there = f"has {count} CUDA devices" if count else "has no CUDA device"
         raise DeviceError(f"device {name!r}: this machine {there}; use --device cpu or auto")
+    if device.type == "cuda":
+        # cuBLAS is deterministic only with a workspace of fixed size, which it reads when CUDA starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return device

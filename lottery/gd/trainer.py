@@ -20,6 +20,7 @@ from lottery.gd.evaluation import evaluate
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import make_optimizer
 from lottery.objective import Objective, call
+from lottery.randomness import seeded_everywhere
 from lottery.torch_state import load_state, state_of
 from lottery.watch import Watch
 from pruning.errors import BadValue
@@ -108,15 +109,18 @@ class GDTrainer:
                 ):
                     return _diverged(model, history, f"the loss is not finite at step {step}")
             self.watch.stepped(job, step)
-        params = state_of(model)
+        # A buffer that the forward pass made for itself (a cache) is no part of the network.
+        params = {name: value for name, value in state_of(model).items() if name in job.params}
         if not all_finite(params):
             return _diverged(model, history, f"the weights are not finite at step {stop}")
         return Trained(params=params, history=history, snapshots=snapshots)
 
     def _evaluate(self, model: nn.Module, step: int, train_loss: float) -> Evaluation:
+        # Without gradients eight training batches fit where one fits with them.
+        batch = 8 * self.config.batch_size
         with self._autocast():
-            validation_loss, validation = evaluate(model, self.parts.validation, self.objective, self.device)
-            test_loss, test = evaluate(model, self.parts.test, self.objective, self.device)
+            validation_loss, validation = evaluate(model, self.parts.validation, self.objective, self.device, batch)
+            test_loss, test = evaluate(model, self.parts.test, self.objective, self.device, batch)
         has_test = self.parts.test is not None
         return Evaluation(
             step=step,
@@ -155,16 +159,31 @@ def _diverged(model: nn.Module, history: list[Evaluation], reason: str) -> Train
 
 @contextlib.contextmanager
 def _isolated(device: torch.device, seed: int, threads: int) -> Iterator[None]:
-    """Seed torch for one training and restore the caller's random state and switches afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    cudnn = torch.backends.cudnn
-    before = (cudnn.deterministic, cudnn.benchmark, torch.get_num_threads())
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        cudnn.deterministic, cudnn.benchmark = True, False
-        torch.set_num_threads(threads)
-        try:
+    """Seed everything for one training and restore the caller's random state and switches afterwards.
+
+    On CUDA, algorithms are deterministic where there are any, and float32 is float32 (no TF32).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(seeded_everywhere(seed))
+            if device.type == "cuda":
+                stack.enter_context(_deterministic_cuda())
             yield
-        finally:
-            cudnn.deterministic, cudnn.benchmark = before[:2]
-            torch.set_num_threads(before[2])
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _deterministic_cuda() -> Iterator[None]:
+    was, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.use_deterministic_algorithms(was, warn_only=warned)

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from lottery.data.parts import Parts
-from lottery.initializers import INITIALIZERS
+from lottery.identity import module_identity, short_hash
+from lottery.initializers import INITIALIZERS, Initialize
 from lottery.models import MODELS
+from lottery.randomness import seeded_everywhere
 from lottery.torch_state import digest, state_of
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.registry import import_by_path
 from pruning.torch_modules import clean_copy
+
+Make = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -27,29 +30,44 @@ class ModelSource:
 
     Attributes:
         name: for tables and paths.
-        make: returns a fresh module; torch's generator is seeded before each call.
-        initial_mask: what was already pruned when the caller handed the module over.
+        make: returns a module from a seed; every generator is seeded before each call.
+        initialize: redraws its weights, or leaves them.
         varies: whether another seed gives other weights (a module instance always gives its own).
     """
 
     name: str
-    make: Callable[[int], nn.Module]
-    initial_mask: Mask | None
+    make: Make
+    initialize: Initialize
     varies: bool
 
     def build(self, seed: int) -> nn.Module:
-        """Return the network of one seed, on the CPU; the caller's random state is left alone."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.make(seed)
+        """Return the network of one seed, without wrappers or pruning hooks; all random state is left alone."""
+        return self._build(seed)[0]
+
+    def initial_mask(self, seed: int) -> Mask | None:
+        """Return what `torch.nn.utils.prune` had already removed from the network of one seed."""
+        return self._build(seed)[1]
 
     def initial_state(self, seed: int) -> dict[str, np.ndarray[Any, Any]]:
         """Return the parameters and buffers of one seed's network, by name."""
         return state_of(self.build(seed))
 
     def fingerprint(self, seed: int) -> str:
-        """Return a hash of one seed's initial weights."""
-        return digest(self.initial_state(seed))
+        """Return a hash of one seed's network: structure, code, values, what is trainable and what is pruned."""
+        module, mask = self._build(seed)
+        return short_hash([module_identity(module), digest(dict(mask)) if mask else ""], length=64)
+
+    def _build(self, seed: int) -> tuple[nn.Module, Mask | None]:
+        with seeded_everywhere(seed):
+            made = self.make(seed)
+            if not isinstance(made, nn.Module):
+                raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a torch.nn.Module")
+            module, mask = clean_copy(made)
+            lazy = [name for name, p in module.named_parameters() if isinstance(p, nn.UninitializedParameter)]
+            if lazy:
+                raise BadValue(f"model {self.name!r}: {lazy[0]!r} has no shape yet; run one batch through it first")
+            self.initialize(module)
+        return module, mask
 
 
 def model_source(model: Any, parts: Parts, init: str) -> ModelSource:
@@ -65,37 +83,23 @@ def model_source(model: Any, parts: Parts, init: str) -> ModelSource:
         UnknownName: a name that is not registered, or a path that cannot be imported.
         BadValue: something that is not a model.
     """
-    if isinstance(model, nn.Module):
-        module, mask = clean_copy(model)
-        return ModelSource(
-            type(module).__name__, _initialized(lambda: clean_copy(module)[0], init), mask, init != "model"
-        )
-    if isinstance(model, str) and ":" not in model:
-        build = MODELS[model].value
-        shape, outputs = parts.input_shape, parts.outputs
-        return ModelSource(model, _initialized(lambda: build(shape, outputs), init), None, True)
-    name = model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
-    function = import_by_path(model, "model") if isinstance(model, str) else model
-    if isinstance(function, nn.Module):
-        return model_source(function, parts, init)
-    if not callable(function):
+    initialize = INITIALIZERS[init].value
+    if isinstance(model, str) and ":" in model:
+        thing, name = import_by_path(model, "model"), model
+    else:
+        thing, name = model, getattr(model, "__name__", type(model).__name__)
+    if isinstance(thing, nn.Module):
+        module, name = thing, type(thing).__name__
+        return ModelSource(name, lambda seed: module, initialize, varies=init != "model")
+    if isinstance(thing, str):
+        build, shape, outputs = MODELS[thing].value, parts.input_shape, parts.outputs
+        return ModelSource(thing, lambda seed: build(shape, outputs), initialize, varies=True)
+    if not callable(thing):
         raise BadValue(f"model: expected a torch.nn.Module, a callable or a name, not {type(model).__name__}")
-    return ModelSource(name, _from_callable(function, name, init), None, True)
+    return ModelSource(name, _takes_seed(thing), initialize, varies=True)
 
 
-def _from_callable(function: Callable[..., Any], name: str, init: str) -> Callable[[int], nn.Module]:
-    takes_seed = _takes_seed(function)
-
-    def make(seed: int) -> nn.Module:
-        module = takes_seed(seed)
-        if not isinstance(module, nn.Module):
-            raise BadValue(f"model {name!r} returned {type(module).__name__}, not a torch.nn.Module")
-        return _initialized(lambda: clean_copy(module)[0], init)(seed)
-
-    return make
-
-
-def _takes_seed(function: Callable[..., Any]) -> Callable[[int], Any]:
+def _takes_seed(function: Callable[..., Any]) -> Make:
     parameters = inspect.signature(function).parameters
     required = [
         p
@@ -112,15 +116,3 @@ def _takes_seed(function: Callable[..., Any]) -> Callable[[int], Any]:
             "give one that takes a seed or nothing"
         )
     return lambda seed: function()
-
-
-def _initialized(make: Callable[[], nn.Module], init: str) -> Callable[[int], nn.Module]:
-    initialize = INITIALIZERS[init].value
-
-    def made(seed: int) -> nn.Module:
-        del seed
-        module = make()
-        initialize(module)
-        return module
-
-    return made

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.device import choose_device
+from lottery.gd.evaluation import measure
 from lottery.gd.trainer import GDTrainer
 from lottery.objective import Objective, call, objective_for
+from lottery.randomness import seeded_everywhere
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
-from pruning.errors import DataError
+from pruning.errors import DataError, LotteryError
 
 # Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
 # on an idle machine, and many times faster on a busy one.
@@ -28,10 +34,15 @@ def setup(ask: Ask) -> Setup:
     """
     config: GDConfig = ask.config
     device = choose_device(config.device)
-    parts = _on_device(ask.parts, device)
-    objective = objective_for(parts.example[1], ask.loss, ask.metric)
-    flops = _check_fit(ask.source.build(ask.seed).to(device), parts, objective, device)
-    threads = 1 if device.type == "cpu" and flops * config.batch_size < SINGLE_THREAD_FLOPS else torch.get_num_threads()
+    model = ask.source.build(ask.seed).to(device)
+    parts = _ready(ask.parts, device, _float_type(model))
+    loss = copy.deepcopy(ask.loss).to(device) if isinstance(ask.loss, nn.Module) else ask.loss
+    objective = objective_for(parts.example[1], loss, ask.metric)
+    if ask.loss is None:
+        _check_labels(parts)
+    flops = _check_fit(model, parts, objective, device)
+    single = device.type == "cpu" and flops * config.batch_size < SINGLE_THREAD_FLOPS
+    threads = 1 if single else torch.get_num_threads()
     per_epoch = steps_per_epoch(parts.train, config.batch_size)
     total = config.total_steps(per_epoch)
     trainer = GDTrainer(ask.source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch)
@@ -39,45 +50,65 @@ def setup(ask: Ask) -> Setup:
     return Setup(trainer, total, per_epoch, objective.metric, objective.name, words)
 
 
-def _on_device(parts: Parts, device: torch.device) -> Parts:
+def _float_type(model: nn.Module) -> torch.dtype:
+    types = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    return types[0] if types else torch.float32
+
+
+def _ready(parts: Parts, device: torch.device, float_type: torch.dtype) -> Parts:
+    """Return the parts on the device, floats in the model's own type."""
+
     def moved(part: Part) -> Part:
-        return part.to(device)
+        if not isinstance(part, Tensors):
+            return part
+        inputs, targets = (t.to(float_type) if t.is_floating_point() else t for t in (part.inputs, part.targets))
+        return Tensors(inputs.to(device), targets.to(device))
 
     test = moved(parts.test) if parts.test is not None else None
     return Parts(moved(parts.train), moved(parts.validation), test, parts.name)
 
 
-def _check_fit(model: torch.nn.Module, parts: Parts, objective: Objective, device: torch.device) -> float:
-    """Run one small batch, so that a mismatch is one clear line before anything is written.
+def _check_labels(parts: Parts) -> None:
+    """Raise `DataError` for class labels below 0, which the default loss cannot take."""
+    for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
+        if isinstance(part, Tensors) and part.targets.dtype == torch.int64 and int(part.targets.min()) < 0:
+            raise DataError(
+                f"{name} labels out of range: the smallest is {int(part.targets.min())}, expected 0 or more"
+            )
+
+
+def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: torch.device) -> float:
+    """Train on one small batch, so that a mismatch is one clear line before anything is written.
 
     Returns:
         Floating-point operations of one example's forward pass.
     """
-    with torch.random.fork_rng(devices=[]):
+    with seeded_everywhere(0):
         inputs, targets = next(training_batches(parts.train, 8, seed=0, start=0, stop=1))
-    inputs, targets = move(inputs, device), move(targets, device)
-    model.eval()
-    try:
-        with torch.no_grad():
+        inputs, targets = move(inputs, device), move(targets, device)
+        try:
             with FlopCounterMode(display=False) as counter:
                 outputs = call(model, inputs)
-            if isinstance(parts.train, Tensors) and parts.train.targets.dtype == torch.int64:
-                _check_labels(outputs, parts)
-            objective.loss(outputs, targets)
-        return counter.get_total_flops() / size(targets)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, DataError):
+            if objective.loss is F.cross_entropy:
+                _check_outputs(outputs, parts)
+            objective.loss(outputs, targets).backward()
+            with torch.no_grad():
+                measure(objective, call(model, inputs), targets)
+            return counter.get_total_flops() / size(targets)
+        except LotteryError:
             raise
-        shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{type(model).__name__} cannot take a batch of this data (inputs {shape}): {reason}"
-        ) from error
+        except Exception as error:  # a caller's model, loss or metric may raise anything
+            shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"{type(model).__name__} cannot take a batch of this data (inputs {shape}): {reason}"
+            ) from error
 
 
-def _check_labels(outputs: object, parts: Parts) -> None:
+def _check_outputs(outputs: object, parts: Parts) -> None:
     highest = max(
-        int(part.targets.max()) for part in (parts.train, parts.validation, parts.test) if isinstance(part, Tensors)
+        int(part.targets.max()) if isinstance(part, Tensors) else 0
+        for part in (parts.train, parts.validation, parts.test)
     )
     if isinstance(outputs, torch.Tensor) and outputs.dim() > 1 and outputs.shape[1] <= highest:
         raise DataError(

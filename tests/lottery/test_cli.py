@@ -184,7 +184,7 @@ def _images(count):
         (["prune", "--sparsity", "90"], "write 0.9 for 90 %"),
         (["prune", "--prune-rate", "1.2"], "prune_rate must be more than 0 and less than 1"),
         (["prune", "--levels", "3", "--sparsity", "0.9"], "levels or sparsity, not both"),
-        (["prune", "--levels", "60"], "less than one in each; use at most"),
+        (["prune", "--levels", "60"], "less than one weight in each; use at most"),
         (["prune", "--scope", "layer", "--levels", "60"], "less than one weight in"),
         (["prune", "--rewind", "late"], "rewind must be 0, a step (500)"),
         (["prune", "--rewind", "1000"], "training ends at step 1,000"),

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lottery.data import Data
 from lottery.data.parts import Loader, Tensors, prepare
@@ -166,13 +166,61 @@ def test_fashion_mnist_from_debians_package():
     assert (len(parts.train), len(parts.validation), len(parts.test or ())) == (55_000, 5_000, 10_000)
 
 
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield torch.ones(3), 0
+
+
+class TestFingerprint:
+    """Two data sets never share a run."""
+
+    def test_loaders_over_other_values_or_labels_differ(self):
+        x, y = (torch.from_numpy(a) for a in blobs(40))
+
+        class Items(Dataset):
+            def __init__(self, x):
+                self.x = x
+
+            def __len__(self):
+                return len(self.x)
+
+            def __getitem__(self, index):
+                return self.x[index], y[index]
+
+        def fingerprint(train):
+            return prepare(
+                Data(train=DataLoader(train, batch_size=8, shuffle=True), validation=blobs(9)), 0
+            ).fingerprint()
+
+        assert fingerprint(TensorDataset(x, y)) == fingerprint(TensorDataset(x, y)) != fingerprint(TensorDataset(-x, y))
+        assert fingerprint(Items(x)) == fingerprint(Items(x)) != fingerprint(Items(-x))
+
+    def test_a_named_model_is_sized_from_all_labels_of_a_loader(self):
+        x, y = (torch.from_numpy(a) for a in blobs(40))
+        order = y.argsort()
+        loader = DataLoader(TensorDataset(x[order], y[order]), batch_size=4)
+        assert prepare(Data(train=loader, validation=loader), 0).outputs == 3
+
+
+def test_uint8_images_in_a_tensor_dataset_are_standardized(arrays):
+    pair = (torch.from_numpy(arrays["x_train"]), torch.from_numpy(arrays["y_train"]))
+    assert prepare(Data(train=TensorDataset(*pair)), 0).fingerprint() == prepare(Data(train=pair), 0).fingerprint()
+
+
+def test_big_endian_arrays_are_read():
+    x, y = blobs(40)
+    assert (
+        prepare(Data(train=(x.astype(">f4"), y.astype(">i4"))), 0).fingerprint()
+        == prepare(Data(train=(x, y)), 0).fingerprint()
+    )
+
+
 class TestWrong:
     @pytest.mark.parametrize(
         ("data", "message"),
         [
             (lambda x, y: Data(train=(np.where(x > 3, np.nan, x), y)), "inputs hold .* NaN or infinite"),
-            (lambda x, y: Data(train=(x, y - 1)), "labels out of range: the smallest is -1"),
-            (lambda x, y: Data(train=(x, y), test=(x, y + 5)), "test labels out of range: 7.*0 to 2"),
+            (lambda x, y: Data(train=([[1.0], [1.0, 2.0]] * 25, y)), "are not numbers"),
             (lambda x, y: Data(train=(x, y), test=(x[:, :3], y)), r"test inputs have shape \(3,\)"),
             (lambda x, y: Data(train=(x, y[:5])), "50 inputs but 5 labels"),
             (lambda x, y: Data(train=(x[:0], y[:0])), "no examples"),
@@ -187,6 +235,31 @@ class TestWrong:
     def test_unusable_arrays(self, data, message):
         with pytest.raises(DataError, match=message):
             prepare(data(*blobs(50)), 0)
+
+    @pytest.mark.parametrize(
+        ("loader", "message"),
+        [
+            (lambda x, y: DataLoader(TensorDataset(x, y), batch_size=60, drop_last=True), "yields no batch"),
+            (lambda x, y: DataLoader(Stream()), "without a length"),
+        ],
+    )
+    def test_loaders_that_cannot_be_counted(self, loader, message):
+        with pytest.raises(DataError, match=message):
+            prepare(Data(train=loader(*map(torch.from_numpy, blobs(50))), validation=blobs(9)), 0)
+
+    @pytest.mark.parametrize(
+        ("item", "message"), [({"x": torch.ones(2)}, "of \\(input, label\\) pairs"), (object(), "cannot be stacked")]
+    )
+    def test_datasets_of_other_items(self, item, message):
+        class Odd(Dataset):
+            def __len__(self):
+                return 4
+
+            def __getitem__(self, index):
+                return item
+
+        with pytest.raises(DataError, match=message):
+            prepare(load_data(Odd()), 0)
 
     def test_an_unknown_name(self):
         with pytest.raises(UnknownName, match="did you mean 'fashion-mnist'"):

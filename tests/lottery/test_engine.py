@@ -33,7 +33,7 @@ def plan(rewind: str = "0", criterion: Any = "magnitude", **settings: Any) -> Pl
         "config": {},
     }
     found = get_criterion(criterion) if isinstance(criterion, str) else criterion
-    dense = Mask.dense({"w": (10, 10)})
+    dense = dict.fromkeys(range(5), Mask.dense({"w": (10, 10)}))
     return Plan(config, found, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), 100, about)
 
 
@@ -96,6 +96,12 @@ def test_a_replicate_that_diverges_is_reported_and_the_others_finish(tmp_path):
 def test_a_search_ends_where_every_replicate_diverged(tmp_path):
     with pytest.raises(Diverged, match="level 0: every replicate diverged \\(seed 0: the loss"):
         search_levels(plan(), FakeTrainer(diverging=frozenset({0, 1})), INITIAL, RunDirectory(tmp_path), Quiet())
+
+
+def test_a_search_whose_last_replicate_diverges_late_keeps_what_it_found(tmp_path):
+    trainer = FakeTrainer(diverging=frozenset({2, 4}))  # level 1, seed 0 and level 2, seed 1
+    levels = search_levels(plan(), trainer, INITIAL, RunDirectory(tmp_path), Quiet())
+    assert [[r.seed for r in level.alive] for level in levels] == [[0, 1], [1], []]
 
 
 def test_a_criterion_gets_what_it_needs_or_an_error(tmp_path):
@@ -196,4 +202,4 @@ class TestRunDirectory:
         search_levels(plan(levels=1), trainer, INITIAL, RunDirectory(tmp_path), Quiet())
         found = read_search(tmp_path)
         assert len(found.levels) == 2 and found.winner is None
-        assert found.reason is not None and "not finished" in found.reason
+        assert found.stopped == "not finished: level 1 is the last on disk"

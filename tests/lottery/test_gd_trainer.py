@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lottery import find_ticket
 from lottery.data import Data
 from lottery.data.parts import prepare
 from lottery.gd.augment import flip_crop
@@ -127,6 +128,22 @@ def test_a_frozen_layer_stays_and_a_tied_weight_stays_tied():
     assert "b.weight" not in trained.params
     load_state(model, trained.params)
     assert model.b.weight is model.a.weight
+
+
+def test_buffers_that_are_not_persistent_belong_to_their_own_replicate():
+    class Projected(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("projection", torch.randn(6, 6), persistent=False)
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.fc(x @ self.get_buffer("projection"))
+
+    ready_, source = ready(Projected)
+    one, two = (train(ready_, source, params=source.initial_state(seed)).params for seed in (0, 1))
+    assert not np.array_equal(one["projection"], two["projection"])
+    assert np.array_equal(two["projection"], source.initial_state(1)["projection"])
 
 
 def test_a_frozen_batch_norm_keeps_its_statistics():
@@ -265,6 +282,13 @@ class TestDataLoader:
         with pytest.raises(DataError, match="both a loss and a metric"):
             setup(Ask(source, parts, GDConfig(), None, None, Silent(), 0))
 
+    def test_whether_there_is_a_test_loader_changes_no_weight(self):
+        """Test data never influences anything, random numbers included."""
+        loader = DataLoader(TensorDataset(*map(torch.from_numpy, blobs(30, seed=2))), batch_size=7)
+        with_test = ready(data=Data(train=blobs(96), validation=blobs(30), test=loader), eval_every=3)
+        without = ready(data=Data(train=blobs(96), validation=blobs(30)), eval_every=5)
+        assert_same_arrays(train(*with_test).params, train(*without).params)
+
 
 class TestLearningRate:
     def test_schedules_by_hand(self):
@@ -315,6 +339,41 @@ class TestFit:
     def test_labels_beyond_the_outputs(self):
         with pytest.raises(DataError, match="the model has 2 outputs and the data has label 2"):
             ready(nn.Linear(6, 2))
+
+    def test_labels_below_zero_only_matter_to_the_default_loss(self):
+        x, y = blobs(96)
+        with pytest.raises(DataError, match="training labels out of range: the smallest is -1"):
+            ready(nn.Linear(6, 3), Data(train=(x, y - 1)))
+
+    def test_a_metric_and_a_loss_of_ones_own_take_labels_of_any_range(self, tmp_path):
+        x, y = blobs(96)
+        ticket = find_ticket(
+            nn.Linear(6, 1),
+            Data(train=(x, y + 40)),
+            loss=lambda outputs, labels: ((outputs[:, 0] - labels.float()) ** 2).mean(),
+            metric=lambda outputs, labels: -float((outputs[:, 0] - labels).abs().mean()),
+            steps=10,
+            levels=1,
+            tolerance=1e9,
+            out=tmp_path,
+        )
+        assert ticket.info["validation"] < 0
+
+    def test_accuracy_of_labels_of_another_shape_is_an_error_and_not_a_number(self):
+        x, y = (torch.from_numpy(a) for a in blobs(96))
+        loader = DataLoader(TensorDataset(x, y[:, None]), batch_size=16)
+        parts = prepare(Data(train=loader, validation=loader), 0)
+        source = model_source(nn.Linear(6, 3), parts, "model")
+        loss = lambda outputs, labels: nn.functional.cross_entropy(outputs, labels.squeeze(1))  # noqa: E731
+        with pytest.raises(DataError, match=r"accuracy: outputs of shape \(16, 3\) and labels of shape \(16, 1\)"):
+            setup(Ask(source, parts, GDConfig(), loss, None, Silent(), 0))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_a_model_of_another_precision_gets_inputs_of_its_own(self, dtype):
+        ready_, source = ready(tiny_model().to(dtype))
+        trained = train(ready_, source, half_mask(source.build(0)))
+        assert trained.diverged is None
+        assert state_of(source.build(0))["0.weight"].dtype == trained.params["0.weight"].dtype
 
     def test_regression_against_another_shape(self):
         x, _ = blobs(96)

@@ -74,6 +74,11 @@ def test_diverged_replicates_do_not_count():
     assert winner is not None and winner.seed == 1
 
 
+def test_a_level_does_not_win_because_a_weak_seed_diverged():
+    levels = [level(0, 100, [0.9, 0.8]), level(1, 80, [0.86, math.nan], diverged=(1,))]
+    assert choose_winner(levels, 0.005, True)[0] is None
+
+
 def test_tolerance_rules():
     assert matching_tolerance(level(0, 100, [0.9, 0.92, 0.94]), None, True).value == pytest.approx(0.02 / math.sqrt(3))
     assert matching_tolerance(level(0, 100, [0.9]), None, True).value == 0.005

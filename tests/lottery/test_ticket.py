@@ -102,12 +102,34 @@ def test_a_model_already_pruned_by_torch_starts_from_its_mask(tmp_path):
     ticket = find_ticket(model, DATA, out=tmp_path, **SETTINGS)
     assert ticket.search is not None
     assert [level.kept for level in ticket.search.levels] == [52, 42, 33]
+    assert ticket.search.levels[0].density == pytest.approx(52 / 72)
     assert prune.is_pruned(model)
+    half = find_ticket(model, DATA, out=tmp_path, steps=24, batch_size=16, tolerance=1.0, sparsity=0.5)
+    assert half.mask.kept == 36
+
+
+def test_a_callable_that_makes_pruned_models_keeps_their_masks(tmp_path):
+    def make():
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        prune.random_unstructured(model[0], "weight", amount=20)
+        return model
+
+    ticket = find_ticket(make, DATA, out=tmp_path, replicates=2, **SETTINGS)
+    assert ticket.search is not None
+    assert [level.kept for level in ticket.search.levels] == [52, 42, 33]
+
+
+def test_a_pruned_bias_is_refused_in_words(tmp_path):
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    prune.random_unstructured(model[0], "bias", amount=2)
+    with pytest.raises(BadValue, match=r"'0.bias' was pruned by torch.nn.utils.prune and is not prunable here"):
+        find_ticket(model, DATA, out=tmp_path, **SETTINGS)
 
 
 def test_a_ticket_without_trained_weights_says_so(found, tmp_path):
     import dataclasses
 
+    found.save(tmp_path / "bare")
     bare = dataclasses.replace(found, trained_params=None).save(tmp_path / "bare")
     with pytest.raises(UsageError, match="no trained weights"):
         Ticket.load(bare.path or "").trained(tiny_model())
@@ -217,6 +239,17 @@ class TestFindTicket:
             for data in (DATA, Data(train=blobs(96, seed=9), validation=blobs(30)))
         }
         assert len(runs) == 4
+
+    def test_another_network_of_the_same_weights_is_another_run(self, tmp_path):
+        def network(activation, frozen=False):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(6, 8), activation, nn.Linear(8, 3))
+            model[0].requires_grad_(not frozen)
+            return model
+
+        models = [network(nn.ReLU()), network(nn.Tanh()), network(nn.ReLU(), frozen=True)]
+        runs = {find_ticket(model, DATA, out=tmp_path, **SETTINGS).search.run for model in models}  # pyright: ignore
+        assert len(runs) == 3
 
     def test_the_same_call_trains_nothing_again(self, tmp_path):
         one = find_ticket(tiny_model(1), DATA, out=tmp_path, **SETTINGS)

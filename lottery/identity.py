@@ -1,0 +1,90 @@
+"""Identities: what tells two models, losses or data sets apart, the same in every process.
+
+A run directory belongs to one configuration. What a configuration cannot name (a caller's function, a module) is
+identified by what it consists of: code, constants, closures, structure and values; never by a memory address.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import types
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from lottery.torch_state import digest, state_of
+
+
+def identify(thing: Any) -> str:
+    """Return a name for a callable, a module or a plain value; two that differ get different names.
+
+    >>> identify(lambda a: a + 1) == identify(lambda a: a + 2)
+    False
+    """
+    if isinstance(thing, functools.partial):
+        inside = [thing.func, *thing.args, *(item for pair in sorted(thing.keywords.items()) for item in pair)]
+        return f"partial({', '.join(map(identify, inside))})"
+    if isinstance(thing, nn.Module):
+        return f"{type(thing).__qualname__}#{module_identity(thing)[:16]}"
+    if isinstance(thing, types.FunctionType | types.MethodType):
+        function = thing.__func__ if isinstance(thing, types.MethodType) else thing
+        return f"{function.__module__}.{function.__qualname__}#{short_hash(_function_parts(function))}"
+    if isinstance(thing, type | types.BuiltinFunctionType):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    return _without_addresses(repr(thing))
+
+
+def module_identity(module: nn.Module) -> str:
+    """Return a hash of a module: its structure, code, values, what is trainable, and modes."""
+    parts = [_without_addresses(repr(module))]
+    for name, child in module.named_modules():
+        code = short_hash(_function_parts(type(child).forward)) if _is_users(type(child)) else ""
+        parts.append(f"{name} {type(child).__module__}.{type(child).__qualname__} {code} {_plain_attributes(child)}")
+    parts += [f"{name} {parameter.requires_grad}" for name, parameter in module.named_parameters()]
+    return short_hash([*parts, digest(state_of(module))], length=64)
+
+
+def short_hash(parts: Iterable[str | bytes], length: int = 8) -> str:
+    """Return the beginning of a SHA-256 over texts.
+
+    >>> short_hash(["a", "b"]) == short_hash(["ab"])
+    False
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        total.update(len(content).to_bytes(8, "little") + content)
+    return total.hexdigest()[:length]
+
+
+def _plain_attributes(module: nn.Module) -> list[tuple[str, str]]:
+    """Return a module's own numbers, texts and switches (its mode among them), by name."""
+    plain = {k: v for k, v in vars(module).items() if isinstance(v, int | float | str | tuple | None)}
+    return sorted((name, _without_addresses(repr(value))) for name, value in plain.items() if not name.startswith("_"))
+
+
+def _is_users(kind: type) -> bool:
+    """Say whether a module class is neither torch's nor ours, whose versions are recorded."""
+    return not kind.__module__.startswith(("torch.", "lottery."))
+
+
+def _function_parts(function: Any) -> list[str | bytes]:
+    if not isinstance(function, types.FunctionType):
+        return [identify(function)]
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    bound = [*cells, *(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
+    return [*_code_parts(function.__code__), *(identify(value) for value in bound if value is not function)]
+
+
+def _code_parts(code: types.CodeType) -> list[str | bytes]:
+    nested = [part for const in code.co_consts if isinstance(const, types.CodeType) for part in _code_parts(const)]
+    plain = [repr(const) for const in code.co_consts if not isinstance(const, types.CodeType | frozenset)]
+    sets = [repr(sorted(const, key=repr)) for const in code.co_consts if isinstance(const, frozenset)]
+    return [code.co_code, repr(code.co_names), *plain, *sets, *nested]
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
