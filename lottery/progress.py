@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,10 +39,17 @@ class Display:
     def searching(self, levels: int, metric: Metric, examples: int | None) -> Iterator[None]:
         """Show bars and the table's header while a search of so many levels runs."""
         self._metric, self._examples = metric, examples
-        disable = not self._bars
+        # tqdm draws nothing on a terminal that does not know its size; this falls back to 80 by 24.
+        size = shutil.get_terminal_size()
+        options: dict[str, Any] = {
+            "leave": False,
+            "disable": not self._bars,
+            "ncols": size.columns,
+            "nrows": size.lines,
+        }
         with (
-            tqdm(total=levels, desc="levels", unit="level", position=0, leave=False, disable=disable) as level_bar,
-            tqdm(desc="steps", unit="step", position=1, leave=False, disable=disable) as step_bar,
+            tqdm(total=levels, desc="levels", unit="level", position=0, **options) as level_bar,
+            tqdm(desc="steps", unit="step", position=1, **options) as step_bar,
         ):
             self._levels, self._steps = level_bar, step_bar
             self._line(HEADER)
