@@ -17,10 +17,11 @@ import numpy as np
 
 from lottery.card import card
 from lottery.config import SearchConfig
-from lottery.results import EarlyStop, Level, Replicate, early_stop
+from lottery.results import EarlyStop, Level, Replicate
 from lottery.rewind import Rewind
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import digest
+from lottery.winning import early_stop
 from pruning.criteria import Criterion
 from pruning.errors import BadValue, Diverged
 from pruning.jobs import Budget, Job, Params, Trained, Trainer

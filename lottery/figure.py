@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lottery.results import Search, interval
+from lottery.results import Search
+from lottery.statistics import interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

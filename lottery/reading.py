@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lottery.engine import read_replicate, run_seconds
-from lottery.results import Level, Search, choose_winner, matching_tolerance
+from lottery.results import Level, Search
 from lottery.run_directory import RunDirectory
+from lottery.winning import choose_winner, matching_tolerance
 from pruning.errors import FileFormatError
 from pruning.files import read_json
 

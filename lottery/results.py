@@ -1,4 +1,4 @@
-"""What a search found: replicates, levels, the winning ticket. Plain data, and the rules that read it."""
+"""What a search found: replicates, levels, the winning ticket. Plain data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pruning.jobs import Evaluation
 
@@ -96,13 +95,13 @@ class Level:
     @property
     def validation(self) -> float:
         """Mean validation metric; NaN where every replicate diverged."""
-        return _mean([replicate.validation for replicate in self.alive])
+        return mean([replicate.validation for replicate in self.alive])
 
     @property
     def test(self) -> float | None:
         """Mean test metric, or None without a test part."""
         values = [replicate.test for replicate in self.alive if replicate.test is not None]
-        return _mean(values) if values else None
+        return mean(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -164,156 +163,6 @@ class Search:
         return next(replicate for replicate in level.replicates if replicate.seed == self.winner.seed)
 
 
-def early_stop(history: Sequence[Evaluation]) -> EarlyStop | None:
-    """Return the evaluation with the smallest validation loss, the earliest of equals.
-
-    >>> points = [Evaluation(s, 0.0, loss, 0.5, None, None) for s, loss in ((1, 0.9), (2, 0.4), (3, 0.4))]
-    >>> early_stop(points).step
-    2
-    """
-    usable = [point for point in history if point.validation_loss is not None and math.isfinite(point.validation_loss)]
-    if not usable:
-        return None
-    best = min(usable, key=lambda point: point.validation_loss or 0.0)
-    return EarlyStop(best.step, best.validation if best.validation is not None else math.nan, best.test)
-
-
-def matching_tolerance(dense: Level, given: float | None, is_fraction: bool) -> Tolerance:
-    """Return what still counts as matching: the given value, or one standard error of the dense replicates.
-
-    With one replicate there is no standard error: half a percentage point of a fraction, half a percent of the dense
-    value of any other metric.
-    """
-    if given is not None:
-        return Tolerance(given, "given")
-    values = [replicate.validation for replicate in dense.alive]
-    if len(values) > 1:
-        return Tolerance(float(stats.sem(values)), f"one standard error of {len(values)} dense replicates")
-    if is_fraction:
-        return Tolerance(0.005, "the default for one replicate")
-    return Tolerance(0.005 * abs(dense.validation), "0.5 % of the dense value, the default for one replicate")
-
-
-def choose_winner(
-    levels: Sequence[Level], tolerance: float, higher_is_better: bool
-) -> tuple[Winner | None, str | None]:
-    """Return the winning ticket: the sparsest pruned level whose validation metric is not worse than dense.
-
-    Looks at validation data only, and compares the mean of a level's living replicates with the mean of the same
-    seeds' dense networks: a level must not win because a weak seed diverged. Among the level's replicates the best on
-    validation is the ticket, the smallest seed of equals.
-
-    Returns:
-        The winner and None, or None and the reason why there is no winner.
-    """
-    sign = 1 if higher_is_better else -1
-    dense, pruned = levels[0], levels[1:]
-    if not dense.alive:
-        return None, "every dense replicate diverged"
-    if not pruned:
-        return None, "no level was pruned"
-    # Sums of a few float64 fractions: without a hair's breadth, 0.9 - 0.005 >= 0.895 would be chance.
-    slack = tolerance + 1e-12
-    before = {replicate.seed: replicate.validation for replicate in dense.alive}
-    matching = [
-        level
-        for level in pruned
-        if level.alive and sign * (level.validation - _mean([before[r.seed] for r in level.alive])) >= -slack
-    ]
-    if not matching:
-        return None, f"no pruned level is within {tolerance:.4g} of the dense validation metric {dense.validation:.4f}"
-    level = min(matching, key=lambda level: (level.density, -level.level))
-    best = max(level.alive, key=lambda replicate: (sign * replicate.validation, -replicate.seed))
-    return Winner(level.level, best.seed), None
-
-
-def interval(level: Level, is_fraction: bool, examples: int | None) -> tuple[float, float] | None:
-    """Return a 95 % interval of the level's mean test metric.
-
-    Over two or more replicates it is Student's t interval. With one replicate it is Wilson's interval for a fraction
-    of so many test examples, which knows nothing of the spread between seeds. None where neither can be had.
-
-    >>> interval(Level(0, ()), True, 100) is None
-    True
-    """
-    values = [replicate.test for replicate in level.alive if replicate.test is not None]
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-        return _mean(values) - half, _mean(values) + half
-    if len(values) == 1 and is_fraction and examples:
-        result = stats.binomtest(round(values[0] * examples), examples).proportion_ci(method="wilson")
-        return float(result.low), float(result.high)
-    return None
-
-
-def against_dense(level: Level, dense: Level) -> float | None:
-    """Return the mean paired difference of the test metric to the dense network of the same seed."""
-    by_seed = {replicate.seed: replicate.test for replicate in dense.alive}
-    pairs = [(r.test, by_seed.get(r.seed)) for r in level.alive]
-    differences = [test - base for test, base in pairs if test is not None and base is not None]
-    return _mean(differences) if differences else None
-
-
-def as_json(search: Search) -> dict[str, Any]:
-    """Return what `--json` prints and `summary.json` holds."""
-    winner = search.winning_replicate
-    dense = search.levels[0]
-    winning: dict[str, Any] | None = None
-    if winner is not None:
-        level = next(level for level in search.levels if level.level == winner.level)
-        winning = {
-            "level": level.level,
-            "density": level.density,
-            "validation": level.validation,
-            "dense_validation": dense.validation,
-            "test": level.test,
-            "dense_test": dense.test,
-            "seed": winner.seed,
-            "ticket": str(winner.path),
-        }
-    return {
-        "run": str(search.run),
-        "seconds": search.seconds,
-        "device": search.device,
-        "metric": search.metric,
-        "higher_is_better": search.higher_is_better,
-        "measured_at": search.config.get("measure_at"),
-        "tolerance": {"value": search.tolerance.value, "rule": search.tolerance.rule},
-        "levels": [_level_json(level, search) for level in search.levels],
-        "winning": winning,
-        "reason": search.reason,
-        "stopped": search.stopped,
-    }
-
-
-def _level_json(level: Level, search: Search) -> dict[str, Any]:
-    bounds = interval(level, search.is_fraction, search.test_examples)
-    return {
-        "level": level.level,
-        "density": level.density,
-        "sparsity": 1 - level.density,
-        "kept": level.kept,
-        "prunable": level.prunable,
-        "layers": level.layers,
-        "validation": level.validation,
-        "test": level.test,
-        "test_interval": list(bounds) if bounds else None,
-        "test_against_dense": against_dense(level, search.levels[0]),
-        "replicates": [
-            {
-                "seed": r.seed,
-                "validation": r.validation,
-                "test": r.test,
-                "steps": r.steps,
-                "final": {"validation": r.final_validation, "test": r.final_test},
-                "early_stop": vars(r.early_stop) if r.early_stop else None,
-                "diverged": r.diverged,
-                "ticket": str(r.path),
-            }
-            for r in level.replicates
-        ],
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, NaN of nothing."""
     return float(np.mean(values)) if len(values) else math.nan

@@ -15,11 +15,13 @@ from lottery.environment import environment
 from lottery.models.source import ModelSource, model_source
 from lottery.objective import BatchFunction, Metric
 from lottery.progress import Display, Recorder
-from lottery.results import Search, as_json, choose_winner, matching_tolerance
+from lottery.results import Search
 from lottery.rewind import parse_rewind
 from lottery.run_directory import RunDirectory, open_run
 from lottery.settings import build, check_names
+from lottery.summary import as_json
 from lottery.trainers import TRAINERS, Ask, Setup
+from lottery.winning import choose_winner, matching_tolerance
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.files import write_json

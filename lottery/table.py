@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lottery.results import Level, Replicate, Search, against_dense, interval
+from lottery.results import Level, Replicate, Search
+from lottery.statistics import against_dense, interval
 
 if TYPE_CHECKING:
     from lottery.ticket import Ticket

@@ -68,9 +68,9 @@ def prune(
     from lottery.cli.output import people, print_json
     from lottery.progress import Display
     from lottery.recipes import recipe_settings
-    from lottery.results import as_json as search_json
     from lottery.search import Request, run_search
     from lottery.settings import layer, parse_assignments, read_toml
+    from lottery.summary import as_json as search_json
     from lottery.table import conclusion
 
     # So that package.module:callable finds what lies in the current folder, as `python -m` does.

@@ -16,7 +16,7 @@ def show(
     """Show a run's levels, the layers of its winning ticket, and where that ticket lies."""
     from lottery.cli.output import people, print_json
     from lottery.reading import read_search
-    from lottery.results import as_json as search_json
+    from lottery.summary import as_json as search_json
     from lottery.table import HEADER, conclusion, layer_table, level_row
 
     search = read_search(run)

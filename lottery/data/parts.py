@@ -30,10 +30,6 @@ class Tensors:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def to(self, device: torch.device) -> Tensors:
-        """Return the same part on a device."""
-        return Tensors(self.inputs.to(device), self.targets.to(device))
-
     def take(self, index: torch.Tensor) -> Tensors:
         """Return the examples at these positions."""
         return Tensors(self.inputs[index], self.targets[index])
@@ -56,11 +52,6 @@ class Loader:
 
     def __len__(self) -> int:
         return len(self.loader)
-
-    def to(self, device: torch.device) -> Loader:
-        """Return the part itself: batches move to the device one by one."""
-        del device
-        return self
 
     def fingerprint(self) -> str:
         """Return a hash of kinds and sizes, and of the values: all of a `TensorDataset`, a sample of any other.
@@ -119,14 +110,12 @@ class Parts:
 
     @property
     def outputs(self) -> int:
-        """How many outputs a model needs: classes for integer labels (of every part), values for others."""
+        """How many outputs a model needs: classes for integer labels (seen before testing), values for others."""
         targets = self.example[1]
         if not isinstance(targets, torch.Tensor):
             raise DataError("a named model needs tensors as labels; these batches are another pytree")
         if targets.dtype == torch.int64:
-            return 1 + max(
-                _highest_label(part) for part in (self.train, self.validation, self.test) if part is not None
-            )
+            return 1 + max(_highest_label(part) for part in (self.train, self.validation))
         return int(np.prod(targets.shape[1:], dtype=int))
 
     def fingerprint(self) -> str:

@@ -10,9 +10,9 @@ import pytest
 from lottery.config import SearchConfig, ladder
 from lottery.engine import Plan, search_levels
 from lottery.reading import read_search
-from lottery.results import choose_winner
 from lottery.rewind import parse_rewind
 from lottery.run_directory import RunDirectory, open_run
+from lottery.winning import choose_winner
 from pruning.criteria import Criterion, get_criterion
 from pruning.errors import BadValue, Diverged, FileFormatError, RunBusy
 from pruning.files import write_json

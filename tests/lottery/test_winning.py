@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from lottery.results import Level, Replicate, against_dense, choose_winner, early_stop, interval, matching_tolerance
+from lottery.results import Level, Replicate
+from lottery.statistics import against_dense, interval
+from lottery.winning import choose_winner, early_stop, matching_tolerance
 from pruning.jobs import Evaluation
 
 
