@@ -31,6 +31,8 @@ def identify(thing: Any) -> str:
         return f"{type(thing).__qualname__}#{module_identity(thing)[:16]}"
     if isinstance(thing, types.FunctionType | types.MethodType):
         function = thing.__func__ if isinstance(thing, types.MethodType) else thing
+        if not _is_users(function.__module__):
+            return f"{function.__module__}.{function.__qualname__}"
         return f"{function.__module__}.{function.__qualname__}#{short_hash(_function_parts(function))}"
     if isinstance(thing, type | types.BuiltinFunctionType):
         return f"{thing.__module__}.{thing.__qualname__}"
@@ -41,7 +43,7 @@ def module_identity(module: nn.Module) -> str:
     """Return a hash of a module: its structure, code, values, what is trainable, and modes."""
     parts = [_without_addresses(repr(module))]
     for name, child in module.named_modules():
-        code = short_hash(_function_parts(type(child).forward)) if _is_users(type(child)) else ""
+        code = short_hash(_function_parts(type(child).forward)) if _is_users(type(child).__module__) else ""
         parts.append(f"{name} {type(child).__module__}.{type(child).__qualname__} {code} {_plain_attributes(child)}")
     parts += [f"{name} {parameter.requires_grad}" for name, parameter in module.named_parameters()]
     return short_hash([*parts, digest(state_of(module))], length=64)
@@ -66,9 +68,9 @@ def _plain_attributes(module: nn.Module) -> list[tuple[str, str]]:
     return sorted((name, _without_addresses(repr(value))) for name, value in plain.items() if not name.startswith("_"))
 
 
-def _is_users(kind: type) -> bool:
-    """Say whether a module class is neither torch's nor ours, whose versions are recorded."""
-    return not kind.__module__.startswith(("torch.", "lottery."))
+def _is_users(module: str) -> bool:
+    """Say whether code is neither torch's nor ours, whose versions are recorded."""
+    return not module.startswith(("torch.", "lottery."))
 
 
 def _function_parts(function: Any) -> list[str | bytes]:
