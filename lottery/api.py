@@ -49,7 +49,7 @@ def find_ticket(
         force: start over.
         quiet: no progress bars (there are none either where standard error is not a terminal).
         **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`): `levels`, `replicates`,
-            `steps`, `lr`, …
+            `steps`, `lr`, … `criterion` may also be a function `score(trained, job)`.
 
     Returns:
         The winning ticket, with every level of every replicate under `.search`.
@@ -64,13 +64,18 @@ def find_ticket(
     0.64
     """
     file = read_toml(Path(config)) if isinstance(config, str | Path) else dict(config or {})
+    recipe = recipe or file.get("recipe")
+    file.pop("recipe", None)
     keywords = {key: value for key, value in settings.items() if value is not None}
     merged = layer(recipe_settings(recipe) if recipe else {}, file, keywords)
     model = merged.pop("model", "mlp") if model is None else model
     data = merged.pop("data", "digits") if data is None else data
     merged |= {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
+    criterion = merged.pop("criterion") if callable(merged.get("criterion")) else None
+    if criterion is not None:
+        merged["criterion"] = getattr(criterion, "__name__", type(criterion).__name__)
     bars = not quiet and sys.stderr.isatty()
-    search = run_search(Request(model, data, merged, loss, metric, Path(out), force), Display(bars, None))
+    search = run_search(Request(model, data, merged, loss, metric, criterion, Path(out), force), Display(bars, None))
     return winning_ticket(search)
 
 
@@ -78,5 +83,9 @@ def winning_ticket(search: Search) -> Ticket:
     """Return the winning ticket of a search; raises `NoWinningTicket` where there is none."""
     replicate = search.winning_replicate
     if replicate is None:
-        raise NoWinningTicket(f"no winning ticket: {search.reason}; every level is in {search.run}", search)
+        raise NoWinningTicket(
+            f"no winning ticket: {search.reason}; raise `tolerance` to accept more, or take any level of "
+            f"`error.search.levels` with Ticket.load(replicate.path) (all in {search.run})",
+            search,
+        )
     return dataclasses.replace(Ticket.load(replicate.path), search=search)

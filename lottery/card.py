@@ -50,7 +50,7 @@ def card(record: Mapping[str, Any]) -> str:
         "from lottery import Ticket",
         "",
         'ticket = Ticket.load("this-folder")',
-        "model = ticket.rewound(model)   # masked, at its rewind weights, ready to train",
+        "model = ticket.rewound(model)   # masked, at its rewind weights; stays masked while it trains",
         "model = ticket.trained(model)   # the same, trained",
         "```",
         "",

@@ -29,7 +29,7 @@ def density_figure(search: Search) -> Figure:
 
 def draw_density(axes: Axes, search: Search) -> None:
     """Draw the metric against density; the test metric where there is one, the validation metric otherwise."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
     scale = 100 if search.is_fraction else 1
     levels = [level for level in search.levels if level.alive]
@@ -60,12 +60,19 @@ def draw_density(axes: Axes, search: Search) -> None:
     if winner is not None:
         at = next(i for i, level in enumerate(levels) if level.level == winner.level)
         axes.plot(
-            density[at], values[at], "*", color=_WINNER, ms=15, zorder=5, label=f"winning ticket, {density[at]:.2g} %"
+            density[at],
+            values[at],
+            "*",
+            color=_WINNER,
+            ms=15,
+            zorder=5,
+            label=f"winning ticket, {density[at]:.2g} % (chosen on validation data)",
         )
     axes.set_xscale("log")
     axes.invert_xaxis()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    short = density.min() > 20
+    axes.xaxis.set_major_locator(FixedLocator(list(density)) if short else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("weights remaining (%)")
     axes.set_ylabel(f"{'test' if has_test else 'validation'} {search.metric}{' (%)' if scale == 100 else ''}")

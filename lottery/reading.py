@@ -20,6 +20,8 @@ def read_search(path: Path) -> Search:
     Raises:
         FileFormatError: not a run directory, or one without a single finished level.
     """
+    if (path / "mask.safetensors").exists():
+        raise FileFormatError(f"{path}: a ticket directory, not a run (its run may be {path.parent.parent})")
     if not (path / "config.json").exists() or not (path / "environment.json").exists():
         raise FileFormatError(f"{path}: not a run directory (no config.json and environment.json)")
     config = read_json(path / "config.json")

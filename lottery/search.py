@@ -12,6 +12,7 @@ from lottery.data.parts import Parts, Tensors, prepare
 from lottery.datasets import load_data
 from lottery.engine import Plan, run_seconds, search_levels
 from lottery.environment import environment
+from lottery.identity import identify
 from lottery.models.source import ModelSource, model_source
 from lottery.objective import BatchFunction, Metric
 from lottery.progress import Display, Recorder
@@ -22,10 +23,12 @@ from lottery.settings import build, check_names
 from lottery.summary import as_json
 from lottery.trainers import TRAINERS, Ask, Setup
 from lottery.winning import choose_winner, matching_tolerance
-from pruning.criteria import get_criterion
-from pruning.errors import BadValue
+from pruning.criteria import Criterion, ScoreFunction, get_criterion
+from pruning.errors import BadValue, LotteryError
 from pruning.files import write_json
+from pruning.jobs import Budget, Job, Params, Trained
 from pruning.mask import Mask
+from pruning.selection import select
 from pruning.torch_modules import prunable
 
 
@@ -39,6 +42,7 @@ class Request:
         settings: flat settings of the search and of its trainer.
         loss: the caller's own loss, or None.
         metric: the caller's own metric, or None.
+        criterion: the caller's own scoring function, or None for the one that the settings name.
         out: the folder of all runs.
         force: start over.
     """
@@ -48,6 +52,7 @@ class Request:
     settings: Mapping[str, Any]
     loss: BatchFunction | None = None
     metric: Metric | BatchFunction | None = None
+    criterion: ScoreFunction | None = None
     out: Path = Path("runs")
     force: bool = False
 
@@ -72,9 +77,12 @@ def run_search(request: Request, display: Display) -> Search:
     setup = TRAINERS[config.trainer].value.setup(
         Ask(source, parts, trainer_config, request.loss, request.metric, recorder, config.seed)
     )
-    plan = _plan(config, trainer_config, source, parts, setup)
+    criterion = get_criterion(request.criterion or config.criterion)
+    plan = _plan(config, trainer_config, criterion, source, parts, setup)
     initial = {seed: source.initial_state(seed) for seed in config.seeds}
+    _try_criterion(criterion, initial[config.seed], plan.dense[config.seed])
     identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
+    identity |= {"criterion": f"{criterion.name} {identify(criterion.score)}"}
     identity |= {"data_fingerprint": parts.fingerprint(), "model_fingerprint": source.fingerprint(config.seed)}
     name = f"{data.name}-{source.name}-{config.trainer}-{config.criterion}"
     examples = len(parts.test) if isinstance(parts.test, Tensors) else None
@@ -99,8 +107,9 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     return build(SearchConfig, settings), build(kind.config, settings)
 
 
-def _plan(config: SearchConfig, trainer_config: Any, source: ModelSource, parts: Parts, setup: Setup) -> Plan:
-    criterion = get_criterion(config.criterion)
+def _plan(
+    config: SearchConfig, trainer_config: Any, criterion: Criterion, source: ModelSource, parts: Parts, setup: Setup
+) -> Plan:
     dense = {seed: _dense_mask(config, source, seed) for seed in config.seeds}
     sizes = dense[config.seed].counts()
     if any(mask.counts() != sizes for mask in dense.values()):
@@ -134,6 +143,18 @@ def _plan(config: SearchConfig, trainer_config: Any, source: ModelSource, parts:
         total_steps=setup.total_steps,
         about=about,
     )
+
+
+def _try_criterion(criterion: Criterion, params: Params, mask: Mask) -> None:
+    """Score the initial weights, so that a criterion that cannot work is an error before anything is trained."""
+    if criterion.needs:
+        return
+    try:
+        scores = criterion.score(Trained(params, history=[]), Job(params, mask, 0, Budget(0, 0)))
+        select(scores, mask, mask.kept, guard=0)
+    except Exception as error:  # a caller's function may raise anything
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, LotteryError) else error
+        raise BadValue(f"criterion {criterion.name!r} cannot score this model ({reason})") from error
 
 
 def _dense_mask(config: SearchConfig, source: ModelSource, seed: int) -> Mask:

@@ -150,5 +150,5 @@ def _describe(option: Any) -> str:
         return plain[option]
     origin = get_origin(option)
     if origin is tuple:
-        return f"a list ({_describe(get_args(option)[0])} each)"
+        return f"a list ({_describe(get_args(option)[0])} each, like [1, 2] or ['a', 'b'])"
     return "a table of numbers"

@@ -10,8 +10,9 @@ from lottery.results import Level, mean
 def interval(level: Level, is_fraction: bool, examples: int | None) -> tuple[float, float] | None:
     """Return a 95 % interval of the level's mean test metric.
 
-    Over two or more replicates it is Student's t interval. With one replicate it is Wilson's interval for a fraction
-    of so many test examples, which knows nothing of the spread between seeds. None where neither can be had.
+    Over two or more replicates it is Student's t interval (of a fraction, within 0 and 1). With one replicate it is
+    Wilson's interval for a fraction of so many test examples, which knows nothing of the spread between seeds. None
+    where neither can be had.
 
     >>> interval(Level(0, ()), True, 100) is None
     True
@@ -19,7 +20,8 @@ def interval(level: Level, is_fraction: bool, examples: int | None) -> tuple[flo
     values = [replicate.test for replicate in level.alive if replicate.test is not None]
     if len(values) > 1:
         half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-        return mean(values) - half, mean(values) + half
+        low, high = mean(values) - half, mean(values) + half
+        return (max(0.0, low), min(1.0, high)) if is_fraction else (low, high)
     if len(values) == 1 and is_fraction and examples:
         result = stats.binomtest(round(values[0] * examples), examples).proportion_ci(method="wilson")
         return float(result.low), float(result.high)

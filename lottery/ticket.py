@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lottery.card import card
+from lottery.models.source import seeded_maker
+from lottery.randomness import seeded_everywhere
 from lottery.results import Search
 from lottery.torch_state import load_state
 from pruning.errors import FileFormatError, MaskMismatch, UsageError
 from pruning.files import atomic_directory, read_json, read_tensors, write_json, write_tensors, write_text
 from pruning.mask import Mask
-from pruning.torch_modules import apply_mask, clean_copy
+from pruning.torch_modules import clean_copy, hold_mask
 
 _REQUIRED = ("level", "seed", "density", "sparsity", "kept", "prunable", "layers", "validation", "test", "metric")
 
@@ -53,6 +55,8 @@ class Ticket:
         folder = Path(path)
         if not folder.is_dir():
             raise FileFormatError(f"{folder}: no such ticket directory")
+        if (folder / "environment.json").exists():
+            raise FileFormatError(f"{folder}: a run directory, not a ticket; its tickets are in seed-*/level-*")
         info = read_json(folder / "config.json")
         if not isinstance(info, dict) or info.get("kind") != "lottery-ticket":
             raise FileFormatError(f"{folder}: config.json does not describe a lottery ticket")
@@ -81,18 +85,21 @@ class Ticket:
                 self._write(temporary)
         return Ticket(self.mask, self.params, self.trained_params, self.info, folder, self.search)
 
-    def rewound(self, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    def rewound(self, model: nn.Module | Callable[..., nn.Module]) -> nn.Module:
         """Return a copy of `model` that is masked, at its rewind weights, ready to train.
 
+        Train it with any loop: hooks zero the gradients of removed weights, so that they stay exactly 0 under the
+        optimizers of `torch.optim`. (A `copy.deepcopy` loses the hooks; `pruning.torch_modules.hold_mask` sets them.)
+
         Args:
-            model: the architecture (never changed), or a callable that makes one.
+            model: the architecture (never changed), or a callable that makes one (from a seed, if it takes one).
 
         Raises:
             MaskMismatch: names or shapes that are not this ticket's (with the closest names).
         """
         return self._into(model, self.params)
 
-    def trained(self, model: nn.Module | Callable[[], nn.Module]) -> nn.Module:
+    def trained(self, model: nn.Module | Callable[..., nn.Module]) -> nn.Module:
         """Return a copy of `model` that is masked and at its trained weights.
 
         Raises:
@@ -121,13 +128,14 @@ class Ticket:
     def __repr__(self) -> str:
         return f"Ticket(density={self.density:.4g}, level={self.info.get('level')}, path={str(self.path)!r})"
 
-    def _into(self, model: nn.Module | Callable[[], nn.Module], params: Mapping[str, NDArray[Any]]) -> nn.Module:
-        made = model if isinstance(model, nn.Module) else model()
+    def _into(self, model: nn.Module | Callable[..., nn.Module], params: Mapping[str, NDArray[Any]]) -> nn.Module:
+        with seeded_everywhere(self.info["seed"]):
+            made = model if isinstance(model, nn.Module) else seeded_maker(model)(self.info["seed"])
         if not isinstance(made, nn.Module):
             raise MaskMismatch(f"expected a torch.nn.Module, not {type(made).__name__}")
         duplicate, _ = clean_copy(made)
         load_state(duplicate, dict(params))
-        return apply_mask(duplicate, self.mask)
+        return hold_mask(duplicate, self.mask)
 
     def _write(self, folder: Path) -> None:
         write_tensors(folder / "model.safetensors", self.params, {"format": "pt"})

@@ -35,6 +35,7 @@ from torch import nn
 
 from lottery import Data, Ticket, find_ticket
 from lottery.figure import draw_density
+from pruning.torch_modules import hold_mask
 
 # %% [markdown]
 # ## A model and data of your own
@@ -140,15 +141,14 @@ print(f"correlation of variance and survivors: {correlation:.2f}")
 # ## Is it the structure, or the initialization?
 #
 # `ticket.rewound(model)` is a plain PyTorch module: the caller's architecture, masked, at its saved initial values.
-# Train it with any loop of your own; the one rule is that removed weights stay removed, so mask the gradient as well.
+# Train it with any loop of your own: removed weights stay removed, because hooks zero their gradients.
 #
 # The control keeps the mask and draws *new* initial values.
 
 
 # %%
-def train_it(model, mask, steps=400, seed=0):
+def train_it(model, steps=400, seed=0):
     """Train with Adam for some steps and return the test accuracy."""
-    keeps = {name: torch.tensor(keep) for name, keep in mask.items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.tensor(x), torch.tensor(y)
@@ -156,9 +156,6 @@ def train_it(model, mask, steps=400, seed=0):
         batch = torch.tensor(train)[torch.randint(len(train), (64,), generator=generator)]
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
-        for name, parameter in model.named_parameters():
-            if name in keeps:
-                parameter.grad *= keeps[name]
         optimizer.step()
     return (model(images[test]).argmax(1) == labels[test]).float().mean().item()
 
@@ -169,9 +166,9 @@ differences = []
 for replicate in sparsest.replicates:
     sparse = Ticket.load(replicate.path)
     torch.manual_seed(1000 + replicate.seed)
-    fresh = sparse.mask.apply(TwoLayers())
-    from_ticket = train_it(sparse.rewound(TwoLayers()), sparse.mask, seed=replicate.seed)
-    from_fresh = train_it(fresh, sparse.mask, seed=replicate.seed)
+    fresh = hold_mask(TwoLayers(), sparse.mask)
+    from_ticket = train_it(sparse.rewound(TwoLayers()), seed=replicate.seed)
+    from_fresh = train_it(fresh, seed=replicate.seed)
     differences.append(from_ticket - from_fresh)
     print(f"  seed {replicate.seed}: rewound {from_ticket:.3f}, new initialization {from_fresh:.3f}")
 print(f"mean paired difference: {100 * np.mean(differences):+.1f} percentage points, n = {len(differences)}")

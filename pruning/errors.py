@@ -98,6 +98,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """
     names = sorted(known)
     close = nearest(name, names)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    listed = ", ".join(names[:24]) + (", …" if len(names) > 24 else "")
-    return UnknownName(f"unknown {kind} {name!r}: {hint}(known: {listed})")
+    hint = f": did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return UnknownName(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")

@@ -109,7 +109,7 @@ def import_by_path(path: str, kind: str) -> object:
             f"{kind} {path!r}: importing {module_name!r} failed ({type(error).__name__}: {error})"
         ) from error
     if not hasattr(module, attribute):
-        close = nearest(attribute, dir(module))
+        close = nearest(attribute, [name for name, value in vars(module).items() if callable(value)])
         hint = f"; did you mean {' or '.join(f'{module_name}:{c}' for c in close)}?" if close else ""
         raise UnknownName(f"{kind} {path!r}: module {module_name!r} has no {attribute!r}{hint}")
     return getattr(module, attribute)

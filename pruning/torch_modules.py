@@ -89,6 +89,40 @@ def apply_mask(model: ModuleT, mask: Mask) -> ModuleT:
     return model
 
 
+def hold_mask(model: ModuleT, mask: Mask) -> ModuleT:
+    """Apply a mask and keep it through training: a hook zeroes the gradients of removed weights. Returns the model.
+
+    A weight at 0 whose gradients are all 0 stays at 0 under every elementwise optimizer of `torch.optim`, with
+    momentum, moments and weight decay. The hooks belong to these very parameters: `copy.deepcopy` leaves them behind.
+
+    Raises:
+        MaskMismatch: names or shapes that do not fit.
+
+    >>> layer = hold_mask(nn.Linear(2, 1, bias=False), Mask({"weight": [[1, 0]]}))
+    >>> layer(torch.ones(1, 2)).sum().backward()
+    >>> layer.weight.grad.tolist()
+    [[1.0, 0.0]]
+    """
+    apply_mask(model, mask)
+    parameters = dict(model.named_parameters())
+    for name, keep in mask.fit({name: tuple(p.shape) for name, p in parameters.items()}).items():
+        if parameters[name].requires_grad:
+            parameters[name].register_post_accumulate_grad_hook(_GradientMask(torch.from_numpy(~keep)))
+    return model
+
+
+class _GradientMask:
+    """Zeroes the gradient of removed weights, wherever the parameter lies by then."""
+
+    def __init__(self, removed: torch.Tensor) -> None:
+        self.removed = removed
+
+    def __call__(self, parameter: torch.Tensor) -> None:
+        if parameter.grad is not None:
+            self.removed = self.removed.to(parameter.device)
+            parameter.grad.masked_fill_(self.removed, 0.0)
+
+
 def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
     """Return an independent copy of `model` without wrappers and without `torch.nn.utils.prune` hooks.
 

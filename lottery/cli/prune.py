@@ -10,8 +10,14 @@ import typer
 
 
 def prune(
-    model: Annotated[str | None, typer.Option(help="A name (lottery list models) or package.module:callable.")] = None,
-    data: Annotated[str | None, typer.Option(help="A name (lottery list data) or a path: IDX folder, .npz.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A name (lottery list models) or package.module:callable."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="A name (lottery list data), a folder of IDX files, or an .npz."),
+    ] = None,
     trainer: Annotated[str | None, typer.Option(help="gd: gradient descent.")] = None,
     criterion: Annotated[
         str | None, typer.Option(help="A name (lottery list criteria) or package.module:function.")
@@ -34,7 +40,8 @@ def prune(
     recipe: Annotated[str | None, typer.Option(help="Named settings (lottery list recipes).")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings; beats the recipe.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: 'densities=[0.5, 0.2]'; repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
@@ -75,9 +82,11 @@ def prune(
 
     # So that package.module:callable finds what lies in the current folder, as `python -m` does.
     sys.path.insert(0, "")
+    file = read_toml(config) if config else {}
+    recipe = recipe or file.pop("recipe", None)
     settings = layer(
         recipe_settings(recipe) if recipe else {},
-        read_toml(config) if config else {},
+        file,
         {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or []),
     )
     stream = people(as_json)
@@ -91,5 +100,7 @@ def prune(
         print(conclusion(search), file=stream)
         print(f"Run: {search.run} ({search.seconds:.1f} s of training on {search.device})", file=stream)
         print(f"Figure: {search.run / 'density.png'}", file=stream)
-    elif not as_json and search.winning_replicate is not None:
+    elif search.winning_replicate is None:
+        print(f"lottery: no winning ticket: {search.reason}", file=sys.stderr)
+    elif not as_json:
         print(search.winning_replicate.path)

@@ -88,5 +88,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             if missing:
                 raise DataError(f"{path}: no {', '.join(missing)} (it has: {', '.join(archive.files) or 'nothing'})")
             return {key: archive[key] for key in _IDX}
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error

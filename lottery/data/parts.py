@@ -256,7 +256,7 @@ def _split(train: Part, size: int | float, seed: int) -> tuple[Tensors, Tensors]
         raise DataError("a DataLoader cannot be split: give Data(train=…, validation=…) with a loader for each")
     count = round(size * len(train)) if isinstance(size, float) else size
     if not 0 < count < len(train):
-        raise DataError(f"validation_size {size} leaves no examples to train or to validate on ({len(train):,} in all)")
+        raise DataError(f"validation_size {size} leaves none of {len(train):,} examples on one side; try 0.2")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     return train.take(order[count:].sort().values), train.take(order[:count].sort().values)
 

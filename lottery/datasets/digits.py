@@ -10,7 +10,7 @@ from lottery.datasets import dataset
 
 @dataset("digits", source="scikit-learn load_digits; Alpaydin & Kaynak 1998, UCI")
 def digits() -> Data:
-    """1,797 handwritten digits of 8×8 pixels, embedded in scikit-learn (a fixed fifth of them is the test part)."""
+    """1,797 handwritten digits as [1, 8, 8] images, embedded in scikit-learn (a fixed fifth is the test part)."""
     from sklearn.datasets import load_digits
 
     pixels, target = load_digits(return_X_y=True)

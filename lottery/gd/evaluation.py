@@ -11,6 +11,7 @@ from torch import nn
 from lottery.data.parts import Loader, Part, seeded
 from lottery.gd.batches import evaluation_batches, move, size
 from lottery.objective import Objective, call
+from pruning.errors import DataError
 
 
 def evaluate(
@@ -41,8 +42,12 @@ def evaluate(
 
 def measure(objective: Objective, outputs: Any, targets: Any) -> torch.Tensor:
     """Return loss and metric of one batch as a float64 tensor of two; a metric may return a plain number."""
-    values = (objective.loss(outputs, targets), objective.metric.function(outputs, targets))
-    return torch.stack([torch.as_tensor(value).double().cpu() for value in values])
+    named = {"loss": objective.loss(outputs, targets), "metric": objective.metric.function(outputs, targets)}
+    values = {name: torch.as_tensor(value).double().cpu() for name, value in named.items()}
+    for name, value in values.items():
+        if value.numel() != 1:
+            raise DataError(f"the {name} must return one number for a batch, not shape {tuple(value.shape)}")
+    return torch.stack([value.reshape(()) for value in values.values()])
 
 
 def _undisturbed(part: Part) -> contextlib.AbstractContextManager[None]:

@@ -75,7 +75,8 @@ def model_source(model: Any, parts: Parts, init: str) -> ModelSource:
 
     Args:
         model: what the caller handed over. A callable that has a parameter `seed`, or exactly one parameter without
-            a default, is given the seed; any other is called without arguments.
+            a default, is given the seed; one that needs `shape` and `outputs` is given the data's; any other is
+            called without arguments.
         parts: the data, which sizes a named model.
         init: a registered initializer, or `model`.
 
@@ -92,27 +93,40 @@ def model_source(model: Any, parts: Parts, init: str) -> ModelSource:
         module, name = thing, type(thing).__name__
         return ModelSource(name, lambda seed: module, initialize, varies=init != "model")
     if isinstance(thing, str):
-        build, shape, outputs = MODELS[thing].value, parts.input_shape, parts.outputs
-        return ModelSource(thing, lambda seed: build(shape, outputs), initialize, varies=True)
+        make = _with_sizes(MODELS[thing].value, parts.input_shape, parts.outputs)
+        return ModelSource(thing, make, initialize, varies=True)
     if not callable(thing):
         raise BadValue(f"model: expected a torch.nn.Module, a callable or a name, not {type(model).__name__}")
-    return ModelSource(name, _takes_seed(thing), initialize, varies=True)
+    if _required(thing) == ["shape", "outputs"]:
+        return ModelSource(name, _with_sizes(thing, parts.input_shape, parts.outputs), initialize, varies=True)
+    return ModelSource(name, seeded_maker(thing), initialize, varies=True)
 
 
-def _takes_seed(function: Callable[..., Any]) -> Make:
-    parameters = inspect.signature(function).parameters
-    required = [
-        p
-        for p in parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
-    if "seed" in parameters:
+def _with_sizes(function: Callable[..., Any], shape: tuple[int, ...], outputs: int) -> Make:
+    return lambda seed: function(shape, outputs)
+
+
+def seeded_maker(function: Callable[..., Any]) -> Make:
+    """Return a function of a seed that calls `function` with it, if it takes one; raises `BadValue` for other needs."""
+    if "seed" in inspect.signature(function).parameters:
         return lambda seed: function(seed=seed)
-    if len(required) == 1 and required[0].kind is not inspect.Parameter.KEYWORD_ONLY:
-        return function
+    required = _required(function)
+    if len(required) == 1:
+        return lambda seed: function(**{required[0]: seed}) if _keyword_only(function, required[0]) else function(seed)
     if required:
         raise BadValue(
-            f"model callable needs the arguments {', '.join(p.name for p in required)}; "
-            "give one that takes a seed or nothing"
+            f"model {getattr(function, '__name__', function)!r} needs the arguments {', '.join(required)}; "
+            "give one that takes a seed, nothing, or (shape, outputs)"
         )
     return lambda seed: function()
+
+
+def _keyword_only(function: Callable[..., Any], name: str) -> bool:
+    return inspect.signature(function).parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters that have no default."""
+    parameters = inspect.signature(function).parameters
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters.values() if p.default is p.empty and p.kind not in variadic]

@@ -86,12 +86,15 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
     with seeded_everywhere(0):
         inputs, targets = next(training_batches(parts.train, 8, seed=0, start=0, stop=1))
         inputs, targets = move(inputs, device), move(targets, device)
+        stage = "model"
         try:
             with FlopCounterMode(display=False) as counter:
                 outputs = call(model, inputs)
             if objective.loss is F.cross_entropy:
                 _check_outputs(outputs, parts)
+            stage = "loss"
             objective.loss(outputs, targets).backward()
+            stage = "loss or the metric"
             with torch.no_grad():
                 measure(objective, call(model, inputs), targets)
             return counter.get_total_flops() / size(targets)
@@ -101,7 +104,7 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
             shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(
-                f"{type(model).__name__} cannot take a batch of this data (inputs {shape}): {reason}"
+                f"the {stage} fails on a batch of this data ({type(model).__name__}, inputs {shape}): {reason}"
             ) from error
 
 

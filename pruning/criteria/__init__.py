@@ -51,8 +51,8 @@ def criterion(name: str, *, source: str, needs: Iterable[str] = ()) -> Callable[
     return register
 
 
-def get_criterion(name: str) -> Criterion:
-    """Return the criterion called `name`, or the user's own one at `package.module:function`.
+def get_criterion(name: str | ScoreFunction) -> Criterion:
+    """Return the criterion called `name`, or the user's own: a function, or one at `package.module:function`.
 
     Raises:
         UnknownName: neither registered nor importable.
@@ -60,12 +60,13 @@ def get_criterion(name: str) -> Criterion:
     >>> get_criterion("magnitude").needs
     frozenset()
     """
-    if ":" not in name:
+    if isinstance(name, str) and ":" not in name:
         return CRITERIA[name].value
-    function = import_by_path(name, "criterion")
+    function = import_by_path(name, "criterion") if isinstance(name, str) else name
     for entry in CRITERIA:
         if entry.value.score is function:
             return entry.value
     if not callable(function):
         raise UnknownName(f"criterion {name!r} is not a function")
-    return Criterion(name, cast(ScoreFunction, function), frozenset())
+    shown = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
+    return Criterion(shown, cast(ScoreFunction, function), frozenset())

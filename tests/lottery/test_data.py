@@ -227,7 +227,7 @@ class TestWrong:
             (lambda x, y: Data(train=(x, np.where(y > 1, np.inf, 1.0))), "labels hold values that are NaN"),
             (lambda x, y: Data(train=(np.array([["a"]] * 50), y)), "not numbers"),
             (lambda x, y: Data(train=[x]), "expected \\(X, y\\), a Dataset or a DataLoader, not list"),
-            (lambda x, y: Data(train=(x, y), validation_size=50), "leaves no examples"),
+            (lambda x, y: Data(train=(x, y), validation_size=50), "leaves none of 50 examples"),
             (lambda x, y: Data(train=(np.zeros((9, 2, 2, 2, 2), np.uint8), y[:9])), "are not images"),
             (lambda x, y: Data(train=(np.zeros((50, 6), np.uint8), y), test=(x, y)), "uint8 images and other parts"),
         ],

@@ -333,12 +333,28 @@ def test_devices_that_are_not_there(device, message):
 
 class TestFit:
     def test_a_model_for_other_inputs_is_one_clear_line(self):
-        with pytest.raises(DataError, match=r"Linear cannot take a batch of this data \(inputs \(8, 6\)\): mat1"):
+        with pytest.raises(DataError, match=r"the model fails .* \(Linear, inputs \(8, 6\)\): mat1"):
             ready(nn.Linear(5, 3))
 
     def test_labels_beyond_the_outputs(self):
         with pytest.raises(DataError, match="the model has 2 outputs and the data has label 2"):
             ready(nn.Linear(6, 2))
+
+    def test_a_loss_or_a_metric_that_fails_is_named(self):
+        parts = prepare(DATA, 0)
+        source = model_source(nn.Linear(6, 3), parts, "model")
+        cases = [
+            (nn.CrossEntropyLoss(reduction="none"), None, "the loss fails"),
+            (None, lambda outputs, labels: outputs.foo, "the loss or the metric fails"),
+            (
+                None,
+                lambda outputs, labels: outputs,
+                r"the metric must return one number .*\(8, 3\)",
+            ),
+        ]
+        for loss, metric, message in cases:
+            with pytest.raises(DataError, match=message):
+                setup(Ask(source, parts, GDConfig(), loss, metric, Silent(), 0))
 
     def test_labels_below_zero_only_matter_to_the_default_loss(self):
         x, y = blobs(96)

@@ -119,6 +119,9 @@ class TestSource:
         source = model_source(make, PARTS, "model")
         assert source.fingerprint(0) == source.fingerprint(0) != source.fingerprint(1)
 
+    def test_a_callable_of_the_registered_kind_is_sized_for_the_data(self):
+        assert source_shape(lambda shape, outputs: nn.Linear(shape[0], outputs)) == (3, 6)
+
     def test_a_seed_is_not_mistaken_for_a_width(self):
         def make(hidden=5):
             return nn.Linear(hidden, 3)
@@ -144,7 +147,7 @@ class TestSource:
         [
             ("lenet", UnknownName, "did you mean 'lenet-300-100'"),
             (3, BadValue, "not int"),
-            (lambda a, b: None, BadValue, "needs the arguments a, b"),
+            (lambda a, b: None, BadValue, "needs the arguments a, b; give one"),
             (lambda: 3, BadValue, "returned int"),
         ],
     )

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from lottery import Data, Ticket, find_ticket
+from lottery.reading import read_search
 from pruning.errors import (
     BadValue,
     Diverged,
@@ -50,6 +51,22 @@ def test_rewound_is_the_callers_initialization_masked_and_ready_to_train(found):
         assert np.array_equal(weight[keep], model.get_parameter(name).detach().numpy()[keep])
         assert (weight[~keep] == 0).all()
     nn.functional.cross_entropy(rewound(torch.ones(4, 6)), torch.zeros(4, dtype=torch.long)).backward()
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+def test_a_rewound_model_stays_masked_in_any_plain_training_loop(found, optimizer):
+    model = found.rewound(lambda seed: tiny_model(seed))
+    options = {"momentum": 0.9} if optimizer in ("SGD", "RMSprop") else {}
+    steps = getattr(torch.optim, optimizer)(model.parameters(), lr=0.05, weight_decay=0.1, **options)
+    x, y = (torch.from_numpy(a) for a in blobs(60))
+    for _ in range(10):
+        steps.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        steps.step()
+    for name, keep in found.mask.items():
+        weight = model.get_parameter(name).detach().numpy()
+        assert (weight[~keep] == 0).all()
+        assert (weight[keep] != found.params[name][keep]).all()
 
 
 def test_trained_reaches_the_reported_metric(found):
@@ -166,6 +183,12 @@ class TestHostileDirectories:
             with pytest.raises(FileFormatError, match=name.replace(".", r"\.")):
                 Ticket.load(path)
 
+    def test_a_run_directory_is_not_a_ticket(self, found):
+        with pytest.raises(FileFormatError, match="a run directory, not a ticket"):
+            Ticket.load(found.search.run)
+        with pytest.raises(FileFormatError, match="a ticket directory, not a run"):
+            read_search(found.path)
+
     @pytest.mark.parametrize("config", [[], {}, {"kind": "dataset"}, {"kind": "lottery-ticket"}])
     def test_a_foreign_config(self, path, config):
         (path / "config.json").write_text(json.dumps(config))
@@ -185,7 +208,7 @@ class TestHostileDirectories:
 
 class TestFindTicket:
     def test_no_winner_is_an_error_that_carries_the_search(self, tmp_path):
-        with pytest.raises(NoWinningTicket, match="every level is in") as caught:
+        with pytest.raises(NoWinningTicket, match="raise `tolerance` to accept more") as caught:
             find_ticket(nn.Linear(6, 3), DATA, densities=[0.2], steps=60, tolerance=0.0, metric=rank, out=tmp_path)
         assert len(caught.value.search.levels) == 2  # pyright: ignore
 
@@ -204,6 +227,22 @@ class TestFindTicket:
 
         with pytest.raises(NothingToPrune):
             find_ticket(Scale(), DATA, out=tmp_path)
+
+    def test_a_criterion_may_be_a_function_and_another_body_is_another_run(self, tmp_path):
+        def by(sign):
+            def score(trained, job):
+                return {name: sign * trained.params[name] for name in job.mask}
+
+            return score
+
+        one, two = (find_ticket(tiny_model(1), DATA, criterion=by(s), out=tmp_path, **SETTINGS) for s in (1, -1))
+        assert one.mask != two.mask
+        assert one.info["criterion"] == "score"
+
+    def test_a_criterion_that_cannot_work_is_an_error_before_anything_is_trained(self, tmp_path):
+        with pytest.raises(BadValue, match="criterion 'broken' cannot score this model .*shape"):
+            find_ticket(tiny_model(1), DATA, criterion=broken, out=tmp_path, **SETTINGS)
+        assert not list(tmp_path.iterdir())
 
     def test_replicates_need_a_callable(self, tmp_path):
         with pytest.raises(BadValue, match="a callable that makes the model from a seed"):
@@ -269,6 +308,11 @@ class TestFindTicket:
                 lowest = min(replicate.history, key=lambda point: point.validation_loss or 0)
                 assert replicate.early_stop.step == lowest.step
                 assert replicate.final_validation == replicate.history[-1].validation
+
+
+def broken(trained, job):
+    """Forgets an axis."""
+    return {name: trained.params[name].sum(0) for name in job.mask}
 
 
 def rank(outputs, targets):

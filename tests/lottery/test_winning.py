@@ -94,6 +94,10 @@ def test_interval_over_replicates_is_students_t():
     assert bounds == pytest.approx((0.92 - half, 0.92 + half))
 
 
+def test_an_interval_of_a_fraction_stays_a_fraction():
+    assert interval(level(0, 100, [0.99, 0.9]), True, None) == pytest.approx((0.945 - 0.5718, 1.0), abs=1e-3)
+
+
 def test_interval_of_one_replicate_is_wilsons():
     # Wilson 1927: (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)
     n, p, z = 100, 0.9, stats.norm.ppf(0.975)
