@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
 
 from lottery.data import Data
 from lottery.data.parts import Parts, Tensors, prepare
@@ -60,7 +62,7 @@ def bench_search(data: str = "fashion-mnist", repeats: int = 5, device: str = "a
         "matrix products alone": lambda: _products(case),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
+    for repeat in tqdm(range(repeats + 1), desc="rounds", leave=False, disable=not sys.stderr.isatty()):
         for name, run in runs.items():
             taken = run()
             if repeat:  # the first round warms up
