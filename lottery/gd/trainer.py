@@ -21,7 +21,7 @@ from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import make_optimizer
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
-from lottery.torch_state import load_state, state_of
+from lottery.torch_state import State, load_state, state_of
 from lottery.watch import Watch
 from pruning.errors import BadValue
 from pruning.jobs import Evaluation, Job, Trained, all_finite
@@ -80,7 +80,7 @@ class GDTrainer:
         start, stop = job.budget.start, job.budget.stop
         every = self.config.eval_every or max(1, self.total_steps // 20)
         history: list[Evaluation] = []
-        snapshots = {start: state_of(model)} if start in job.budget.snapshots else {}
+        snapshots = {start: _network(model, job)} if start in job.budget.snapshots else {}
         loss_sum, loss_count = torch.zeros((), device=self.device), 0
         batches = training_batches(self.parts.train, self.config.batch_size, job.seed, start, stop)
         for step, (inputs, targets) in enumerate(batches, start=start + 1):
@@ -98,7 +98,7 @@ class GDTrainer:
             optimizer.step()
             loss_sum, loss_count = loss_sum + loss.detach(), loss_count + 1
             if step in job.budget.snapshots:
-                snapshots[step] = state_of(model)
+                snapshots[step] = _network(model, job)
             if step % every == 0 or step == stop:
                 evaluation = self._evaluate(model, step, float(loss_sum) / loss_count)
                 history.append(evaluation)
@@ -109,8 +109,7 @@ class GDTrainer:
                 ):
                     return _diverged(model, history, f"the loss is not finite at step {step}")
             self.watch.stepped(job, step)
-        # A buffer that the forward pass made for itself (a cache) is no part of the network.
-        params = {name: value for name, value in state_of(model).items() if name in job.params}
+        params = _network(model, job)
         if not all_finite(params):
             return _diverged(model, history, f"the weights are not finite at step {stop}")
         return Trained(params=params, history=history, snapshots=snapshots)
@@ -135,6 +134,11 @@ class GDTrainer:
         if self.config.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
+
+
+def _network(model: nn.Module, job: Job) -> State:
+    """Return the job's tensors as they are now; a buffer that the forward pass made for itself is none of them."""
+    return {name: value for name, value in state_of(model).items() if name in job.params}
 
 
 def _masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[nn.Parameter], list[torch.Tensor]]:

@@ -146,6 +146,21 @@ def test_buffers_that_are_not_persistent_belong_to_their_own_replicate():
     assert np.array_equal(two["projection"], source.initial_state(1)["projection"])
 
 
+def test_a_buffer_that_the_forward_pass_makes_for_itself_does_not_stop_a_rewind(tmp_path):
+    class Caching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x):
+            self.register_buffer("last", x.detach().mean(0), persistent=False)
+            return self.fc(x)
+
+    for rewind in ("5", "lr"):
+        ticket = find_ticket(Caching(), DATA, steps=12, levels=2, rewind=rewind, tolerance=1.0, out=tmp_path)
+        assert "last" not in ticket.params
+
+
 def test_a_frozen_batch_norm_keeps_its_statistics():
     model = tiny_model()
     model.train()
