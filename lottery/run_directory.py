@@ -201,8 +201,12 @@ def _check_config(run: RunDirectory, config: Mapping[str, Any]) -> None:
 
 def _tidy(run: RunDirectory) -> None:
     """Drop what an interrupted attempt left half done: temporary files, and metrics of levels that will be redone."""
-    for leftover in [*run.path.glob("**/.*.tmp")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    # Outer folders first: with an unfinished level go the unfinished files in it.
+    for leftover in sorted(run.path.glob("**/.*.tmp")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
     path = run.path / "metrics.jsonl"
     if not path.exists():
         return

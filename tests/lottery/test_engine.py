@@ -186,10 +186,11 @@ class TestRunDirectory:
             run.level_path(0, 0).mkdir(parents=True)
             write_json(run.level_path(0, 0) / "config.json", {})
             (run.path / "seed-0" / ".level-01.tmp").mkdir()
-            (run.path / "seed-0" / ".level-01.tmp" / "half").touch()
+            (run.path / "seed-0" / ".level-01.tmp" / ".mask.safetensors.1.tmp").touch()
+            (run.path / ".summary.json.1.tmp").touch()
         with open_run(tmp_path, "a", {}, False) as run:
             assert (run.path / "metrics.jsonl").read_text() == '{"seed": 0, "level": 0, "step": 1}\n'
-            assert not (run.path / "seed-0" / ".level-01.tmp").exists()
+            assert not list(run.path.glob("**/.*.tmp"))
 
     def test_an_unfinished_run_can_be_read(self, tmp_path):
         with pytest.raises(FileFormatError, match="not a run directory"):
