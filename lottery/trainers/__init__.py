@@ -9,7 +9,7 @@ from typing import Any
 from lottery.data.parts import Parts
 from lottery.models.source import ModelSource
 from lottery.objective import BatchFunction, Metric
-from lottery.watch import Watch
+from pruning.watch import Watch
 from pruning.jobs import Trainer
 from pruning.registry import Registry
 

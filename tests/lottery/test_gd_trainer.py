@@ -23,7 +23,7 @@ from lottery.models.source import ModelSource, model_source
 from lottery.torch_state import load_state, state_of
 from lottery.trainers import Ask, Setup
 from lottery.trainers.gd import setup
-from lottery.watch import Silent
+from pruning.watch import Silent
 from pruning.errors import BadValue, DataError, DeviceError, MaskMismatch, UnknownName
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask

@@ -1,0 +1,106 @@
+"""The space that evolution searches: one coordinate for every weight that is trained and survives.
+
+    parameters {name: array}  ──pack──▶  vector [D]  ──unpack──▶  parameters, removed weights exactly 0
+
+A population is [P, D]: neither it nor the strategy's state ever holds a removed weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from pruning.jobs import Params
+from pruning.mask import Mask
+
+
+@dataclass(frozen=True)
+class Space:
+    """The evolved parameters laid end to end, before any is removed. Static: the same for every mask of a network.
+
+    Attributes:
+        names: of the evolved parameters, in the model's order.
+        shapes: theirs.
+        dtypes: theirs; a vector is always float32.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, params: Params, evolved: tuple[str, ...]) -> Space:
+        """Return the space of these parameters of a network."""
+        arrays = [params[name] for name in evolved]
+        return cls(evolved, tuple(a.shape for a in arrays), tuple(str(a.dtype) for a in arrays))
+
+    @property
+    def size(self) -> int:
+        """Number of weights, removed ones included."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each parameter begins."""
+        sizes = [math.prod(shape) for shape in self.shapes]
+        return tuple(np.cumsum([0, *sizes[:-1]]).tolist())
+
+
+def positions(space: Space, mask: Mask) -> NDArray[np.int32]:
+    """Return where the survivors lie: [D] int32, ascending positions in the space.
+
+    Every evolved parameter that the mask does not name survives whole.
+
+    >>> space = Space.of({"w": np.zeros((2, 2), "float32"), "b": np.zeros(1, "float32")}, ("w", "b"))
+    >>> positions(space, Mask({"w": [[1, 0], [0, 1]]})).tolist()
+    [0, 3, 4]
+    """
+    kept = [
+        np.flatnonzero(mask[name] if name in mask else np.ones(shape, bool)) + offset
+        for name, shape, offset in zip(space.names, space.shapes, space.offsets, strict=True)
+    ]
+    return np.concatenate(kept).astype(np.int32)
+
+
+def pack(space: Space, where: NDArray[np.int32], params: Params) -> NDArray[np.float32]:
+    """Return the survivors' values, [D] float32."""
+    flat = np.concatenate([np.asarray(params[name], np.float32).ravel() for name in space.names])
+    return flat[where]
+
+
+def unpack(space: Space, where: jax.Array | NDArray[np.int32], vector: jax.Array) -> dict[str, jax.Array]:
+    """Return the parameters that a vector [D] stands for, in their own shapes and types; removed weights are 0.
+
+    Works under `jit` and `vmap`.
+
+    >>> space = Space.of({"w": np.zeros((2, 2), "float32")}, ("w",))
+    >>> unpack(space, np.array([0, 3]), jnp.array([5.0, 7.0]))["w"].tolist()
+    [[5.0, 0.0], [0.0, 7.0]]
+    """
+    flat = jnp.zeros(space.size, vector.dtype).at[where].set(vector, unique_indices=True, indices_are_sorted=True)
+    return {
+        name: flat[offset : offset + math.prod(shape)].reshape(shape).astype(dtype)
+        for name, shape, dtype, offset in zip(space.names, space.shapes, space.dtypes, space.offsets, strict=True)
+    }
+
+
+def spread(space: Space, where: NDArray[np.int32], vector: Any) -> dict[str, NDArray[np.float32]]:
+    """Return a vector [D] as host arrays by name, with 0 for removed weights; float32 whatever the parameter's type."""
+    flat = np.zeros(space.size, np.float32)
+    flat[where] = np.asarray(vector, np.float32)
+    return {
+        name: flat[offset : offset + math.prod(shape)].reshape(shape)
+        for name, shape, offset in zip(space.names, space.shapes, space.offsets, strict=True)
+    }
+
+
+def replaced(params: Params, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return `params` with some arrays replaced, each in the type that it had."""
+    return {name: np.asarray(arrays.get(name, value)).astype(value.dtype) for name, value in params.items()}
