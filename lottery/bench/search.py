@@ -24,10 +24,10 @@ from lottery.search import Setup
 from lottery.torch_state import load_state
 from lottery.trainers import Ask
 from lottery.trainers.gd import setup
-from pruning.watch import Silent
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask, prunable
+from pruning.watch import Silent
 
 BATCH = 128
 

@@ -22,11 +22,11 @@ from lottery.gd.optimizers import make_optimizer
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of
-from pruning.watch import Watch
 from pruning.errors import BadValue
 from pruning.jobs import Evaluation, Job, Trained, all_finite
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
+from pruning.watch import Watch
 
 
 @dataclass(frozen=True)

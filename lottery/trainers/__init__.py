@@ -9,9 +9,9 @@ from typing import Any
 from lottery.data.parts import Parts
 from lottery.models.source import ModelSource
 from lottery.objective import BatchFunction, Metric
-from pruning.watch import Watch
 from pruning.jobs import Trainer
 from pruning.registry import Registry
+from pruning.watch import Watch
 
 
 @dataclass(frozen=True)

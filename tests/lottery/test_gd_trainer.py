@@ -23,11 +23,11 @@ from lottery.models.source import ModelSource, model_source
 from lottery.torch_state import load_state, state_of
 from lottery.trainers import Ask, Setup
 from lottery.trainers.gd import setup
-from pruning.watch import Silent
 from pruning.errors import BadValue, DataError, DeviceError, MaskMismatch, UnknownName
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask
 from pruning.torch_modules import prunable
+from pruning.watch import Silent
 from tests.lottery.helpers import assert_same_arrays, blobs, removed, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))

@@ -1,0 +1,26 @@
+"""A network as a pure function of named arrays: what evolution evaluates, whichever framework it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+Arrays = Mapping[str, jax.Array]
+Apply = Callable[[Arrays, Any], Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network.
+
+    Attributes:
+        apply: `apply(params, inputs)` returns the outputs for a batch of inputs (any pytree). `params` holds every
+            parameter and buffer by its dotted name. Pure: works under `jit`, `vmap` and `grad`.
+        evolved: names of the parameters that training changes, in the model's order; all others stay fixed.
+    """
+
+    apply: Apply
+    evolved: tuple[str, ...]

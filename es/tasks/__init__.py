@@ -1,0 +1,58 @@
+"""Tasks: what a population is judged on. One file for each kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+from numpy.typing import NDArray
+
+from es.network import Arrays
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network's loss and metric on the parts that choices are made on and that are only reported on.
+
+    Attributes:
+        validation_loss: lower is better.
+        validation: the metric on validation data.
+        test_loss: as `validation_loss`, or None without a test part.
+        test: as `validation`, or None.
+    """
+
+    validation_loss: float
+    validation: float
+    test_loss: float | None
+    test: float | None
+
+
+class Task(Protocol):
+    """What networks are judged on. A loss is lower-is-better, whatever the direction of the metric."""
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one dense member in one generation: decides what runs stacked."""
+        ...
+
+    def losses(
+        self, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
+    ) -> tuple[jax.Array, Arrays]:
+        """Return every member's loss in one generation; traced into the compiled generation loop.
+
+        Args:
+            where: [D] int32, the survivors' positions in the task's space (`es.coordinates`). A host array (rather
+                than a tracer) lets a task exploit the structure of the mask.
+            population: [P, D] float32, one row for each member.
+            fixed: every parameter and buffer that is not evolved, by name, shared by all members.
+            key: of everything random in this generation: the minibatch, the episodes. All members see the same.
+
+        Returns:
+            [P] float32 losses, and `fixed` as it is after the generation (running statistics of observations).
+        """
+        ...
+
+    def measure(self, params: Arrays) -> Measured:
+        """Return loss and metric of one network (all its parameters and buffers), the same numbers every time."""
+        ...
