@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
-Arrays = Mapping[str, jax.Array]
+Arrays = Mapping[str, Any]
 Apply = Callable[[Arrays, Any], Any]
 
 

@@ -68,7 +68,7 @@ def find_ticket(
     file.pop("recipe", None)
     keywords = {key: value for key, value in settings.items() if value is not None}
     merged = layer(recipe_settings(recipe) if recipe else {}, file, keywords)
-    model = merged.pop("model", "mlp") if model is None else model
+    model = merged.pop("model", None) if model is None else model
     data = merged.pop("data", "digits") if data is None else data
     merged |= {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
     criterion = merged.pop("criterion") if callable(merged.get("criterion")) else None

@@ -19,9 +19,10 @@ class SearchConfig:
     """What to search for; how to train is the trainer's own configuration.
 
     Attributes:
-        model: a registered name or `package.module:callable`.
-        data: a registered name or a path.
-        trainer: `gd` (gradient descent).
+        model: a registered name or `package.module:callable`; by default `mlp` for data sets, `policy` for
+            environments.
+        data: a registered name, a path, or an environment: `gymnax:CartPole-v1`.
+        trainer: `gd` (gradient descent) or `es` (evolution strategies).
         criterion: a registered name or `package.module:function`.
         scope: `global` or `layer`.
         levels: how many times to prune; level 0 is dense.
@@ -44,7 +45,7 @@ class SearchConfig:
         measure_at: which measurement decides: `final` (end of training) or `early-stop` (minimum validation loss).
     """
 
-    model: str = "mlp"
+    model: str | None = None
     data: str = "digits"
     trainer: str = "gd"
     criterion: str = "magnitude"

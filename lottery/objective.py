@@ -17,6 +17,15 @@ BatchFunction = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
+class Measure:
+    """How a metric is read: its name, its direction, and whether 0.005 means half a percentage point."""
+
+    name: str
+    higher_is_better: bool = True
+    is_fraction: bool = False
+
+
+@dataclass(frozen=True)
 class Metric:
     """What "as good as dense" is measured with.
 
@@ -31,6 +40,11 @@ class Metric:
     function: BatchFunction
     higher_is_better: bool = True
     is_fraction: bool = False
+
+    @property
+    def measure(self) -> Measure:
+        """How it is read."""
+        return Measure(self.name, self.higher_is_better, self.is_fraction)
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ def _default(targets: Any) -> Objective:
     if not isinstance(targets, torch.Tensor):
         raise DataError("labels that are no tensor need both a loss and a metric of your own")
     if targets.dtype == torch.bool:
-        return Objective(_binary_loss, Metric("accuracy", _binary_accuracy, is_fraction=True), "binary")
+        return Objective(binary_loss, Metric("accuracy", binary_accuracy, is_fraction=True), "binary")
     if targets.is_floating_point():
         return Objective(squared_error, Metric("mse", squared_error, higher_is_better=False), "regression")
     return Objective(F.cross_entropy, Metric("accuracy", accuracy, is_fraction=True), "classification")
@@ -114,11 +128,13 @@ def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(_like(outputs, targets), targets)
 
 
-def _binary_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def binary_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy of logits with boolean labels."""
     return F.binary_cross_entropy_with_logits(_like(outputs, targets), targets.to(outputs.dtype))
 
 
-def _binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the fraction of boolean labels that the sign of a logit hits."""
     return ((_like(outputs, targets) > 0) == targets).float().mean()
 
 

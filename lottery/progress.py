@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
-from lottery.objective import Metric
+from lottery.checkpoints import clear_checkpoints, read_checkpoint, write_checkpoint
+from lottery.objective import Measure
 from lottery.results import Level
 from lottery.run_directory import RunDirectory
 from lottery.table import HEADER, level_row
 from pruning.jobs import Evaluation, Job
+from pruning.watch import Arrays
 
 Write = Callable[[str], None]
 
@@ -32,11 +34,11 @@ class Display:
         self._bars, self._write = bars, write
         self._levels: tqdm[Any] | None = None
         self._steps: tqdm[Any] | None = None
-        self._metric: Metric | None = None
+        self._metric: Measure | None = None
         self._examples: int | None = None
 
     @contextmanager
-    def searching(self, levels: int, metric: Metric, examples: int | None) -> Iterator[None]:
+    def searching(self, levels: int, metric: Measure, examples: int | None) -> Iterator[None]:
         """Show bars and the table's header while a search of so many levels runs."""
         self._metric, self._examples = metric, examples
         # tqdm draws nothing on a terminal that does not know its size; this falls back to 80 by 24.
@@ -61,10 +63,10 @@ class Display:
             self._steps.reset(total=steps)
             self._steps.set_description(f"level {level}")
 
-    def stepped(self) -> None:
-        """Count one step."""
+    def stepped(self, steps: int) -> None:
+        """Count steps."""
         if self._steps is not None:
-            self._steps.update()
+            self._steps.update(steps)
 
     def finished(self, level: Level, dense: Level) -> None:
         """Show a finished level."""
@@ -85,6 +87,7 @@ class Recorder:
         self._display = display
         self._run: RunDirectory | None = None
         self._where: dict[int, tuple[int, int]] = {}
+        self._reached: dict[int, int] = {}
 
     def record_to(self, run: RunDirectory) -> None:
         """Append evaluations to this run from now on."""
@@ -93,19 +96,31 @@ class Recorder:
     def level_started(self, level: int, jobs: Mapping[int, Job]) -> None:
         """Remember which replicate each job is."""
         self._where = {job.seed: (seed, level) for seed, job in jobs.items()}
+        self._reached = {job.seed: job.budget.start for job in jobs.values()}
         self._display.started(level, sum(job.budget.stop - job.budget.start for job in jobs.values()))
 
     def level_finished(self, level: Level, dense: Level) -> None:
-        """Pass the level on."""
+        """Pass the level on; what was kept of it while it was trained is of no use any more."""
+        if self._run is not None:
+            clear_checkpoints(self._run.path)
         self._display.finished(level, dense)
 
     def stepped(self, job: Job, step: int) -> None:
-        """Pass the step on."""
-        del job, step
-        self._display.stepped()
+        """Pass the steps on that are new."""
+        self._display.stepped(step - self._reached[job.seed])
+        self._reached[job.seed] = step
 
     def evaluated(self, job: Job, evaluation: Evaluation) -> None:
         """Append the evaluation to `metrics.jsonl`."""
         if self._run is not None:
             seed, level = self._where[job.seed]
             self._run.append_metrics({"seed": seed, "level": level, **dataclasses.asdict(evaluation)})
+
+    def checkpoint(self, jobs: Sequence[Job], arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -> None:
+        """Keep it in the run directory."""
+        if self._run is not None:
+            write_checkpoint(self._run.path, jobs, arrays, facts)
+
+    def restore(self, jobs: Sequence[Job]) -> tuple[Arrays, Sequence[Mapping[str, Any]]] | None:
+        """Look for it in the run directory."""
+        return read_checkpoint(self._run.path, jobs) if self._run is not None else None

@@ -81,6 +81,8 @@ class RunDirectory:
                 arrays = getattr(trained, kind)
                 if arrays is not None:
                     write_tensors(folder / f"{kind}.safetensors", arrays, {})
+            if trained.best is not None:
+                write_tensors(folder / "best.safetensors", trained.best, {"format": "pt"})
             for step, params in trained.snapshots.items():
                 write_tensors(folder / f"step-{step}.safetensors", params, {"format": "pt"})
             write_json(folder / "history.json", [dataclasses.asdict(point) for point in trained.history])

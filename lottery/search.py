@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lottery.config import SearchConfig, ladder
 from lottery.data.parts import Parts, Tensors, prepare
@@ -13,7 +13,7 @@ from lottery.datasets import load_data
 from lottery.engine import Plan, run_seconds, search_levels
 from lottery.environment import environment
 from lottery.identity import identify
-from lottery.models.source import ModelSource, model_source
+from lottery.models.source import Source, Start, model_source
 from lottery.objective import BatchFunction, Metric
 from lottery.progress import Display, Recorder
 from lottery.results import Search
@@ -29,7 +29,10 @@ from pruning.files import write_json
 from pruning.jobs import Budget, Job, Params, Trained
 from pruning.mask import Mask
 from pruning.selection import select
-from pruning.torch_modules import prunable
+
+if TYPE_CHECKING:
+    from lottery.data.episodes import Episodes
+    from lottery.ticket import Ticket
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,15 @@ class Request:
     """What a caller asks for.
 
     Attributes:
-        model: a module, a callable, a name, or `package.module:callable`.
-        data: whatever `load_data` understands.
+        model: a module, a JAX pair, a callable, a name, `package.module:callable`, or None for the data's default.
+        data: whatever `load_data` understands, or an environment's name.
         settings: flat settings of the search and of its trainer.
         loss: the caller's own loss, or None.
         metric: the caller's own metric, or None.
         criterion: the caller's own scoring function, or None for the one that the settings name.
         out: the folder of all runs.
         force: start over.
+        ticket: where training begins, instead of at the model's own initialization.
     """
 
     model: Any
@@ -55,6 +59,7 @@ class Request:
     criterion: ScoreFunction | None = None
     out: Path = Path("runs")
     force: bool = False
+    ticket: Ticket | None = None
 
 
 def run_search(request: Request, display: Display) -> Search:
@@ -65,9 +70,10 @@ def run_search(request: Request, display: Display) -> Search:
         RunError: the run failed; finished levels are on disk.
     """
     config, trainer_config = resolve(request.settings)
-    data = load_data(request.data)
-    parts = prepare(data, config.seed, config.validation_size)
+    parts = _parts(request.data, config)
     source = model_source(request.model, parts, config.init)
+    if request.ticket is not None:
+        source = source.starting_at(Start(request.ticket.params, request.ticket.mask))
     if config.replicates > 1 and not source.varies:
         raise BadValue(
             f"{config.replicates} replicates need a callable that makes the model from a seed; "
@@ -78,14 +84,16 @@ def run_search(request: Request, display: Display) -> Search:
         Ask(source, parts, trainer_config, request.loss, request.metric, recorder, config.seed)
     )
     criterion = get_criterion(request.criterion or config.criterion)
-    plan = _plan(config, trainer_config, criterion, source, parts, setup)
+    _check_needs(criterion, setup)
+    given = {"model": request.model or parts.default_model, "data": request.data}
+    plan = _plan(config, trainer_config, criterion, source, parts, setup, given)
     initial = {seed: source.initial_state(seed) for seed in config.seeds}
     _try_criterion(criterion, initial[config.seed], plan.dense[config.seed])
     identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
     identity |= {"criterion": f"{criterion.name} {identify(criterion.score)}"}
     identity |= {"data_fingerprint": parts.fingerprint(), "model_fingerprint": source.fingerprint(config.seed)}
-    name = f"{data.name}-{source.name}-{config.trainer}-{config.criterion}"
-    examples = len(parts.test) if isinstance(parts.test, Tensors) else None
+    name = f"{parts.name}-{source.name}-{config.trainer}-{config.criterion}"
+    examples = len(parts.test) if isinstance(parts, Parts) and isinstance(parts.test, Tensors) else None
     with open_run(request.out, name, identity, request.force) as run:
         recorder.record_to(run)
         if not (run.path / "environment.json").exists():
@@ -107,8 +115,32 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     return build(SearchConfig, settings), build(kind.config, settings)
 
 
+def _parts(data: Any, config: SearchConfig) -> Parts | Episodes:
+    """Return checked parts of a data set, or an environment."""
+    if isinstance(data, str) and ":" in data:
+        from es.tasks.environments import is_environment
+        from lottery.data.episodes import load_episodes
+
+        if is_environment(data):
+            return load_episodes(data)
+    return prepare(load_data(data), config.seed, config.validation_size)
+
+
+def _check_needs(criterion: Criterion, setup: Setup) -> None:
+    """Raise `BadValue` with the trainer's own reason for not giving what the criterion needs."""
+    for need in sorted(criterion.needs - setup.trainer.provides):
+        if need in setup.refusals:
+            raise BadValue(f"criterion {criterion.name!r}: {setup.refusals[need]}")
+
+
 def _plan(
-    config: SearchConfig, trainer_config: Any, criterion: Criterion, source: ModelSource, parts: Parts, setup: Setup
+    config: SearchConfig,
+    trainer_config: Any,
+    criterion: Criterion,
+    source: Source,
+    parts: Parts | Episodes,
+    setup: Setup,
+    given: Mapping[str, Any],
 ) -> Plan:
     dense = {seed: _dense_mask(config, source, seed) for seed in config.seeds}
     sizes = dense[config.seed].counts()
@@ -116,12 +148,14 @@ def _plan(
         raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
     totals = {row.name: row.total for row in dense[config.seed].layers()}
     resolved = {**asdict(config), **asdict(trainer_config), "model": source.name, "data": parts.name}
-    resolved.pop("device", None)
+    for private in ("device", "checkpoint_seconds"):  # how, not what: they change no result
+        resolved.pop(private, None)
     about = {
         "model": source.name,
         "data": parts.name,
-        "framework": "torch",
-        "layout": "as torch stores it: (out, in, *kernel)",
+        "framework": source.framework,
+        "layout": source.layout,
+        "given": {key: value for key, value in given.items() if isinstance(value, str)},
         "trainer": config.trainer,
         "criterion": config.criterion,
         "scope": config.scope,
@@ -157,9 +191,9 @@ def _try_criterion(criterion: Criterion, params: Params, mask: Mask) -> None:
         raise BadValue(f"criterion {criterion.name!r} cannot score this model ({reason})") from error
 
 
-def _dense_mask(config: SearchConfig, source: ModelSource, seed: int) -> Mask:
+def _dense_mask(config: SearchConfig, source: Source, seed: int) -> Mask:
     """Return level 0's mask: everything, or what `torch.nn.utils.prune` had left of it."""
-    dense = Mask.dense(prunable(source.build(seed), config.prunable, config.skip))
+    dense = Mask.dense(source.prunable(seed, config.prunable, config.skip))
     already = source.initial_mask(seed)
     if already is None:
         return dense

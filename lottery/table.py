@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from lottery.results import Level, Replicate, Search
 from lottery.statistics import against_dense, interval
@@ -68,6 +69,28 @@ def conclusion(search: Search) -> str:
     if search.stopped is not None:
         lines.append(f"The search stopped early: {search.stopped}.")
     return "\n".join(lines)
+
+
+def transfer_text(search: Search, ticket: Ticket) -> str:
+    """Return what training a ticket again gave, beside what it had reached where it was found."""
+    level, scale = search.levels[0], 100 if search.is_fraction else 1
+    before = ticket.info
+    return "\n".join(
+        [
+            interval_note(len(level.replicates), search.is_fraction, search.test_examples),
+            f"Trained with {_trainer(search.config)} on {search.config.get('data')}: {100 * level.density:.2f} % of "
+            f"the weights, test {search.metric} {_value(level.test, scale)}, validation {_value(level.validation, scale)}.",
+            f"Found with {_trainer(before.get('config', before))} on {before['data']}: test {before['metric']['name']} "
+            f"{_value(before['test'], 100 if before['metric'].get('is_fraction') else 1)}.",
+            *(f"Ticket: {replicate.path}" for replicate in level.replicates),
+            f"Run: {search.run} ({search.seconds:.1f} s of training on {search.device})",
+        ]
+    )
+
+
+def _trainer(config: Mapping[str, Any]) -> str:
+    strategy = config.get("strategy")
+    return f"{config.get('trainer')}{f' ({strategy})' if strategy else ''}"
 
 
 def layer_table(replicate: Replicate) -> str:

@@ -71,6 +71,8 @@ class Trained:
         snapshots: step to parameters and buffers, for the steps that the budget named.
         std: per-weight standard deviation (need `std`).
         gradients: loss gradients at the trained weights (need `gradients`).
+        best: parameters and buffers at the evaluation with the smallest validation loss, from a trainer that keeps
+            them.
         diverged: why this training failed, or None.
     """
 
@@ -79,6 +81,7 @@ class Trained:
     snapshots: Mapping[int, Params] = field(default_factory=dict)
     std: Mapping[str, NDArray[Any]] | None = None
     gradients: Mapping[str, NDArray[Any]] | None = None
+    best: Params | None = None
     diverged: str | None = None
 
 

@@ -1,29 +1,55 @@
-"""Watching a search: who is told of steps, evaluations and finished levels."""
+"""Watching a training from outside: who is told how far it is, and who keeps what an interrupted one needs."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from pruning.jobs import Evaluation, Job
 
+Arrays = Mapping[str, NDArray[Any]]
+
 
 class Watch(Protocol):
-    """Is told how a training proceeds. Must be quick: it is called after every step."""
+    """Is told how a training proceeds, and keeps checkpoints of it. Must be quick: it is called often."""
 
     def stepped(self, job: Job, step: int) -> None:
-        """One more optimizer step (or generation) of `job` is done."""
+        """The training of `job` has done `step` (an optimizer step or a generation, counted as its budget is)."""
         ...
 
     def evaluated(self, job: Job, evaluation: Evaluation) -> None:
         """A point was added to the history of `job`."""
         ...
 
+    def checkpoint(self, jobs: Sequence[Job], arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -> None:
+        """Keep the state of a training that is not finished, instead of what was kept of these jobs before.
+
+        Args:
+            jobs: that are trained together.
+            arrays: the state, with one row for each job.
+            facts: what a resumed training needs beside it, plain JSON for each job.
+        """
+        ...
+
+    def restore(self, jobs: Sequence[Job]) -> tuple[Arrays, Sequence[Mapping[str, Any]]] | None:
+        """Return what `checkpoint` last kept of these very jobs, a row and a JSON value for each, or None."""
+        ...
+
 
 class Silent:
-    """A watch that looks away."""
+    """A watch that looks away and keeps nothing."""
 
     def stepped(self, job: Job, step: int) -> None:
         """Do nothing."""
 
     def evaluated(self, job: Job, evaluation: Evaluation) -> None:
         """Do nothing."""
+
+    def checkpoint(self, jobs: Sequence[Job], arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -> None:
+        """Do nothing."""
+
+    def restore(self, jobs: Sequence[Job]) -> tuple[Arrays, Sequence[Mapping[str, Any]]] | None:
+        """Return nothing."""
+        return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import jax
 from numpy.typing import NDArray
 
 from es.network import Arrays
+
+if TYPE_CHECKING:
+    import jax
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,18 @@ class Task(Protocol):
         """Floating-point operations of one dense member in one generation: decides what runs stacked."""
         ...
 
+    @property
+    def data(self) -> Any:
+        """What `losses` looks at, a pytree of device arrays: handed to the compiled loop, not compiled into it."""
+        ...
+
     def losses(
-        self, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
+        self, data: Any, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
     ) -> tuple[jax.Array, Arrays]:
         """Return every member's loss in one generation; traced into the compiled generation loop.
 
         Args:
+            data: this task's `data`.
             where: [D] int32, the survivors' positions in the task's space (`es.coordinates`). A host array (rather
                 than a tracer) lets a task exploit the structure of the mask.
             population: [P, D] float32, one row for each member.

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-KINDS = ("recipes", "models", "data", "criteria", "trainers", "initializers")
+KINDS = ("recipes", "models", "data", "environments", "criteria", "trainers", "strategies", "initializers")
 
 
 def list_(
     kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
-    """List recipes, models, data sets, criteria, trainers or initializers, each with a line and its source."""
+    """List what there is to choose from, each with a line and its source."""
     from lottery.cli.output import print_json
     from pruning.errors import unknown
 
@@ -36,6 +36,8 @@ def _recipes() -> list[dict[str, Any]]:
 
 
 def _registered(kind: str) -> list[dict[str, Any]]:
+    from es.strategies import STRATEGIES
+    from es.tasks.environments import SUITES
     from lottery.datasets import DATASETS
     from lottery.initializers import INITIALIZERS
     from lottery.models import MODELS
@@ -48,5 +50,7 @@ def _registered(kind: str) -> list[dict[str, Any]]:
         "criteria": CRITERIA,
         "trainers": TRAINERS,
         "initializers": INITIALIZERS,
+        "strategies": STRATEGIES,
+        "environments": SUITES,
     }
     return [{"name": e.name, "summary": e.summary, "source": e.source} for e in registries[kind]]

@@ -16,9 +16,9 @@ def prune(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="A name (lottery list data), a folder of IDX files, or an .npz."),
+        typer.Option(help="A name (lottery list data), a folder of IDX files, an .npz, or gymnax:CartPole-v1."),
     ] = None,
-    trainer: Annotated[str | None, typer.Option(help="gd: gradient descent.")] = None,
+    trainer: Annotated[str | None, typer.Option(help="gd: gradient descent; es: evolution strategies.")] = None,
     criterion: Annotated[
         str | None, typer.Option(help="A name (lottery list criteria) or package.module:function.")
     ] = None,
@@ -36,6 +36,9 @@ def prune(
     batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="es: a name (lottery list strategies).")] = None,
+    population: Annotated[int | None, typer.Option(help="es: members of a generation.")] = None,
+    generations: Annotated[int | None, typer.Option(help="es: generations a level.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Named settings (lottery list recipes).")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings; beats the recipe.")] = None,
@@ -70,6 +73,9 @@ def prune(
         "batch_size": batch_size,
         "lr": lr,
         "optimizer": optimizer,
+        "strategy": strategy,
+        "population": population,
+        "generations": generations,
         "device": device,
     }
     from lottery.cli.output import people, print_json
@@ -92,7 +98,7 @@ def prune(
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
     display = Display(bars=not quiet and sys.stderr.isatty(), write=write)
-    request = Request(settings.get("model", "mlp"), settings.get("data", "digits"), settings, out=out, force=force)
+    request = Request(settings.get("model"), settings.get("data", "digits"), settings, out=out, force=force)
     search = run_search(request, display)
     if as_json:
         print_json(search_json(search))

@@ -85,12 +85,14 @@ class Parts:
         validation: what choices are made on.
         test: what is only reported on, or None.
         name: for tables and paths.
+        default_model: the registered model that is taken where none is named.
     """
 
     train: Part
     validation: Part
     test: Part | None
     name: str
+    default_model: str = "mlp"
 
     @property
     def example(self) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lottery.gd.augment import AUGMENTATIONS
 from lottery.gd.learning_rate import SCHEDULES
 from lottery.gd.optimizers import OPTIMIZERS
+from lottery.gd.std import ESTIMATORS, SECOND_MOMENT
 from pruning.errors import BadValue, unknown
 
 PRECISIONS = ("float32", "bf16")
@@ -34,6 +35,12 @@ class GDConfig:
         precision: `float32`, or `bf16` for autocast.
         augment: `none` or `flip-crop`.
         device: `auto`, `cpu`, `cuda` or `cuda:0`.
+        std: where a criterion needs it (`snr`), what a weight's standard deviation is taken from: `fisher` (gradients
+            of single examples at the trained weights), `adam` (its second moment; optimizers `adam` and `adamw`) or
+            `swag` (the spread of the iterates at the end of training, which takes a weight that hardly moved for a
+            certain one, and prunes worse than `magnitude` for it).
+        std_window: fraction of the steps, at the end, that `swag` looks at.
+        std_examples: the most training examples that `fisher` looks at.
     """
 
     steps: int | None = None
@@ -53,6 +60,9 @@ class GDConfig:
     precision: str = "float32"
     augment: str = "none"
     device: str = "auto"
+    std: str = "fisher"
+    std_window: float = 0.5
+    std_examples: int = 1024
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -60,12 +70,13 @@ class GDConfig:
             ("schedule", SCHEDULES),
             ("augment", AUGMENTATIONS),
             ("precision", PRECISIONS),
+            ("std", ESTIMATORS),
         ):
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
         if self.steps is not None and self.epochs is not None:
             raise BadValue("give steps or epochs, not both")
-        for name in ("steps", "epochs", "batch_size", "lr", "clip_norm", "eval_every", "gamma"):
+        for name in ("steps", "epochs", "batch_size", "lr", "clip_norm", "eval_every", "gamma", "std_examples"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise BadValue(f"{name} must be more than 0, not {value:g}")
@@ -76,6 +87,12 @@ class GDConfig:
             raise BadValue("nesterov needs a momentum of more than 0")
         if self.schedule == "milestones" and not self.milestones:
             raise BadValue("schedule 'milestones' needs milestones: a list of steps")
+        if not 0 < self.std_window <= 1:
+            raise BadValue(
+                f"std_window must be a fraction of the steps, more than 0 and at most 1, not {self.std_window:g}"
+            )
+        if self.std == "adam" and self.optimizer not in SECOND_MOMENT:
+            raise BadValue(f"std 'adam' reads a second moment, which optimizer {self.optimizer!r} lacks; use 'fisher'")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return how many steps a level trains for."""

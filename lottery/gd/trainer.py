@@ -19,6 +19,7 @@ from lottery.gd.config import GDConfig
 from lottery.gd.evaluation import evaluate
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import make_optimizer
+from lottery.gd.std import ESTIMATORS, Estimator, Training
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of
@@ -55,8 +56,8 @@ class GDTrainer:
 
     @property
     def provides(self) -> frozenset[str]:
-        """Nothing beside the trained weights."""
-        return frozenset()
+        """A standard deviation of every weight, from where the configuration says."""
+        return frozenset({"std"})
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
         """Yield each job's trained network as it is done; raises `BadValue` for a need it cannot meet."""
@@ -64,16 +65,17 @@ class GDTrainer:
             raise BadValue(f"the gd trainer does not provide {', '.join(sorted(needs - self.provides))}")
         for job in jobs:
             with _isolated(self.device, job.seed, self.threads):
-                trained = self._train(job)
+                trained = self._train(job, needs)
             yield trained
 
-    def _train(self, job: Job) -> Trained:
+    def _train(self, job: Job, needs: frozenset[str]) -> Trained:
         model = copy.deepcopy(self.model).to(self.device)
         load_state(model, job.params)
         apply_mask(model, job.mask)
         if not any(module.training for module in model.modules()):
             model.train()
         optimizer = make_optimizer(model, self.config)
+        estimator = self._estimator(model, optimizer, job) if "std" in needs else None
         masked, keeps = _masked_parameters(model, job.mask)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         augment = AUGMENTATIONS[self.config.augment]
@@ -96,6 +98,8 @@ class GDTrainer:
             if self.config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
             optimizer.step()
+            if estimator is not None:
+                estimator.step(step)
             loss_sum, loss_count = loss_sum + loss.detach(), loss_count + 1
             if step in job.budget.snapshots:
                 snapshots[step] = _network(model, job)
@@ -112,7 +116,23 @@ class GDTrainer:
         params = _network(model, job)
         if not all_finite(params):
             return _diverged(model, history, f"the weights are not finite at step {stop}")
-        return Trained(params=params, history=history, snapshots=snapshots)
+        std = estimator.result() if estimator is not None else None
+        if std is not None and not all_finite(std):
+            return _diverged(model, history, f"the standard deviations are not finite at step {stop}")
+        return Trained(params=params, history=history, snapshots=snapshots, std=std)
+
+    def _estimator(self, model: nn.Module, optimizer: torch.optim.Optimizer, job: Job) -> Estimator:
+        training = Training(
+            model=model,
+            optimizer=optimizer,
+            job=job,
+            part=self.parts.train,
+            loss=self.objective.loss,
+            device=self.device,
+            window=self.config.std_window,
+            examples=self.config.std_examples,
+        )
+        return ESTIMATORS[self.config.std](training)
 
     def _evaluate(self, model: nn.Module, step: int, train_loss: float) -> Evaluation:
         # Without gradients eight training batches fit where one fits with them.

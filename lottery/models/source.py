@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch import nn
@@ -15,30 +15,95 @@ from lottery.identity import module_identity, short_hash
 from lottery.initializers import INITIALIZERS, Initialize
 from lottery.models import MODELS
 from lottery.randomness import seeded_everywhere
-from lottery.torch_state import digest, state_of
+from lottery.torch_state import digest, load_state, state_of
 from pruning.errors import BadValue
+from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.registry import import_by_path
-from pruning.torch_modules import clean_copy
+from pruning.torch_modules import clean_copy, prunable
 
-Make = Callable[[int], nn.Module]
+if TYPE_CHECKING:
+    from lottery.data.episodes import Episodes
+
+Make = Callable[[int], Any]
+
+
+class Source(Protocol):
+    """Where a search gets its networks from, one for each seed; every method gives the same for the same seed."""
+
+    @property
+    def name(self) -> str:
+        """For tables and paths."""
+        ...
+
+    @property
+    def varies(self) -> bool:
+        """Whether another seed gives other weights."""
+        ...
+
+    @property
+    def framework(self) -> str:
+        """`torch` or `jax`."""
+        ...
+
+    @property
+    def layout(self) -> str:
+        """How a weight's axes are ordered, in words."""
+        ...
+
+    def initial_state(self, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the parameters and buffers of one seed's network, by name."""
+        ...
+
+    def initial_mask(self, seed: int) -> Mask | None:
+        """Return what was already removed from the network of one seed."""
+        ...
+
+    def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the tensors that a mask covers, by name."""
+        ...
+
+    def fingerprint(self, seed: int) -> str:
+        """Return a hash of one seed's network: structure, code and values."""
+        ...
+
+    def starting_at(self, start: Start) -> Source:
+        """Return a source whose networks all begin at a ticket."""
+        ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the network of every seed begins instead of at its own initialization: at a ticket.
+
+    Attributes:
+        params: parameters and buffers, by name.
+        mask: what is already removed.
+    """
+
+    params: Params
+    mask: Mask
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A maker of networks.
+    """A maker of PyTorch modules.
 
     Attributes:
         name: for tables and paths.
         make: returns a module from a seed; every generator is seeded before each call.
         initialize: redraws its weights, or leaves them.
         varies: whether another seed gives other weights (a module instance always gives its own).
+        start: a ticket that every network begins at, or None.
     """
 
     name: str
     make: Make
     initialize: Initialize
     varies: bool
+    start: Start | None = None
+    framework: str = "torch"
+    layout: str = "as torch stores it: (out, in, *kernel)"
 
     def build(self, seed: int) -> nn.Module:
         """Return the network of one seed, without wrappers or pruning hooks; all random state is left alone."""
@@ -52,10 +117,18 @@ class ModelSource:
         """Return the parameters and buffers of one seed's network, by name."""
         return state_of(self.build(seed))
 
+    def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the tensors that a mask covers, by name (see `pruning.torch_modules.prunable`)."""
+        return prunable(self.build(seed), only, skip)
+
     def fingerprint(self, seed: int) -> str:
         """Return a hash of one seed's network: structure, code, values, what is trainable and what is pruned."""
         module, mask = self._build(seed)
         return short_hash([module_identity(module), digest(dict(mask)) if mask else ""], length=64)
+
+    def starting_at(self, start: Start) -> ModelSource:
+        """Return a source whose networks all begin at a ticket; seeds differ in everything else."""
+        return replace(self, start=start, varies=True)
 
     def _build(self, seed: int) -> tuple[nn.Module, Mask | None]:
         with seeded_everywhere(seed):
@@ -67,14 +140,17 @@ class ModelSource:
             if lazy:
                 raise BadValue(f"model {self.name!r}: {lazy[0]!r} has no shape yet; run one batch through it first")
             self.initialize(module)
+        if self.start is not None:
+            load_state(module, self.start.params)
+            mask = self.start.mask
         return module, mask
 
 
-def model_source(model: Any, parts: Parts, init: str) -> ModelSource:
-    """Return a source for a module, a callable, a registered name or `package.module:callable`.
+def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
+    """Return a source for a module, a JAX pair, a callable, a registered name or `package.module:callable`.
 
     Args:
-        model: what the caller handed over. A callable that has a parameter `seed`, or exactly one parameter without
+        model: what the caller handed over; None for the data's own default. A pair is `(params, apply)` in JAX. A callable that has a parameter `seed`, or exactly one parameter without
             a default, is given the seed; one that needs `shape` and `outputs` is given the data's; any other is
             called without arguments.
         parts: the data, which sizes a named model.
@@ -85,6 +161,7 @@ def model_source(model: Any, parts: Parts, init: str) -> ModelSource:
         BadValue: something that is not a model.
     """
     initialize = INITIALIZERS[init].value
+    model = parts.default_model if model is None else model
     if isinstance(model, str) and ":" in model:
         thing, name = import_by_path(model, "model"), model
     else:
@@ -95,11 +172,31 @@ def model_source(model: Any, parts: Parts, init: str) -> ModelSource:
     if isinstance(thing, str):
         make = _with_sizes(MODELS[thing].value, parts.input_shape, parts.outputs)
         return ModelSource(thing, make, initialize, varies=True)
+    if is_jax_pair(thing):
+        return _jax_source("jax", lambda seed: thing, init, varies=False)
     if not callable(thing):
         raise BadValue(f"model: expected a torch.nn.Module, a callable or a name, not {type(model).__name__}")
     if _required(thing) == ["shape", "outputs"]:
         return ModelSource(name, _with_sizes(thing, parts.input_shape, parts.outputs), initialize, varies=True)
-    return ModelSource(name, seeded_maker(thing), initialize, varies=True)
+    make = seeded_maker(thing)
+    with seeded_everywhere(0):
+        makes_pairs = is_jax_pair(make(0))
+    if makes_pairs:
+        return _jax_source(name, make, init, varies=True)
+    return ModelSource(name, make, initialize, varies=True)
+
+
+def is_jax_pair(thing: Any) -> bool:
+    """Say whether `thing` is a pair `(params, apply)` of plain JAX."""
+    return isinstance(thing, tuple) and len(thing) == 2 and callable(thing[1]) and not callable(thing[0])
+
+
+def _jax_source(name: str, make: Make, init: str, varies: bool) -> Source:
+    from lottery.jax_source import JaxSource
+
+    if init != "model":
+        raise BadValue(f"init {init!r} redraws the layers of a PyTorch module; a JAX pair brings its own weights")
+    return JaxSource(name, make, varies)
 
 
 def _with_sizes(function: Callable[..., Any], shape: tuple[int, ...], outputs: int) -> Make:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from lottery.data.parts import Parts
-from lottery.models.source import ModelSource
-from lottery.objective import BatchFunction, Metric
+
+if TYPE_CHECKING:
+    from lottery.data.episodes import Episodes
+from lottery.models.source import Source
+from lottery.objective import BatchFunction, Measure, Metric
 from pruning.jobs import Trainer
 from pruning.registry import Registry
 from pruning.watch import Watch
@@ -25,14 +28,16 @@ class Setup:
         metric: what it measures.
         objective: names loss and metric, for the run's identity.
         device: where it trains, in words.
+        refusals: for what a criterion may need and this trainer cannot give: why not, and what would.
     """
 
     trainer: Trainer
     total_steps: int
     steps_per_epoch: int
-    metric: Metric
+    metric: Measure
     objective: str
     device: str
+    refusals: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Ask:
 
     Attributes:
         source: where networks come from.
-        parts: the data.
+        parts: the data, or an environment.
         config: an instance of the kind's `config`.
         loss: the caller's own loss, or None.
         metric: the caller's own metric, or None.
@@ -62,8 +67,8 @@ class Ask:
         seed: of the network that is used to check that model and data fit.
     """
 
-    source: ModelSource
-    parts: Parts
+    source: Source
+    parts: Parts | Episodes
     config: Any
     loss: BatchFunction | None
     metric: Metric | BatchFunction | None

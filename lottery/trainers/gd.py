@@ -9,16 +9,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.device import choose_device
 from lottery.gd.evaluation import measure
 from lottery.gd.trainer import GDTrainer
+from lottery.models.source import ModelSource
 from lottery.objective import Objective, call, objective_for
 from lottery.randomness import seeded_everywhere
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
-from pruning.errors import DataError, LotteryError
+from pruning.errors import BadValue, DataError, LotteryError
 
 # Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
 # on an idle machine, and many times faster on a busy one.
@@ -33,13 +35,17 @@ def setup(ask: Ask) -> Setup:
         DataError: a model that cannot take these inputs, or labels that its outputs cannot give.
     """
     config: GDConfig = ask.config
+    if not isinstance(ask.parts, Parts):
+        raise BadValue(f"trainer 'gd' learns from examples, and {ask.parts.name} is an environment: use trainer 'es'")
+    if not isinstance(ask.source, ModelSource):
+        raise BadValue("trainer 'gd' trains PyTorch modules, and this model is a JAX pair: use trainer 'es'")
     device = choose_device(config.device)
     model = ask.source.build(ask.seed).to(device)
     parts = _ready(ask.parts, device, _float_type(model))
     loss = copy.deepcopy(ask.loss).to(device) if isinstance(ask.loss, nn.Module) else ask.loss
     objective = objective_for(parts.example[1], loss, ask.metric)
     if ask.loss is None:
-        _check_labels(parts)
+        check_labels(parts)
     flops = _check_fit(model, parts, objective, device)
     single = device.type == "cpu" and flops * config.batch_size < SINGLE_THREAD_FLOPS
     threads = 1 if single else torch.get_num_threads()
@@ -47,7 +53,7 @@ def setup(ask: Ask) -> Setup:
     total = config.total_steps(per_epoch)
     trainer = GDTrainer(ask.source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Setup(trainer, total, per_epoch, objective.metric, objective.name, words)
+    return Setup(trainer, total, per_epoch, objective.metric.measure, objective.name, words)
 
 
 def _float_type(model: nn.Module) -> torch.dtype:
@@ -68,15 +74,6 @@ def _ready(parts: Parts, device: torch.device, float_type: torch.dtype) -> Parts
     return Parts(moved(parts.train), moved(parts.validation), test, parts.name)
 
 
-def _check_labels(parts: Parts) -> None:
-    """Raise `DataError` for class labels below 0, which the default loss cannot take."""
-    for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
-        if isinstance(part, Tensors) and part.targets.dtype == torch.int64 and int(part.targets.min()) < 0:
-            raise DataError(
-                f"{name} labels out of range: the smallest is {int(part.targets.min())}, expected 0 or more"
-            )
-
-
 def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: torch.device) -> float:
     """Train on one small batch, so that a mismatch is one clear line before anything is written.
 
@@ -90,8 +87,8 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
         try:
             with FlopCounterMode(display=False) as counter:
                 outputs = call(model, inputs)
-            if objective.loss is F.cross_entropy:
-                _check_outputs(outputs, parts)
+            if objective.loss is F.cross_entropy and isinstance(outputs, torch.Tensor):
+                check_outputs(tuple(outputs.shape), parts)
             stage = "loss"
             objective.loss(outputs, targets).backward()
             stage = "loss or the metric"
@@ -106,17 +103,6 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
             raise DataError(
                 f"the {stage} fails on a batch of this data ({type(model).__name__}, inputs {shape}): {reason}"
             ) from error
-
-
-def _check_outputs(outputs: object, parts: Parts) -> None:
-    highest = max(
-        int(part.targets.max()) if isinstance(part, Tensors) else 0
-        for part in (parts.train, parts.validation, parts.test)
-    )
-    if isinstance(outputs, torch.Tensor) and outputs.dim() > 1 and outputs.shape[1] <= highest:
-        raise DataError(
-            f"labels out of range: the model has {outputs.shape[1]} outputs and the data has label {highest}"
-        )
 
 
 TRAINERS.add(

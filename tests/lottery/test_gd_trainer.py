@@ -207,10 +207,10 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_that_reason():
 
 def test_an_unmet_need_is_an_error():
     ready_, source = ready()
-    with pytest.raises(BadValue, match="does not provide std"):
+    with pytest.raises(BadValue, match="does not provide gradients"):
         list(
             ready_.trainer.train(
-                [Job(source.initial_state(0), Mask({"0.weight": np.ones((8, 6))}), 0, Budget(0, 1))], frozenset({"std"})
+                [Job(source.initial_state(0), Mask({"0.weight": np.ones((8, 6))}), 0, Budget(0, 1))], frozenset({"gradients"})
             )
         )
 

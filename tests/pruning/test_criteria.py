@@ -20,7 +20,8 @@ def trained_and_job(seed=0):
     params = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in MASK.shapes().items()}
     params["bias"] = np.zeros(2, np.float32)
     start = {name: value / 2 for name, value in params.items()}
-    return Trained(params, history=[]), Job(start, MASK, seed, Budget(0, 1))
+    std = {name: np.full(shape, 0.5, np.float32) for name, shape in MASK.shapes().items()}
+    return Trained(params, history=[], std=std), Job(start, MASK, seed, Budget(0, 1))
 
 
 @pytest.mark.parametrize("entry", list(CRITERIA), ids=lambda entry: entry.name)

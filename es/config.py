@@ -1,0 +1,62 @@
+"""How evolution trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pruning.errors import BadValue, unknown
+
+PRECISIONS = ("default", "float32")
+
+
+@dataclass(frozen=True)
+class ESConfig:
+    """The evolution trainer's configuration.
+
+    Attributes:
+        strategy: a name from `lottery list strategies`.
+        population: members of a generation.
+        generations: generations a level.
+        sigma: standard deviation of the search distribution at the start of a level.
+        mean_decay: fraction of the mean that is taken away after every generation (the paper's weight decay).
+        strategy_params: the strategy's own hyper-parameters, by name.
+        batch_size: examples a generation; all members see the same ones.
+        episodes: episodes that every member plays in a generation (environments only).
+        episode_steps: longest episode (environments only); by default the environment's own limit.
+        test_episodes: episodes that the mean plays for each of validation and test (environments only).
+        eval_every: generations between evaluations of the mean; by default a twentieth of the training.
+        precision: of matrix products on a GPU: `default` (TF32) or `float32`.
+        checkpoint_seconds: least time between two checkpoints of an unfinished level.
+        device: `auto`, `cpu`, `cuda` or `cuda:0`.
+    """
+
+    strategy: str = "snes"
+    population: int = 64
+    generations: int = 600
+    sigma: float = 0.05
+    mean_decay: float = 0.0
+    strategy_params: Mapping[str, float] = field(default_factory=dict)
+    batch_size: int = 256
+    episodes: int = 4
+    episode_steps: int | None = None
+    test_episodes: int = 32
+    eval_every: int | None = None
+    precision: str = "default"
+    checkpoint_seconds: float = 30.0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        for name in ("population", "generations", "sigma", "batch_size", "episodes", "test_episodes"):
+            if not getattr(self, name) > 0:
+                raise BadValue(f"{name} must be more than 0, not {getattr(self, name):g}")
+        for name in ("eval_every", "episode_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadValue(f"{name} must be 1 or more, not {value}")
+        if not 0 <= self.mean_decay < 1:
+            raise BadValue(f"mean_decay must be in [0, 1), not {self.mean_decay:g}")
+        if self.checkpoint_seconds < 0:
+            raise BadValue(f"checkpoint_seconds must be 0 or more, not {self.checkpoint_seconds:g}")

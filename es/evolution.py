@@ -1,0 +1,134 @@
+"""The compiled part of evolution: the state of one network's evolution, and one generation after the other.
+
+    ask ─▶ population [P, D] ─▶ task ─▶ losses [P] ─▶ tell ─▶ decay of the mean
+
+Nothing here leaves the device, and nothing depends on how many generations are run at a time: everything random in a
+generation follows from the job's seed and the generation's number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpy.typing import NDArray
+
+from es.network import Arrays
+from es.strategies import Strategy
+from es.tasks import Task
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Evolution:
+    """One network's evolution between two generations; a pytree of device arrays.
+
+    Attributes:
+        strategy: the strategy's own state.
+        fixed: every parameter and buffer that is not evolved, by name.
+        key: of the job; never changes.
+        generation: how many generations are done, those before the rewind point included.
+        loss_sum: mean losses of the generations since the last evaluation, summed.
+        loss_count: how many those are.
+        failed: the generation in which no member had a finite loss, or -1.
+    """
+
+    strategy: Any
+    fixed: Arrays
+    key: jax.Array
+    generation: jax.Array
+    loss_sum: jax.Array
+    loss_count: jax.Array
+    failed: jax.Array
+
+
+Advance = Callable[[Evolution, Any, int], Evolution]
+
+
+def begin(strategy: Strategy, mean: jax.Array, fixed: Arrays, seed: int, start: int) -> Evolution:
+    """Return a fresh evolution around a mean [D]."""
+    key = jax.random.PRNGKey(seed)
+    return Evolution(
+        strategy=strategy.init(jax.random.fold_in(key, start), mean),
+        fixed=dict(fixed),
+        key=key,
+        generation=jnp.asarray(start, jnp.int32),
+        loss_sum=jnp.zeros((), jnp.float32),
+        loss_count=jnp.zeros((), jnp.int32),
+        failed=jnp.asarray(-1, jnp.int32),
+    )
+
+
+def generation(
+    strategy: Strategy,
+    task: Task,
+    mean_decay: float,
+    data: Any,
+    where: NDArray[Any] | jax.Array,
+    state: Evolution,
+) -> Evolution:
+    """Return the evolution one generation later.
+
+    A member whose loss is not finite counts as the worst of the others. Where no loss is finite, nothing is learned
+    any more, and `failed` says since when.
+    """
+    key = jax.random.fold_in(state.key, state.generation)
+    ask_key, task_key, tell_key = jax.random.split(key, 3)
+    population, asked = strategy.ask(ask_key, state.strategy)
+    losses, fixed = task.losses(data, where, population, state.fixed, task_key)
+    finite = jnp.isfinite(losses)
+    worst = jnp.max(jnp.where(finite, losses, -jnp.inf))
+    told = strategy.tell(tell_key, population, jnp.where(finite, losses, worst), asked)
+    told = strategy.with_mean(told, (1 - mean_decay) * strategy.mean(told))
+    works = finite.any() & (state.failed < 0)
+    mean_loss = jnp.sum(jnp.where(finite, losses, 0.0)) / jnp.maximum(finite.sum(), 1)
+    return Evolution(
+        strategy=_choose(works, told, state.strategy),
+        fixed=_choose(works, fixed, dict(state.fixed)),
+        key=state.key,
+        generation=state.generation + 1,
+        loss_sum=state.loss_sum + jnp.where(works, mean_loss, jnp.nan),
+        loss_count=state.loss_count + 1,
+        failed=jnp.where((state.failed < 0) & ~works, state.generation + 1, state.failed),
+    )
+
+
+def advance_stacked(strategy: Strategy, task: Task, mean_decay: float, where: NDArray[Any]) -> Advance:
+    """Return a compiled `advance(states, data, count)` for R evolutions stacked along a leading axis.
+
+    `where` is [R, D]; `count` generations are run without coming back to Python.
+    """
+
+    @jax.jit
+    def advance(states: Evolution, data: Any, places: jax.Array, count: jax.Array) -> Evolution:
+        step = jax.vmap(lambda w, s: generation(strategy, task, mean_decay, data, w, s))
+        return jax.lax.fori_loop(0, count, lambda _, s: step(places, s), states)
+
+    places = jnp.asarray(where)
+    return lambda states, data, count: advance(states, data, places, jnp.asarray(count, jnp.int32))
+
+
+def advance_single(strategy: Strategy, task: Task, mean_decay: float, where: NDArray[Any]) -> Advance:
+    """Return a compiled `advance` for one evolution (with a leading axis of 1), whose mask [1, D] the task may know."""
+
+    @jax.jit
+    def advance(states: Evolution, data: Any, count: jax.Array) -> Evolution:
+        single = jax.tree.map(lambda leaf: leaf[0], states)
+        single = jax.lax.fori_loop(
+            0, count, lambda _, s: generation(strategy, task, mean_decay, data, where[0], s), single
+        )
+        return jax.tree.map(lambda leaf: leaf[None], single)
+
+    return lambda states, data, count: advance(states, data, jnp.asarray(count, jnp.int32))
+
+
+def evaluated(states: Evolution) -> Evolution:
+    """Return the evolutions with the sums since the last evaluation set back."""
+    return replace(states, loss_sum=jnp.zeros_like(states.loss_sum), loss_count=jnp.zeros_like(states.loss_count))
+
+
+def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

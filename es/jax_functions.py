@@ -1,0 +1,123 @@
+"""A plain JAX pair, a tree of parameters and a function of it, as a network of named arrays.
+
+A leaf's name is its path, joined with dots (`pruning.pytrees.leaf_names`). Arrays are parameters; every other leaf
+(a size, an activation function, a random key) belongs to the tree and stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from es.network import Arrays, Network
+from pruning.errors import BadValue, MaskMismatch, NothingToPrune, nearest
+from pruning.jobs import Params
+from pruning.names import match_patterns
+from pruning.pytrees import leaf_names
+
+_DENSE = re.compile(r"^embed|(bias|scale|norm|embed|embeddings?)[_\d]*$", re.IGNORECASE)
+
+
+def jax_network(params_tree: Any, apply: Callable[[Any, Any], Any]) -> tuple[Network, Params]:
+    """Return the network of a JAX pair, and its initial parameters.
+
+    Args:
+        params_tree: any pytree: dictionaries, lists, Flax variables, an Equinox module.
+        apply: `apply(tree, inputs)` returns the outputs for a batch; it gets a tree of the same structure. Pure.
+
+    Returns:
+        The network, whose evolved parameters are the floating-point arrays in the tree's order, and all arrays of the
+        tree on the host, by name; 64-bit types become 32-bit ones unless `jax_enable_x64` is set.
+
+    Raises:
+        BadValue: `apply` cannot be called.
+        MaskMismatch: two leaves of one name.
+
+    >>> network, params = jax_network({"w": np.ones(2, "float32"), "steps": 3}, lambda tree, x: x @ tree["w"])
+    >>> network.evolved, list(params), network.apply(params, jnp.ones((1, 2))).tolist()
+    (('w',), ['w'], [2.0])
+    """
+    if not callable(apply):
+        raise BadValue(f"expected a function apply(params, inputs), not {type(apply).__name__}")
+    named = _named_arrays(params_tree)
+    params = {name: np.array(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)) for name, leaf in named.items()}
+
+    def network_apply(arrays: Arrays, inputs: Any) -> Any:
+        return apply(rebuild(params_tree, arrays), inputs)
+
+    return Network(network_apply, tuple(name for name, array in params.items() if _is_float(array))), params
+
+
+def rebuild(tree: Any, params: Mapping[str, Any]) -> Any:
+    """Return `tree` with the arrays named in `params` in place of its own; all else is kept.
+
+    Raises:
+        MaskMismatch: a name that is no array of the tree (with the closest ones).
+
+    >>> rebuild({"w": np.zeros(1), "act": "relu"}, {"w": 5.0})
+    {'act': 'relu', 'w': 5.0}
+    """
+    known = _named_arrays(tree)
+    for name in params:
+        if name not in known:
+            raise MaskMismatch(f"the tree has no array {name!r} (closest: {', '.join(nearest(name, known)) or 'none'})")
+    leaves, structure = jax.tree.flatten(tree)
+    replaced = [params.get(name, leaf) for name, leaf in zip(leaf_names(tree), leaves, strict=True)]
+    return jax.tree.unflatten(structure, replaced)
+
+
+def jax_prunable(tree: Any, only: Sequence[str] = (), skip: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays that a mask covers, by name, in the tree's order.
+
+    By default: floating-point arrays of two or more dimensions, unless a part of the dotted name begins with `embed`
+    or ends in `bias`, `scale`, `norm`, `embed` or `embedding`, whatever the case and numbers after it (`LayerNorm_0`).
+
+    Args:
+        tree: any pytree.
+        only: shell-style patterns; where given, exactly the floating-point arrays that match.
+        skip: shell-style patterns of arrays to leave dense.
+
+    Raises:
+        NothingToPrune: no array is left.
+        UnknownName: a pattern that matches nothing.
+
+    >>> jax_prunable({"fc": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}, "norm": {"scale": np.ones((1, 3))}})
+    {'fc.kernel': (3, 2)}
+    """
+    arrays = _named_arrays(tree)
+    floating = {name: array for name, array in arrays.items() if _is_float(array)}
+    if only:
+        names = match_patterns(only, floating, "prunable")
+    else:
+        names = [name for name, array in floating.items() if array.ndim >= 2 and not _stays_dense(name)]
+    if skip:
+        skipped = match_patterns(skip, arrays, "skip")
+        names = [name for name in names if name not in skipped]
+    if not names:
+        raise NothingToPrune(
+            f"the tree has no prunable array among its {len(arrays)}: none is floating-point, has two or more "
+            "dimensions and is no bias, scale, normalization or embedding; name some with `prunable`"
+        )
+    return {name: tuple(floating[name].shape) for name in names}
+
+
+def _named_arrays(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree.leaves(tree)
+    return {name: leaf for name, leaf in zip(leaf_names(tree), leaves, strict=True) if _is_array(leaf)}
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+
+
+def _is_float(array: Any) -> bool:
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def _stays_dense(name: str) -> bool:
+    return any(_DENSE.search(part) for part in name.split("."))

@@ -1,0 +1,54 @@
+"""Losses and metrics of a batch, in JAX: the same definitions as in the gradient-descent trainer."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from pruning.errors import DataError
+
+
+def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return the mean cross-entropy of logits with classes along axis 1 and integer labels.
+
+    >>> round(float(cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))), 4)
+    1.3863
+    """
+    log_probabilities = jax.nn.log_softmax(outputs, axis=1)
+    return -jnp.take_along_axis(log_probabilities, targets[:, None], axis=1).mean()
+
+
+def accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return the fraction of labels that the largest output hits; classes lie along axis 1.
+
+    A row with a NaN hits nothing.
+    """
+    hits = (outputs.argmax(1) if outputs.ndim > 1 else outputs) == targets
+    broken = jnp.isnan(outputs).any(axis=1) if outputs.ndim > 1 else jnp.isnan(outputs)
+    return (hits & ~broken).mean(dtype=jnp.float32)
+
+
+def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return the mean squared error; [N, 1] outputs fit [N] targets.
+
+    Raises:
+        DataError: outputs and targets of different sizes.
+    """
+    return jnp.mean((_like(outputs, targets) - targets) ** 2)
+
+
+def binary_cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return the mean cross-entropy of logits with boolean labels."""
+    logits = _like(outputs, targets)
+    return jnp.mean(jax.nn.softplus(logits) - logits * targets.astype(logits.dtype))
+
+
+def binary_accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return the fraction of boolean labels that the sign of a logit hits."""
+    return jnp.mean((_like(outputs, targets) > 0) == targets, dtype=jnp.float32)
+
+
+def _like(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    if outputs.size != targets.size:
+        raise DataError(f"the model returns shape {outputs.shape} for labels of shape {targets.shape}")
+    return outputs.reshape(targets.shape)

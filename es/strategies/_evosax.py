@@ -1,0 +1,146 @@
+"""What every strategy shares: from an evosax algorithm to pure functions of a state of plain arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from es.strategies import Memory, Setting, State, Strategy
+
+OWN = math.nan
+"""Default of a hyper-parameter whose value evosax derives from the number of weights or the population."""
+
+
+def positive(default: float) -> Setting:
+    """Return a setting of more than 0."""
+    return Setting(default, low=0, above=True)
+
+
+def nonnegative(default: float) -> Setting:
+    """Return a setting of 0 or more."""
+    return Setting(default, low=0)
+
+
+def rate(default: float) -> Setting:
+    """Return a setting between 0 and 1."""
+    return Setting(default, low=0, high=1)
+
+
+def factor(default: float) -> Setting:
+    """Return a setting of more than 0 and at most 1."""
+    return Setting(default, low=0, high=1, above=True)
+
+
+def count(default: int, low: int = 1) -> Setting:
+    """Return a whole setting of at least `low`."""
+    return Setting(default, low=low, whole=True)
+
+
+def elite_ratio(high: float = 1) -> Setting:
+    """Return the fraction of the population that is recombined."""
+    return Setting(0.5, low=0, high=high, above=True)
+
+
+def adapt(
+    algorithm: Any,
+    params: Any,
+    std: Callable[[State], jax.Array],
+    *,
+    start: Callable[[State], State] = lambda state: state,
+    before_tell: Callable[[jax.Array, jax.Array, State], tuple[jax.Array, jax.Array, State]] = lambda *told: told,
+    after_tell: Callable[[State], State] = lambda state: state,
+    centre: tuple[str, ...] = ("mean",),
+) -> Strategy:
+    """Return an evosax algorithm as a `Strategy`.
+
+    Args:
+        algorithm: an instance for one population and number of weights.
+        params: its parameters.
+        std: a function of the state, [D] or a scalar.
+        start: changes the first state.
+        before_tell: changes population, fitness and state before they are told.
+        after_tell: changes the state after it.
+        centre: fields of the state that `with_mean` sets.
+    """
+
+    def init(key: jax.Array, mean: jax.Array) -> State:
+        state = algorithm.init(key, jnp.asarray(mean, jnp.float32), params)
+        # evosax begins with a best solution of NaN and a fitness of infinity; the mean keeps the state free of NaN
+        known = [name for name in ("best_solution", "best_solution_shaped") if hasattr(state, name)]
+        return _plain(start(state.replace(**{name: jnp.array(mean, jnp.float32) for name in known})))
+
+    def ask(key: jax.Array, state: State) -> tuple[jax.Array, State]:
+        population, state = algorithm.ask(key, state, params)
+        return population, _plain(state)
+
+    def tell(key: jax.Array, population: jax.Array, fitness: jax.Array, state: State) -> State:
+        population, fitness, state = before_tell(population, jnp.asarray(fitness, jnp.float32), state)
+        return _plain(after_tell(algorithm.tell(key, population, fitness, state, params)[0]))
+
+    def with_mean(state: State, mean: jax.Array) -> State:
+        return state.replace(**{name: jnp.array(mean, jnp.float32) for name in centre})
+
+    return Strategy(
+        init=init,
+        ask=ask,
+        tell=tell,
+        mean=lambda state: state.mean,
+        with_mean=with_mean,
+        std=lambda state: jnp.broadcast_to(std(state), state.mean.shape),
+    )
+
+
+def _plain(state: State) -> State:
+    """Return the state as float32 and int32 arrays without weak types, so that it can be a loop's carry."""
+
+    def strong(leaf: Any) -> jax.Array:
+        kind = jnp.float32 if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else jnp.int32
+        return jax.lax.convert_element_type(leaf, kind)
+
+    return jax.tree.map(strong, state)
+
+
+def replaced(params: Any, values: Mapping[str, float], names: Iterable[str]) -> Any:
+    """Return evosax's parameters with those of `names` set that have a value; NaN leaves evosax's own."""
+    return params.replace(**{name: values[name] for name in names if not math.isnan(values[name])})
+
+
+def decayed(first: float, decay: float, least: float) -> Callable[[Any], jax.Array]:
+    """Return the schedule max(first · decay^t, least), which never rises above `first`."""
+    floor = min(least, first)
+    return lambda step: jnp.maximum(jnp.float32(first) * jnp.float32(decay) ** jnp.asarray(step, jnp.int32), floor)
+
+
+def adam(values: Mapping[str, float]) -> optax.GradientTransformation:
+    """Return Adam with the learning rate `lr`, which decays by `lr_decay` a generation down to `lr_min`."""
+    return optax.adam(decayed(values["lr"], values["lr_decay"], values["lr_min"]))
+
+
+def sigma_schedule(sigma: float, values: Mapping[str, float]) -> Callable[[Any], jax.Array]:
+    """Return `sigma`, which decays by `sigma_decay` a generation down to `sigma_min`."""
+    return decayed(sigma, values["sigma_decay"], values["sigma_min"])
+
+
+def adam_settings(lr: float, decay: float, least: float) -> dict[str, Setting]:
+    """Return the settings of `adam`."""
+    return {"lr": positive(lr), "lr_decay": factor(decay), "lr_min": nonnegative(least)}
+
+
+def sigma_settings(decay: float, least: float) -> dict[str, Setting]:
+    """Return the settings of `sigma_schedule`."""
+    return {"sigma_decay": factor(decay), "sigma_min": nonnegative(least)}
+
+
+def matrices(number: Callable[[int], int]) -> Memory:
+    """Return the memory of a strategy that has `number(population)` D × D matrices at the peak of a generation."""
+
+    def memory(population: int, dims: int, values: Mapping[str, float]) -> tuple[int, str]:
+        held = number(population)
+        return 4 * held * dims**2, f"{held:,} matrices of {dims:,} × {dims:,} in float32"
+
+    return memory

@@ -1,0 +1,135 @@
+"""Covariance matrix adaptation: of the whole matrix, of its diagonal, and of a few directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from evosax.algorithms import CMA_ES, Rm_ES, Sep_CMA_ES
+from evosax.algorithms.distribution_based import cma_es as full
+from evosax.algorithms.distribution_based import sep_cma_es as separable
+
+from es.strategies import Setting, State, Strategy, strategy
+from es.strategies._evosax import (
+    OWN,
+    adapt,
+    count,
+    elite_ratio,
+    factor,
+    matrices,
+    nonnegative,
+    positive,
+    rate,
+    replaced,
+)
+
+STEP_SIZE = {
+    "std_min": nonnegative(0.0),
+    "std_max": positive(1e8),
+    "mu_eff": Setting(OWN, low=1),
+    "c_mean": positive(1.0),
+    "c_std": factor(OWN),
+    "d_std": positive(OWN),
+    "chi_n": positive(OWN),
+}
+"""The settings of a strategy with cumulative step-size adaptation, by evosax's names."""
+COVARIANCE = {"c_c": factor(OWN), "c_1": rate(OWN), "c_mu": rate(OWN)}
+
+
+def with_elites(algorithm: Any, sigma: float, values: Mapping[str, float]) -> Any:
+    """Return the parameters of a CMA-like algorithm, `elite_ratio` and `sigma` set.
+
+    In evosax the elite ratio changes the learning rates but not who is recombined, which is always the better half.
+    Here members beyond the elites weigh 0, as in Hansen's tutorial; nothing changes for a ratio of 0.5.
+    """
+    algorithm.elite_ratio = values["elite_ratio"]
+    params = algorithm.default_params
+    if values["elite_ratio"] != 0.5:
+        elite = jnp.arange(algorithm.population_size) < algorithm.num_elites
+        gain = jnp.where(elite, jnp.maximum(params.weights, 0), 0)
+        params = params.replace(weights=jnp.where(params.weights < 0, params.weights, gain / jnp.sum(gain)))
+    return params.replace(std_init=jnp.float32(sigma))
+
+
+@strategy(
+    "cma-es",
+    source="Hansen & Ostermeier 2001; Hansen 2016 (arXiv 1604.00772)",
+    distribution="full",
+    settings={"elite_ratio": elite_ratio(0.5), **STEP_SIZE, **COVARIANCE},
+    # C and B before and after the ask, diag(D), and their product
+    memory=matrices(lambda population: 6),
+    instead="'sep-cma-es', which adapts the diagonal only",
+)
+def cma_es(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Covariance matrix adaptation: correlations between all weights."""
+    algorithm = CMA_ES(population, jnp.zeros(dims))
+    params = replaced(with_elites(algorithm, sigma, values), values, [*STEP_SIZE, *COVARIANCE])
+
+    def std(state: State) -> jax.Array:
+        _, basis, scale = full.eigen_decomposition(state.C)
+        return state.std * jnp.linalg.norm(basis * scale, axis=1)
+
+    return adapt(algorithm, params, std)
+
+
+def separable_c_mu(dims: int, mu_eff: float, c_1: float) -> float:
+    """Return the learning rate of a diagonal covariance: (D + 2) / 3 times that of a full one.
+
+    Ros & Hansen 2008, equation 5 and section 3: a diagonal has D numbers to learn instead of D², and learns as much
+    faster. evosax has this up to 0.1; from 0.2 it uses the full matrix's rate, with which 10,000 weights keep their
+    first standard deviations for millions of generations.
+    """
+    full_rate = 2 / mu_eff / (dims + math.sqrt(2)) ** 2
+    full_rate += (1 - 1 / mu_eff) * min(1, (2 * mu_eff - 1) / ((dims + 2) ** 2 + mu_eff))
+    return min((dims + 2) / 3 * full_rate, 1 - c_1)
+
+
+@strategy(
+    "sep-cma-es",
+    source="Ros & Hansen 2008 (https://hal.inria.fr/inria-00287367)",
+    distribution="separable",
+    settings={"elite_ratio": elite_ratio(0.5), **STEP_SIZE, **COVARIANCE},
+)
+def sep_cma_es(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Covariance matrix adaptation of the diagonal: one standard deviation for each weight.
+
+    The own value of `c_mu` is Ros & Hansen's (see `separable_c_mu`), not evosax's.
+    """
+    algorithm = Sep_CMA_ES(population, jnp.zeros(dims))
+    params = replaced(with_elites(algorithm, sigma, values), values, [*STEP_SIZE, "c_c", "c_1"])
+    own = separable_c_mu(dims, float(params.mu_eff), float(params.c_1))
+    params = params.replace(c_mu=own if math.isnan(values["c_mu"]) else values["c_mu"])
+    # C holds variances, clipped and loaded by ask
+    return adapt(algorithm, params, lambda state: state.std * separable.eigen_decomposition(state.C)[1])
+
+
+_RM = {"std_min": nonnegative(1e-3), "std_max": positive(1e8), "mu_eff": Setting(OWN, low=1), "c_mean": positive(1.0)}
+_RM |= {"c_std": factor(0.3), "d_std": positive(1.0), "c_c": factor(OWN), "c_1": rate(OWN)}
+_RM |= {"q_star": Setting(0.3, low=-1, high=1), "T": count(20)}
+
+
+@strategy(
+    "rm-es",
+    source="Li & Zhang 2017 (https://ieeexplore.ieee.org/document/8080257)",
+    distribution="low-rank",
+    settings={"elite_ratio": elite_ratio(0.5), "m": count(1), **_RM},
+)
+def rm_es(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Rank-m evolution strategy: a few remembered directions, and a rank-based success rule.
+
+    evosax draws the random step along each direction once for all members of a generation. The standard deviation is
+    that of one member over keys, directions included.
+    """
+    paths = int(values["m"])
+    algorithm = Rm_ES(population, jnp.zeros(dims), m=paths)
+    params = replaced(with_elites(algorithm, sigma, values), values, _RM)
+
+    def std(state: State) -> jax.Array:
+        kept = jnp.sqrt(1 - jnp.float32(params.c_1)) ** jnp.arange(paths, -1, -1)
+        along = params.c_1 * jnp.sum((kept[1:, None] * state.P) ** 2, axis=0)
+        return state.std * jnp.sqrt(kept[0] ** 2 + along)
+
+    return adapt(algorithm, params, std)

@@ -1,0 +1,143 @@
+"""Estimates of the loss's gradient from paired members, followed by an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from evosax.algorithms import ARS, ASEBO, ESMC, PGPE, Open_ES
+
+from es.strategies import State, Strategy, strategy
+from es.strategies._evosax import (
+    adam,
+    adam_settings,
+    adapt,
+    count,
+    decayed,
+    elite_ratio,
+    factor,
+    matrices,
+    positive,
+    replaced,
+    sigma_schedule,
+    sigma_settings,
+)
+
+
+@strategy(
+    "pgpe",
+    source="Sehnke et al. 2010 (https://doi.org/10.1016/j.neunet.2009.12.004)",
+    distribution="separable",
+    settings={
+        **adam_settings(0.01, 0.999, 0.001),
+        **sigma_settings(0.999, 0.01),
+        "std_lr": positive(0.2),
+        "std_max_change": factor(0.2),
+    },
+    paired=True,
+)
+def pgpe(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Policy gradients with parameter-based exploration: one standard deviation for each weight.
+
+    The defaults are those of Lange & Sprekeler 2023 (arXiv 2306.00045): Adam, not the ClipUp of evosax; after each
+    update the standard deviations shrink by `sigma_decay`, down to `sigma_min` (or `sigma`, where that is less).
+    """
+    algorithm = PGPE(population, jnp.zeros(dims), optimizer=adam(values))
+    params = replaced(algorithm.default_params, values, ["std_lr", "std_max_change"]).replace(std_init=sigma)
+    floor = min(values["sigma_min"], sigma)
+    return adapt(
+        algorithm,
+        params,
+        lambda state: state.std,
+        after_tell=lambda state: state.replace(std=jnp.maximum(values["sigma_decay"] * state.std, floor)),
+    )
+
+
+@strategy(
+    "open-es",
+    source="Salimans et al. 2017 (arXiv 1703.03864)",
+    distribution="scalar",
+    settings={**adam_settings(0.01, 0.999, 0.001), **sigma_settings(0.999, 0.01)},
+    paired=True,
+)
+def open_es(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """OpenAI's evolution strategy: Adam on ranks of mirrored members, one standard deviation.
+
+    Adam as in the paper; evosax's own default is plain gradient descent with a learning rate of 0.001.
+    """
+    schedule = sigma_schedule(sigma, values)
+    algorithm = Open_ES(population, jnp.zeros(dims), optimizer=adam(values), std_schedule=schedule)
+    return adapt(algorithm, algorithm.default_params, lambda state: state.std)
+
+
+@strategy(
+    "ars",
+    source="Mania, Guy & Recht 2018 (arXiv 1803.07055)",
+    distribution="scalar",
+    settings={"elite_ratio": elite_ratio(), **adam_settings(0.001, 1.0, 0.0), **sigma_settings(1.0, 0.0)},
+    paired=True,
+)
+def ars(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Augmented random search: the best of the mirrored pairs, one standard deviation."""
+    schedule = sigma_schedule(sigma, values)
+    algorithm = ARS(population, jnp.zeros(dims), optimizer=adam(values), std_schedule=schedule)
+    algorithm.elite_ratio = values["elite_ratio"]
+    return adapt(algorithm, algorithm.default_params, lambda state: state.std)
+
+
+@strategy(
+    "esmc",
+    source="Merchant et al. 2021 (arXiv 2107.09661)",
+    distribution="scalar",
+    settings={**adam_settings(0.01, 0.98 ** (1 / 10), 0.0), **sigma_settings(1.0, 0.0)},
+    paired=True,
+    smallest=4,
+)
+def esmc(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Evolution with meta-loss clipping: no member counts as worse than the mean.
+
+    The first two members of every population are the mean itself, whose loss is the clip. The standard deviation is
+    that of the others.
+    """
+    schedule = sigma_schedule(sigma, values)
+    algorithm = ESMC(population, jnp.zeros(dims), optimizer=adam(values), std_schedule=schedule)
+    return adapt(algorithm, algorithm.default_params, lambda state: state.std)
+
+
+@strategy(
+    "asebo",
+    source="Choromanski et al. 2019 (arXiv 1903.04268)",
+    distribution="low-rank",
+    settings={"subspace_dims": count(1), **adam_settings(0.001, 1.0, 0.0), **sigma_settings(1.0, 0.0)},
+    paired=True,
+    # evosax keeps the projectors on the subspace and beside it as matrices, before and after; covariance and its root
+    memory=matrices(lambda population: 6),
+    instead="'cr-fm-nes', or 'open-es'",
+)
+def asebo(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Adaptive active subspaces: more of the spread along recent gradients.
+
+    The covariance has a trace of 1 in evosax; here it is scaled so that the first standard deviation of each weight is
+    `sigma`. The update does not depend on the scale. A `subspace_dims` beyond the number of weights is cut to it.
+    """
+    rank = min(int(values["subspace_dims"]), dims)
+    scale = (1 / dims + _JITTER) ** -0.5
+    schedule = decayed(sigma * scale, values["sigma_decay"], values["sigma_min"] * scale)
+    algorithm = ASEBO(population, jnp.zeros(dims), rank, optimizer=adam(values), std_schedule=schedule)
+
+    def std(state: State) -> jax.Array:
+        # the diagonal of the covariance that ask builds: α/D + (1 - α)/r · diag(U Uᵀ) + jitter
+        centred = state.grad_subspace - jnp.mean(state.grad_subspace, axis=0)
+        _, length, direction = jnp.linalg.svd(centred, full_matrices=False)
+        tolerance = jnp.finfo(length.dtype).eps * max(centred.shape) * length[0]
+        informative = (length[:rank] > tolerance).astype(jnp.float32)
+        along = informative @ direction[:rank] ** 2 / jnp.maximum(jnp.sum(informative), 1)
+        along = jnp.where(state.generation_counter > rank, along, 0)
+        return state.std * jnp.sqrt(state.alpha / dims + (1 - state.alpha) * along + _JITTER)
+
+    return adapt(algorithm, algorithm.default_params, std)
+
+
+_JITTER = 1e-6
+"""What evosax adds to the variances of ASEBO, so that the covariance has a root."""

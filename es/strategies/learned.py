@@ -1,0 +1,66 @@
+"""Strategies that were found by meta-learning. Their weights come with evosax, and are read when one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import optax
+from evosax.algorithms import CMAAnchoredLES, DiscoveredES, EvoTF_ES, LearnedES
+
+from es.strategies import Strategy, strategy
+from es.strategies._evosax import adapt, count, positive, rate, replaced
+
+
+@strategy(
+    "des",
+    source="Lange et al. 2023, section 5 (arXiv 2211.11260)",
+    distribution="separable",
+    settings={"lr": positive(1.0), "lr_std": rate(0.1), "temperature": positive(12.5)},
+)
+def des(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Discovered evolution strategy: a formula read off a learned one."""
+    algorithm = DiscoveredES(population, jnp.zeros(dims), optimizer=optax.sgd(values["lr"]))
+    algorithm.temperature = values["temperature"]
+    params = replaced(algorithm.default_params, values, ["lr_std"]).replace(std_init=sigma)
+    return adapt(algorithm, params, lambda state: state.std)
+
+
+@strategy("les", source="Lange et al. 2023 (arXiv 2211.11260)", distribution="separable")
+def les(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Learned evolution strategy: attention over members decides how they are recombined."""
+    algorithm = LearnedES(population, jnp.zeros(dims))
+    return adapt(algorithm, algorithm.default_params.replace(std_init=sigma), lambda state: state.std)
+
+
+def _context(population: int, dims: int, values: Mapping[str, float]) -> tuple[int, str]:
+    generations = int(values["max_context_len"])
+    # measured on the compiled update: the features of each member and weight, and what the network makes of them
+    size = 4 * generations * dims * (75 * population + 100)
+    return size, f"a transformer over {generations:,} generations of {population:,} members"
+
+
+@strategy(
+    "evotf-es",
+    source="Lange, Tian & Tang 2024 (arXiv 2403.02985)",
+    distribution="separable",
+    settings={"lr_mean": positive(1.0), "lr_std": positive(1.0), "max_context_len": count(100, low=2)},
+    memory=_context,
+    instead="a shorter max_context_len, or 'les'",
+)
+def evotf_es(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Evolution transformer: attention over members and past generations."""
+    algorithm = EvoTF_ES(population, jnp.zeros(dims), max_context_len=int(values["max_context_len"]))
+    params = replaced(algorithm.default_params, values, ["lr_mean", "lr_std"]).replace(std_init=sigma)
+    return adapt(algorithm, params, lambda state: state.std)
+
+
+@strategy(
+    "cma-anchored-les",
+    source="evosax 0.3.2 (https://github.com/RobertTLange/evosax)",
+    distribution="separable",
+)
+def cma_anchored_les(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
+    """Separable CMA-ES with learned, bounded corrections and restarts."""
+    algorithm = CMAAnchoredLES(population, jnp.zeros(dims))
+    return adapt(algorithm, algorithm.default_params.replace(std_init=sigma), lambda state: state.std)

@@ -1,0 +1,196 @@
+"""The evolution trainer: jobs in, evolved networks out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from es.config import ESConfig
+from es.coordinates import Space, pack, positions, replaced, spread
+from es.evolution import Advance, Evolution, advance_single, advance_stacked, begin, evaluated
+from es.record import Record, from_arrays, to_arrays
+from es.strategies import Strategy, get_strategy, make_strategy
+from es.tasks import Task
+from pruning.errors import BadValue
+from pruning.jobs import Evaluation, Job, Trained, all_finite
+from pruning.watch import Watch
+
+# Where a generation of one network takes fewer operations, replicates run stacked: the machine is not full yet.
+STACKED_FLOPS = {"cpu": 1e9, "gpu": 1e12}
+# Seconds of generations between two updates of the progress bar.
+UPDATE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class ESTrainer:
+    """Evolves the surviving coordinates of every job, with a fresh strategy around its rewind weights.
+
+    Attributes:
+        task: what networks are judged on.
+        space: the evolved parameters.
+        config: how to evolve.
+        total_generations: of a whole training.
+        device: where to evolve.
+        watch: is told of progress, and keeps checkpoints.
+    """
+
+    task: Task
+    space: Space
+    config: ESConfig
+    total_generations: int
+    device: jax.Device
+    watch: Watch
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The standard deviation of the search distribution, where weights have one each."""
+        scalar = get_strategy(self.config.strategy).distribution == "scalar"
+        return frozenset() if scalar else frozenset({"std"})
+
+    def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
+        """Yield every job's network; raises `BadValue` for a need it cannot meet."""
+        if needs - self.provides:
+            raise BadValue(f"the es trainer does not provide {', '.join(sorted(needs - self.provides))}")
+        precision = "highest" if self.config.precision == "float32" else "default"
+        for group in self._groups(jobs):
+            with jax.default_matmul_precision(precision), jax.default_device(self.device):
+                results = self._train(group, needs)
+            yield from results
+
+    def _groups(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
+        """Return the jobs that are evolved together: as many as it takes to fill the machine."""
+        alike = len({(job.mask.kept, job.budget) for job in jobs}) == 1
+        full = STACKED_FLOPS.get(self.device.platform, STACKED_FLOPS["gpu"])
+        most = max(1, math.ceil(full / max(1.0, self.task.flops * self.config.population))) if alike else 1
+        return [jobs[start : start + most] for start in range(0, len(jobs), most)]
+
+    def _train(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
+        where = np.stack([positions(self.space, job.mask) for job in jobs])
+        config = self.config
+        strategy = make_strategy(
+            config.strategy, config.population, where.shape[1], config.sigma, config.strategy_params
+        )
+        advance = (advance_stacked if len(jobs) > 1 else advance_single)(strategy, self.task, config.mean_decay, where)
+        group = _Group(self, strategy, advance, jobs, where)
+        states, records = group.run(*group.start())
+        return [group.result(row, states, records[row], needs) for row in range(len(jobs))]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Jobs that are evolved together; row i of every state belongs to job i."""
+
+    trainer: ESTrainer
+    strategy: Strategy
+    advance: Advance
+    jobs: Sequence[Job]
+    where: NDArray[np.int32]
+
+    def start(self) -> tuple[Evolution, list[Record]]:
+        """Return fresh evolutions, or those of an earlier attempt as its last checkpoint kept them."""
+        space, budget = self.trainer.space, self.jobs[0].budget
+        fresh = [
+            begin(
+                self.strategy, jnp.asarray(pack(space, places, job.params)), _fixed(space, job), job.seed, budget.start
+            )
+            for job, places in zip(self.jobs, self.where, strict=True)
+        ]
+        states: Evolution = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fresh)
+        records = [Record(best=job.mask.apply(job.params)) for job in self.jobs]
+        if budget.start in budget.snapshots:
+            records = [record.with_snapshot(budget.start, record.best) for record in records]
+        kept = self.trainer.watch.restore(self.jobs)
+        if kept is not None:
+            states, records = from_arrays(states, *kept)
+        for job, record in zip(self.jobs, records, strict=True):
+            self.trainer.watch.stepped(job, int(states.generation[0]))
+            for evaluation in record.history:
+                self.trainer.watch.evaluated(job, evaluation)
+        return states, records
+
+    def run(self, states: Evolution, records: list[Record]) -> tuple[Evolution, list[Record]]:
+        """Evolve to the end of the budget; come back for evaluations, snapshots, progress and checkpoints."""
+        config, watch, budget = self.trainer.config, self.trainer.watch, self.jobs[0].budget
+        every = config.eval_every or max(1, self.trainer.total_generations // 20)
+        done, chunk, kept_at = int(states.generation[0]), 1, time.monotonic()
+        while done < budget.stop and bool((states.failed < 0).any()):
+            pause = min([(done // every + 1) * every, budget.stop, *(s for s in budget.snapshots if s > done)])
+            count = min(chunk, pause - done)
+            began = time.monotonic()
+            states = jax.block_until_ready(self.advance(states, self.trainer.task.data, count))
+            chunk = max(1, min(2 * chunk, int(count * UPDATE_SECONDS / (time.monotonic() - began + 1e-9))))
+            done += count
+            for job in self.jobs:
+                watch.stepped(job, done)
+            if done == pause:
+                states, records = self._look(states, records, done, evaluate=done % every == 0 or done == budget.stop)
+            if done == budget.stop or time.monotonic() - kept_at >= config.checkpoint_seconds:
+                watch.checkpoint(self.jobs, *to_arrays(states, records))
+                kept_at = time.monotonic()
+        return states, records
+
+    def result(self, row: int, states: Evolution, record: Record, needs: frozenset[str]) -> Trained:
+        """Return what one job's evolution gave."""
+        job, state = self.jobs[row], _row(states, row)
+        params = self._network(row, state)
+        failed = None
+        if int(state.failed) >= 0:
+            failed = f"no member of the population had a finite loss in generation {int(state.failed)}"
+        elif not all_finite(params):
+            failed = f"the weights are not finite at generation {int(state.generation)}"
+        elif not _is_finite(record.history[-1].validation_loss):
+            failed = f"the validation loss of the mean is not finite at generation {int(state.generation)}"
+        if failed is not None:
+            return Trained(params=params, history=record.history, diverged=failed)
+        std = spread(self.trainer.space, self.where[row], self.strategy.std(state.strategy)) if "std" in needs else None
+        if std is not None:
+            std = {name: std[name] for name in job.mask}
+        return Trained(params, record.history, record.snapshots, std=std, best=record.best)
+
+    def _look(
+        self, states: Evolution, records: list[Record], done: int, evaluate: bool
+    ) -> tuple[Evolution, list[Record]]:
+        """Evaluate the means and keep snapshots, as the budget says for this generation."""
+        seen = []
+        for row, (job, record) in enumerate(zip(self.jobs, records, strict=True)):
+            state = _row(states, row)
+            params = self._network(row, state)
+            if done in job.budget.snapshots:
+                record = record.with_snapshot(done, params)
+            if evaluate:
+                measured = self.trainer.task.measure({name: jnp.asarray(value) for name, value in params.items()})
+                train_loss = float(state.loss_sum) / max(1, int(state.loss_count))
+                evaluation = Evaluation(done, train_loss, **vars(measured))
+                record = record.evaluated(evaluation, params)
+                self.trainer.watch.evaluated(job, evaluation)
+            seen.append(record)
+        return (evaluated(states) if evaluate else states), seen
+
+    def _network(self, row: int, state: Evolution) -> dict[str, NDArray[Any]]:
+        """Return the network at the mean: every parameter and buffer of the job, removed weights exactly 0."""
+        job, space = self.jobs[row], self.trainer.space
+        mean = spread(space, self.where[row], self.strategy.mean(state.strategy))
+        # A buffer that the task left alone comes back as it was: its trip through the device may have rounded it.
+        before = _fixed(space, job)
+        changed = {name: value for name, value in state.fixed.items() if not np.array_equal(value, before[name])}
+        return replaced(job.params, {**changed, **mean})
+
+
+def _fixed(space: Space, job: Job) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(value) for name, value in job.params.items() if name not in space.names}
+
+
+def _row(states: Evolution, row: int) -> Evolution:
+    return jax.tree.map(lambda leaf: leaf[row], states)
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,71 @@
+"""`lottery train`: train a ticket again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    ticket: Annotated[Path, typer.Argument(help="A ticket directory: runs/…/seed-0/level-07.")],
+    trainer: Annotated[str | None, typer.Option(help="gd or es; by default the one that found the ticket.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="es: a name (lottery list strategies).")] = None,
+    model: Annotated[str | None, typer.Option(help="By default the ticket's own.")] = None,
+    data: Annotated[str | None, typer.Option(help="By default the ticket's own.")] = None,
+    replicates: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed: data order, perturbations.")] = None,
+    steps: Annotated[int | None, typer.Option(help="gd: optimizer steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="gd: epochs, instead of steps.")] = None,
+    generations: Annotated[int | None, typer.Option(help="es: generations.")] = None,
+    population: Annotated[int | None, typer.Option(help="es: members of a generation.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step or a generation.")] = None,
+    lr: Annotated[float | None, typer.Option(help="gd: learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="gd: sgd, adam or adamw.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the trainer; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No bars; print the trained ticket's path only.")] = False,
+) -> None:
+    """Train a ticket again from its rewind weights: another trainer, strategy, data set or seed (transfer)."""
+    flags = {
+        "trainer": trainer,
+        "strategy": strategy,
+        "replicates": replicates,
+        "seed": seed,
+        "steps": steps,
+        "epochs": epochs,
+        "generations": generations,
+        "population": population,
+        "batch_size": batch_size,
+        "lr": lr,
+        "optimizer": optimizer,
+        "device": device,
+    }
+    from lottery.cli.output import people, print_json
+    from lottery.progress import Display
+    from lottery.settings import parse_assignments
+    from lottery.summary import as_json as search_json
+    from lottery.table import transfer_text
+    from lottery.ticket import Ticket
+    from lottery.transfer import train_ticket
+
+    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    settings = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
+    stream = people(as_json)
+    display = Display(not quiet and sys.stderr.isatty(), None if quiet else lambda text: print(text, file=stream))
+    loaded = Ticket.load(ticket)
+    search = train_ticket(loaded, model, data, settings=settings, out=out, force=force, display=display)
+    if as_json:
+        print_json({**search_json(search), "from": str(ticket)})
+    if not quiet:
+        print(transfer_text(search, loaded), file=stream)
+    elif not as_json:
+        print(search.levels[0].replicates[0].path)

@@ -1,0 +1,150 @@
+"""A search's model and data as evolution needs them: a pure function, arrays on the device, a task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+import torch.nn.functional as F
+from es.jax_functions import jax_network
+
+from es.config import ESConfig
+from es.coordinates import Space
+from es.device import choose_device
+from es.network import Network
+from es.objectives import accuracy, binary_accuracy, binary_cross_entropy, cross_entropy, squared_error
+from es.strategies import make_strategy, require_per_weight_std
+from es.tasks.control import Control
+from es.tasks.environments import Environment
+from es.tasks.supervised import Supervised, size
+from es.torch_functions import to_jax, torch_batch_function, torch_network
+from es.trainer import ESTrainer
+from lottery import objective as torch_objective
+from lottery.data.labels import check_labels, check_outputs
+from lottery.data.parts import Part, Parts
+from lottery.gd.batches import evaluation_batches
+from lottery.jax_source import JaxSource
+from lottery.models.source import ModelSource
+from lottery.objective import Measure, objective_for
+from lottery.trainers import Ask, Setup
+from pruning.errors import BadValue, DataError, LotteryError
+
+# So many examples are enough to see how a network computes.
+FEW = 8
+REWARD = Measure("reward")
+
+# The defaults of the gradient-descent trainer, and the same in JAX.
+_IN_JAX = {
+    F.cross_entropy: cross_entropy,
+    torch_objective.accuracy: accuracy,
+    torch_objective.binary_loss: binary_cross_entropy,
+    torch_objective.binary_accuracy: binary_accuracy,
+    torch_objective.squared_error: squared_error,
+}
+
+
+def setup(ask: Ask) -> Setup:
+    """Translate the model, put the data on the device, check that all fits, and return the trainer.
+
+    Raises:
+        DeviceError: a device that JAX does not have here.
+        DataError: a model that cannot take these inputs, or labels that its outputs cannot give.
+        UsageError: a strategy, a hyper-parameter, a population or a model that evolution cannot work with.
+    """
+    config: ESConfig = ask.config
+    device = choose_device(config.device)
+    with jax.default_device(device):
+        task, measure, objective, examples = (
+            _supervised(ask, ask.parts) if isinstance(ask.parts, Parts) else _control(ask, ask.parts.environment)
+        )
+        # Made once for the whole space, so that what cannot work is said before anything is trained.
+        make_strategy(config.strategy, config.population, task.space.size, config.sigma, config.strategy_params)
+    trainer = ESTrainer(task, task.space, config, config.generations, device, ask.watch)
+    words = "cpu" if device.platform == "cpu" else device.device_kind
+    epoch = max(1, examples // config.batch_size)
+    return Setup(trainer, config.generations, epoch, measure, objective, words, _refusals(config.strategy))
+
+
+def _refusals(strategy: str) -> dict[str, str]:
+    try:
+        require_per_weight_std(strategy)
+    except BadValue as error:
+        return {"std": str(error)}
+    return {}
+
+
+def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
+    """Return the network as a pure function, and one seed's parameters and buffers."""
+    if isinstance(ask.source, ModelSource):
+        return torch_network(ask.source.build(ask.seed), inputs), ask.source.initial_state(ask.seed)
+    if isinstance(ask.source, JaxSource):
+        return jax_network(*ask.source.pair(ask.seed))
+    raise BadValue(f"trainer 'es' evolves PyTorch modules and JAX pairs, not {type(ask.source).__name__}")
+
+
+def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
+    objective = objective_for(parts.example[1], ask.loss, ask.metric)
+    if ask.loss is None:
+        check_labels(parts)
+    example = jax.tree.map(lambda leaf: leaf[:FEW], parts.example)
+    try:
+        network, state = _network(ask, example[0])
+        params = {name: jnp.asarray(value) for name, value in state.items()}
+        few = to_jax(example)
+        outputs = jax.jit(network.apply)(params, few[0])
+        if objective.loss is F.cross_entropy:
+            check_outputs(outputs.shape, parts)
+        loss, metric = (
+            _in_jax(ask, function, outputs, few[1]) for function in (objective.loss, objective.metric.function)
+        )
+        for name, function in (("loss", loss), ("metric", metric)):
+            shape = jax.eval_shape(function, outputs, few[1]).shape
+            if math.prod(shape) != 1:
+                raise DataError(f"the {name} must return one number for a batch, not shape {shape}")
+    except LotteryError:
+        raise
+    except Exception as error:  # a caller's model, loss or metric may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"the model, the loss or the metric fails on a batch of this data: {reason}") from error
+    train, validation = _examples(parts.train), _examples(parts.validation)
+    test = _examples(parts.test) if parts.test is not None else None
+    space = Space.of(state, network.evolved)
+    task = Supervised(network, space, train, validation, test, loss, metric, ask.config.batch_size, params)
+    return task, objective.metric.measure, objective.name, size(train)
+
+
+def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str, int]:
+    config: ESConfig = ask.config
+    if ask.loss is not None or ask.metric is not None:
+        raise BadValue(f"{environment.name} brings its own measure, the reward; leave loss and metric out")
+    network, state = _network(ask, torch.zeros(FEW, *environment.observation_shape))
+    space = Space.of(state, network.evolved)
+    task = Control(
+        environment,
+        network,
+        space,
+        episodes=config.episodes,
+        max_steps=config.episode_steps,
+        validation_episodes=config.test_episodes,
+        test_episodes=config.test_episodes,
+        seed=ask.seed,
+        params={name: jnp.asarray(value) for name, value in state.items()},
+    )
+    return task, REWARD, "reward", 1
+
+
+def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any) -> Any:
+    """Return a loss or metric as a JAX function: ours by name, a JAX pair's as it is, a torch one translated."""
+    if function in _IN_JAX:
+        return _IN_JAX[function]
+    return function if isinstance(ask.source, JaxSource) else torch_batch_function(function, outputs, targets)
+
+
+def _examples(part: Part) -> tuple[Any, Any]:
+    """Return a whole part as arrays on the device; a `DataLoader` is read once."""
+    batches = list(evaluation_batches(part, len(part)))
+    return to_jax(jax.tree.map(lambda *leaves: torch.cat(leaves) if len(leaves) > 1 else leaves[0], *batches))

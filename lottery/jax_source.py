@@ -1,0 +1,72 @@
+"""Networks of plain JAX: pairs `(params, apply)`, from which any pytree of weights can be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+from es.jax_functions import jax_network, jax_prunable, rebuild
+
+from lottery.identity import identify, short_hash
+from lottery.models.source import Make, Start, is_jax_pair
+from lottery.randomness import seeded_everywhere
+from lottery.torch_state import digest
+from pruning.errors import BadValue
+from pruning.mask import Mask
+from pruning.pytrees import leaf_names
+
+
+@dataclass(frozen=True)
+class JaxSource:
+    """A maker of JAX pairs.
+
+    Attributes:
+        name: for tables and paths.
+        make: returns `(params, apply)` from a seed.
+        varies: whether another seed gives other weights.
+        start: a ticket that every network begins at, or None.
+    """
+
+    name: str
+    make: Make
+    varies: bool
+    start: Start | None = None
+    framework: str = "jax"
+    layout: str = "as the pytree holds it"
+
+    def pair(self, seed: int) -> tuple[Any, Any]:
+        """Return the pair of one seed; raises `BadValue` where `make` gives something else."""
+        with seeded_everywhere(seed):
+            made = self.make(seed)
+        if not is_jax_pair(made):
+            raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a pair (params, apply)")
+        if self.start is None:
+            return made
+        tree, apply = made
+        names = {name: np.shape(leaf) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True)}
+        self.start.mask.fit(names)
+        return rebuild(tree, self.start.params), apply
+
+    def initial_state(self, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the arrays of one seed's pytree, by dotted name."""
+        return dict(jax_network(*self.pair(seed))[1])
+
+    def initial_mask(self, seed: int) -> Mask | None:
+        """Return the ticket's mask; a JAX pair by itself carries none."""
+        del seed
+        return self.start.mask if self.start is not None else None
+
+    def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the leaves that a mask covers, by name (see `es.jax_functions.jax_prunable`)."""
+        return jax_prunable(self.pair(seed)[0], only, skip)
+
+    def fingerprint(self, seed: int) -> str:
+        """Return a hash of one seed's pair: the function's code and all values."""
+        return short_hash([identify(self.pair(seed)[1]), digest(self.initial_state(seed))], length=64)
+
+    def starting_at(self, start: Start) -> JaxSource:
+        """Return a source whose networks all begin at a ticket; seeds differ in everything else."""
+        return replace(self, start=start, varies=True)

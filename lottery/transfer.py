@@ -1,0 +1,84 @@
+"""Training a ticket again: with another trainer or strategy, on other data, from another seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lottery.objective import BatchFunction, Metric
+from lottery.progress import Display
+from lottery.results import Search
+from lottery.search import Request, run_search
+from lottery.settings import field_names, layer
+from lottery.ticket import Ticket
+from lottery.trainers import TRAINERS
+from pruning.errors import BadValue
+
+# What a ticket was found with that also says how it is trained again.
+_KEPT = ("validation_size", "measure_at", "tolerance", "seed")
+
+
+def train_ticket(
+    ticket: Ticket,
+    model: Any = None,
+    data: Any = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    loss: BatchFunction | None = None,
+    metric: Metric | BatchFunction | None = None,
+    out: str | Path = "runs",
+    force: bool = False,
+    display: Display | None = None,
+) -> Search:
+    """Train a ticket from its rewind weights, under its mask, and return what came out: a search of one level.
+
+    Args:
+        ticket: what to train.
+        model: the architecture, as `find_ticket` takes it; by default the one that the ticket was found in.
+        data: likewise.
+        settings: what differs from how the ticket was found: `trainer`, `strategy`, `steps`, `replicates`, … Settings
+            of the ticket's own trainer are kept where the trainer stays the same.
+        loss: as `find_ticket` takes it.
+        metric: likewise.
+        out: the folder in which runs are kept.
+        force: start over.
+        display: shows progress.
+
+    Raises:
+        BadValue: a setting of pruning, or a ticket that does not say what model or data it belongs to.
+        MaskMismatch: a model that the ticket does not fit.
+    """
+    settings = dict(settings or {})
+    pruning = sorted({"levels", "sparsity", "densities", "prune_rate", "rewind", "criterion"} & settings.keys())
+    if pruning:
+        raise BadValue(f"{pruning[0]} prunes, and training a ticket again does not: leave it out")
+    model = _given(ticket, "model") if model is None else model
+    data = _given(ticket, "data") if data is None else data
+    named = {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
+    merged = layer(_inherited(ticket, settings), settings, named, {"levels": 0, "prunable": tuple(ticket.mask)})
+    request = Request(model, data, merged, loss, metric, out=Path(out), force=force, ticket=ticket)
+    return run_search(request, display or Display(False, None))
+
+
+def _inherited(ticket: Ticket, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the ticket was trained, as far as it still applies."""
+    found: Mapping[str, Any] = ticket.info.get("config", {})
+    trainer = settings.get("trainer", found.get("trainer", "gd"))
+    inherited = {"trainer": trainer, **{key: found[key] for key in _KEPT if found.get(key) is not None}}
+    if trainer != found.get("trainer"):
+        return inherited
+    fields = field_names(TRAINERS[str(trainer)].value.config) - {"device"}
+    inherited |= {key: found[key] for key in fields if found.get(key) is not None}
+    if settings.get("strategy", inherited.get("strategy")) != inherited.get("strategy"):
+        # They are one strategy's own, and mean nothing to another.
+        inherited.pop("strategy_params", None)
+    return inherited
+
+
+def _given(ticket: Ticket, kind: str) -> str:
+    """Return the model or data that the ticket was found with, where a name says enough."""
+    name = ticket.info.get("given", {}).get(kind)
+    if name is None:
+        raise BadValue(f"this ticket was found with a {kind} that has no name; say which with --{kind}")
+    return name
