@@ -60,3 +60,8 @@ class ESConfig:
             raise BadValue(f"mean_decay must be in [0, 1), not {self.mean_decay:g}")
         if self.checkpoint_seconds < 0:
             raise BadValue(f"checkpoint_seconds must be 0 or more, not {self.checkpoint_seconds:g}")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return how many generations a level trains for, whatever the length of an epoch."""
+        del steps_per_epoch
+        return self.generations

@@ -213,6 +213,9 @@ def _bound(
     """
     memo: dict[int, Any] = {id(t): constant(t) for t in _constants(frozen)}
     memo |= {id(t): tensors[name] for name, t in _named_tensors(frozen).items()}
+    for parameter in frozen.parameters():
+        # What makes any tensor an instance of nn.Parameter, which some code asks for
+        memo[id(parameter)]._is_param = True
     return copy.deepcopy(frozen, memo)
 
 
@@ -255,6 +258,11 @@ class _Environment(torchax.tensor.Environment):
         known = not tensors and getattr(func, "overloadpacket", func) in _KNOWN_VALUES
         try:
             with jax.ensure_compile_time_eval() if known else nullcontext():
+                if args and self._loses_write(func, args[0]):
+                    whole = args[0].torch()
+                    super().dispatch(func, types, (whole, *args[1:]), kwargs)
+                    args[0].update(whole)
+                    return args[0]
                 return super().dispatch(func, types, args, kwargs)
         except torchax.tensor.OperatorNotFound:
             raise
@@ -266,6 +274,11 @@ class _Environment(torchax.tensor.Environment):
     def _captured(self, tensor: torch.Tensor) -> torch.Tensor:
         # A scalar stays torch's: torchax reads its value, and a Python number promotes types as torch's scalars do.
         return tensor if tensor.dim() == 0 else self._wrapped(tensor)
+
+    def _loses_write(self, func: Any, target: Any) -> bool:
+        """Say whether torchax would write to a copy of a view (`x[0].zero_()`)."""
+        writes = isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
+        return writes and isinstance(target, torchax.view.View) and not self._get_op_or_decomp(func).is_view_op
 
     def _should_use_torchax_tensor(self, device: Any) -> bool:
         return True
@@ -377,7 +390,7 @@ def _plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> 
     """Return the outputs in containers that JAX knows; a mapping of another class becomes a dictionary."""
     if isinstance(outputs, torch.Tensor):
         return convert(outputs)
-    if outputs is None or isinstance(outputs, int | float | complex):
+    if outputs is None or isinstance(outputs, int | float | complex | np.generic):
         return outputs
     if isinstance(outputs, Mapping):
         return {key: _plain(value, convert, label) for key, value in outputs.items()}

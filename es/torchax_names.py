@@ -38,17 +38,17 @@ def import_torchax() -> ModuleType:
 
     A torchax that somebody imported before is returned as it is; who wants its device "jax" imports it first.
     """
-    if "torchax" in sys.modules:
-        return sys.modules["torchax"]
+    foreign = "torchax" in sys.modules
     with ExitStack() as stack:
         stack.enter_context(_lent_names())
         stack.enter_context(_kept_settings())
         torchax = importlib.import_module("torchax")
         for name in ("ops.jaten", "ops.jtorch", "ops.jc10d", "ops.jtorchvision_nms", "decompositions"):
             importlib.import_module(f"torchax.{name}")
-    # Without the rename there is no device "jax"; inside a translation every device is the same one anyway.
-    for kind in (torchax.tensor.Tensor, torchax.view.View):
-        kind.device = property(lambda _: torch.device("cpu"))
+    if not foreign:
+        # Without the rename there is no device "jax"; inside a translation every device is the same one anyway.
+        for kind in (torchax.tensor.Tensor, torchax.view.View):
+            kind.device = property(lambda _: torch.device("cpu"))
     return torchax
 
 

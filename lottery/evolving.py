@@ -102,7 +102,7 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
             _in_jax(ask, function, outputs, few[1]) for function in (objective.loss, objective.metric.function)
         )
         for name, function in (("loss", loss), ("metric", metric)):
-            shape = jax.eval_shape(function, outputs, few[1]).shape
+            shape: tuple[int, ...] = jax.eval_shape(function, outputs, few[1]).shape
             if math.prod(shape) != 1:
                 raise DataError(f"the {name} must return one number for a batch, not shape {shape}")
     except LotteryError:

@@ -67,7 +67,7 @@ def evaluate(context: Context, jaxpr: core.Jaxpr, consts: Sequence[Any], argumen
 def _equation(context: Context, equation: core.JaxprEqn, operands: Sequence[Value]) -> Sequence[Value]:
     inner = called(equation)
     if all(is_shared(operand) for operand in operands):
-        return _bind(equation, operands)
+        return bind(equation, operands)
     if inner is not None:
         return evaluate(context, inner.jaxpr, inner.consts, operands)
     if equation.primitive.name in RULES:
@@ -88,14 +88,17 @@ def called(equation: core.JaxprEqn) -> core.ClosedJaxpr | None:
     return None
 
 
-def _bind(equation: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    subfunctions, params = equation.primitive.get_bind_params(equation.params)
-    results = equation.primitive.bind(*subfunctions, *operands, **params)
+def bind(equation: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """Apply the primitive of an equation to arrays."""
+    params = equation.primitive.get_bind_params(equation.params)
+    # some releases of JAX give the functions that a primitive takes apart from its other parameters
+    functions, params = params if isinstance(params, tuple) else ((), params)
+    results = equation.primitive.bind(*functions, *operands, **params)
     return list(results) if equation.primitive.multiple_results else [results]
 
 
 def _mapped(context: Context, equation: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
     """The plain formulation of one equation."""
     arrays, axes = zip(*[front(operand, context.population) for operand in operands], strict=True)
-    results = jax.vmap(lambda *args: _bind(equation, args), in_axes=axes)(*arrays)
+    results = jax.vmap(lambda *args: bind(equation, args), in_axes=axes)(*arrays)
     return [Members(result, canonical(result.ndim - 1)) for result in results]

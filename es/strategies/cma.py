@@ -107,8 +107,13 @@ def sep_cma_es(population: int, dims: int, sigma: float, values: Mapping[str, fl
 
 
 _RM = {"std_min": nonnegative(1e-3), "std_max": positive(1e8), "mu_eff": Setting(OWN, low=1), "c_mean": positive(1.0)}
-_RM |= {"c_std": factor(0.3), "d_std": positive(1.0), "c_c": factor(OWN), "c_1": rate(OWN)}
-_RM |= {"q_star": Setting(0.3, low=-1, high=1), "T": count(20)}
+_RM |= {
+    "c_std": factor(0.3),
+    "d_std": positive(1.0),
+    "c_c": factor(OWN),
+    "c_1": Setting(OWN, low=0, high=1, below=True),
+}
+_RM |= {"q_star": Setting(0.3, low=-1, high=1)}
 
 
 @strategy(
@@ -121,14 +126,16 @@ def rm_es(population: int, dims: int, sigma: float, values: Mapping[str, float])
     """Rank-m evolution strategy: a few remembered directions, and a rank-based success rule.
 
     evosax draws the random step along each direction once for all members of a generation. The standard deviation is
-    that of one member over keys, directions included.
+    that of one member over keys, directions included; as there are none at first, the step size then begins a little
+    above `sigma`. Whatever evosax's `T` is, the oldest direction goes, so that it is not among the hyper-parameters.
     """
     paths = int(values["m"])
     algorithm = Rm_ES(population, jnp.zeros(dims), m=paths)
     params = replaced(with_elites(algorithm, sigma, values), values, _RM)
+    kept = jnp.sqrt(1 - jnp.float32(params.c_1)) ** jnp.arange(paths, -1, -1)
+    params = params.replace(std_init=jnp.float32(sigma) / kept[0])
 
     def std(state: State) -> jax.Array:
-        kept = jnp.sqrt(1 - jnp.float32(params.c_1)) ** jnp.arange(paths, -1, -1)
         along = params.c_1 * jnp.sum((kept[1:, None] * state.P) ** 2, axis=0)
         return state.std * jnp.sqrt(kept[0] ** 2 + along)
 

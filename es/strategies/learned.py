@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from evosax.algorithms import CMAAnchoredLES, DiscoveredES, EvoTF_ES, LearnedES
 
-from es.strategies import Strategy, strategy
+from es.strategies import State, Strategy, strategy
 from es.strategies._evosax import adapt, count, positive, rate, replaced
 
 
@@ -52,7 +52,12 @@ def evotf_es(population: int, dims: int, sigma: float, values: Mapping[str, floa
     """Evolution transformer: attention over members and past generations."""
     algorithm = EvoTF_ES(population, jnp.zeros(dims), max_context_len=int(values["max_context_len"]))
     params = replaced(algorithm.default_params, values, ["lr_mean", "lr_std"]).replace(std_init=sigma)
-    return adapt(algorithm, params, lambda state: state.std)
+
+    def start(state: State) -> State:
+        # as the best solution of the state itself, this one begins as NaN
+        return state.replace(sf_state=state.sf_state.replace(best_solution=jnp.array(state.mean)))
+
+    return adapt(algorithm, params, lambda state: state.std, start=start)
 
 
 @strategy(

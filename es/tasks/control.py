@@ -92,6 +92,7 @@ class Control:
             BadValue: a network whose outputs or statistics do not fit the environment.
         """
         del data
+        normalized = self._statistics(fixed)
         # Outside of the loop over steps: to scatter the weights costs more than a step, and so does to read a matrix
         # [outputs, inputs] by its columns, which doubles the time of a generation of small networks.
         turn = self._read_by_columns(fixed)
@@ -101,12 +102,16 @@ class Control:
 
         evolved = jax.vmap(unpacked)(population)
         policy = jax.vmap(lambda weights, seen: self.network.apply({**fixed, **_turned(weights, turn)}, seen))
-        normalized = self._statistics(fixed)
+
+        def act(observations: jax.Array) -> jax.Array:
+            # The barrier keeps XLA from moving the second turn out of the loop, where it would undo the first.
+            return policy(*jax.lax.optimization_barrier((evolved, observations)))
+
         returns, moments = rollout(
             self.environment,
-            lambda observations: policy(evolved, observations),
+            act,
             jax.random.split(key, self.episodes),
-            members=population.shape[0],
+            members=len(population),
             steps=self.steps,
             observed=bool(normalized),
         )
@@ -132,8 +137,8 @@ class Control:
         def act(observations: jax.Array) -> jax.Array:
             return self.network.apply(params, observations[0])[None]
 
-        returns, _ = rollout(self.environment, act, self.evaluation_keys, members=1, steps=self.steps, observed=False)
-        return returns[0]
+        keys = self.evaluation_keys
+        return rollout(self.environment, act, keys, members=1, steps=self.steps, observed=False)[0][0]
 
     @property
     def _flops_of_a_step(self) -> float:
@@ -157,11 +162,16 @@ class Control:
         names = dict(zip(jaxpr.invars, sorted(shapes), strict=False))
         found = set()
         for equation in jaxpr.eqns:
-            axes = dict(equation.params).get("dimension_numbers") if equation.primitive.name == "dot_general" else None
+            kind = equation.primitive.name
             for side, operand in enumerate(equation.invars):
                 name = names.get(operand) if isinstance(operand, Var) else None
-                turned = axes[0][side] == (1,) if axes else equation.primitive.name == "transpose"
-                if name is not None and len(shapes[name].shape) == 2 and turned:
+                if name is None or len(shapes[name].shape) != 2:
+                    continue
+                if (
+                    kind == "transpose"
+                    or kind == "dot_general"
+                    and equation.params["dimension_numbers"][0][side] == (1,)
+                ):
                     found.add(name)
         return found
 

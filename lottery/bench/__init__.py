@@ -1,1 +1,68 @@
-"""Honest timings: each benchmark is one file that returns rows."""
+"""Benchmarks: honest timings, each against a stated baseline in the same process. One file each, found by itself."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from pruning.registry import Registry, summary_of
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark measured.
+
+    Attributes:
+        rows: one for each way of doing it: `what`, `seconds_per_<unit>` (the median), `fastest`, `slowest`, `speedup`
+            against the baseline that the note names, and facts (shapes, precision, device).
+        unit: what one run of each is.
+        note: shapes, precision, hardware and baseline in a line or two.
+    """
+
+    rows: list[dict[str, Any]]
+    unit: str
+    note: str
+
+
+Run = Callable[[str, int, str], Report]
+
+BENCHMARKS: Registry[Run] = Registry("benchmark", "lottery.bench")
+
+
+def benchmark(name: str, *, source: str) -> Callable[[Run], Run]:
+    """Register `run(data, repeats, device)`; its docstring's first line is its summary."""
+
+    def register(run: Run) -> Run:
+        BENCHMARKS.add(name, run, summary_of(run), source)
+        return run
+
+    return register
+
+
+def timed_rounds(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of every run, all of them in turn in each round; a first round warms up and does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in tqdm(range(repeats + 1), desc="rounds", leave=False, disable=not sys.stderr.isatty()):
+        for name, run in runs.items():
+            taken = run()
+            if number:
+                seconds[name].append(taken)
+    return seconds
+
+
+def row(what: str, unit: str, seconds: list[float], baseline: list[float], **facts: Any) -> dict[str, Any]:
+    """Return one row of a report; the speed-up is the ratio of the medians."""
+    median = statistics.median(seconds)
+    return {
+        "what": what,
+        f"seconds_per_{unit}": median,
+        "fastest": min(seconds),
+        "slowest": max(seconds),
+        "speedup": statistics.median(baseline) / median,
+        **facts,
+    }

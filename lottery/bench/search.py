@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from tqdm import tqdm
 
+from lottery.bench import Report, benchmark, row, timed_rounds
 from lottery.data import Data
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.datasets import load_data
@@ -42,8 +39,9 @@ class Case:
     job: Job
 
 
-def bench_search(data: str = "fashion-mnist", repeats: int = 5, device: str = "auto") -> list[dict[str, Any]]:
-    """Return seconds an epoch (median of `repeats`) of this trainer and of the usual loader-based loop.
+@benchmark("search", source="against a DataLoader loop that multiplies weights by masks")
+def bench_search(data: str, repeats: int, device: str) -> Report:
+    """Seconds an epoch of LeNet-300-100 by gradient descent, masks included.
 
     One epoch: SGD, batch 128, then an evaluation of the test images. The usual loop reads a `DataLoader` item by
     item, multiplies weights by masks after each step and evaluates the same way. The matrix products alone are the
@@ -61,28 +59,20 @@ def bench_search(data: str = "fashion-mnist", repeats: int = 5, device: str = "a
         "DataLoader loop, density 21 %": lambda: _usual(case, 0.21),
         "matrix products alone": lambda: _products(case),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in tqdm(range(repeats + 1), desc="rounds", leave=False, disable=not sys.stderr.isatty()):
-        for name, run in runs.items():
-            taken = run()
-            if repeat:  # the first round warms up
-                seconds[name].append(taken)
-    baseline = statistics.median(seconds["DataLoader loop, density 21 %"])
-    return [
-        {
-            "what": name,
-            "seconds_per_epoch": statistics.median(values),
-            "fastest": min(values),
-            "slowest": max(values),
-            "speedup": baseline / statistics.median(values),
-            "precision": "float32",
-            "batch": BATCH,
-            "examples": len(case.parts.train),
-            "device": case.setup.device,
-            "threads": torch.get_num_threads(),
-        }
-        for name, values in seconds.items()
-    ]
+    seconds = timed_rounds(runs, repeats)
+    facts = {
+        "precision": "float32",
+        "batch": BATCH,
+        "examples": len(case.parts.train),
+        "device": case.setup.device,
+        "threads": torch.get_num_threads(),
+    }
+    baseline = seconds["DataLoader loop, density 21 %"]
+    note = (
+        f"{facts['examples']:,} images, batch {BATCH}, float32, {case.setup.device}, {facts['threads']} threads; "
+        f"median of {repeats} epochs, evaluation of the test images included; speed-up against the DataLoader loop"
+    )
+    return Report([row(name, "epoch", taken, baseline, **facts) for name, taken in seconds.items()], "epoch", note)
 
 
 def _case(data: str, device: str) -> Case:
@@ -94,6 +84,7 @@ def _case(data: str, device: str) -> Case:
     sliver = Tensors(raw.test.inputs[:BATCH], raw.test.targets[:BATCH])
     parts = Parts(raw.train, sliver, raw.test, raw.name)
     source = model_source("lenet-300-100", parts, "model")
+    assert isinstance(source, ModelSource)
     steps = len(raw.train) // BATCH
     config = GDConfig(optimizer="sgd", lr=0.1, batch_size=BATCH, steps=steps, eval_every=steps, device=device)
     ready = setup(Ask(source, parts, config, None, None, Silent(), 0))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from evosax.algorithms.distribution_based import distribution_based_algorithms
 
 from es.strategies import LEFT_OUT, STRATEGIES, Strategy, get_strategy, make_strategy, require_per_weight_std
 from pruning.errors import BadValue, UnknownName
@@ -100,11 +101,9 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_every_strategy_is_here() -> None:
-    assert set(NAMES) == set(
-        "ars asebo cma-anchored-les cma-es cr-fm-nes des esmc evotf-es gradientless-descent hill-climbing iamalgam-full "
-        "iamalgam-univariate les lm-ma-es ma-es open-es pgpe rm-es sep-cma-es simple-es simulated-annealing snes "
-        "xnes".split()
-    )
+    rest = "iamalgam-full iamalgam-univariate les lm-ma-es ma-es open-es pgpe rm-es sep-cma-es simple-es snes xnes"
+    first = "ars asebo cma-anchored-les cma-es cr-fm-nes des esmc evotf-es gradientless-descent hill-climbing"
+    assert sorted(f"{first} {rest} simulated-annealing".split()) == NAMES
 
 
 def only_noise(name: str) -> Strategy:
@@ -143,15 +142,14 @@ def test_a_scalar_std_is_the_same_for_all_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_first_std_is_sigma(name: str) -> None:
-    for sigma in (0.02, 3.0):
-        strategy = compiled(make_strategy(name, POPULATION, DIMS, sigma, QUICKER.get(name)))
-        std = np.asarray(strategy.std(strategy.init(jax.random.key(0), jnp.zeros(DIMS))))
-        if name == "gradientless-descent":  # sigma is the radius of its first member, the largest
-            assert np.all((std > 0) & (std < sigma))
-        elif name == "cr-fm-nes":  # it begins with a random direction
-            assert np.all((std >= sigma * 0.999) & (std < 2 * sigma))
-        else:
-            np.testing.assert_allclose(std, sigma, rtol=1e-5)
+    strategy = ready(name)
+    std = np.asarray(strategy.std(strategy.init(jax.random.key(0), jnp.zeros(DIMS))))
+    if name == "gradientless-descent":  # sigma is the radius of its first member, the largest
+        assert np.all((std > 0) & (std < SIGMA))
+    elif name == "cr-fm-nes":  # it begins with a random direction
+        assert np.all((std >= SIGMA * 0.999) & (std < 2 * SIGMA))
+    else:
+        np.testing.assert_allclose(std, SIGMA, rtol=1e-5)
 
 
 def test_sep_cma_es_has_the_root_of_its_variances() -> None:
@@ -168,7 +166,9 @@ def test_amalgam_shifts_a_part_of_its_members(name: str) -> None:
     share = int(0.5 * (POPULATION - 1)) / POPULATION
     shift = 2.0 * state.c_mult * state.mean_shift
     around = ready(name).std(state)
-    np.testing.assert_allclose(jnp.std(members, axis=0), jnp.sqrt(around**2 + share * (1 - share) * shift**2), rtol=0.025)
+    np.testing.assert_allclose(
+        jnp.std(members, axis=0), jnp.sqrt(around**2 + share * (1 - share) * shift**2), rtol=0.025
+    )
     assert jnp.all(jnp.abs(jnp.mean(members, 0) - state.mean - share * shift) < 0.03 * around + 0.03 * jnp.abs(shift))
 
 
@@ -252,49 +252,264 @@ def test_a_moved_mean_stays_where_no_member_is_better(name: str) -> None:
 
 # values that differ from the defaults enough to be seen, and what else must be set for that
 VALUES: dict[str, float] = {
-    "elite_ratio": 0.25, "std_min": 1.0, "std_max": 0.1, "mu_eff": 2.0, "c_mean": 0.5, "c_std": 0.35, "d_std": 3.0,
+    "elite_ratio": 0.25, "std_min": 1.0, "std_max": 0.1, "mu_eff": 2.0, "c_mean": 0.5, "c_std": 0.02, "d_std": 3.0,
     "chi_n": 2.0, "c_c": 0.35, "c_1": 0.2, "c_mu": 0.15, "c1": 0.05, "alpha_dist": 0.1, "lr": 0.07, "lr_decay": 0.5,
     "lr_min": 0.5, "sigma_decay": 0.7, "sigma_min": SIGMA, "std_lr": 0.05, "std_max_change": 0.01, "lr_std": 0.4,
     "lr_std_init": 0.4, "lr_B": 0.4, "lr_mean": 0.5, "lr_move_std": 0.5, "lr_stag_std": 0.1, "lr_conv_std": 0.1,
     "temperature": 3.0, "eta_std": 0.3, "eta_shift": 0.3, "eta_avs_inc": 1.5, "eta_avs_dec": 0.5, "nis_max_gens": 1,
-    "delta_ams": 1.0, "theta_sdr": 1e9, "c_mult_init": 2.0, "std_floor": 0.3, "m": 3, "T": 1, "q_star": 0.1,
-    "subspace_dims": 3, "max_context_len": 3, "temperature_init": 0.01, "temperature_limit": 0.999,
+    "delta_ams": 1.0, "theta_sdr": 1e9, "c_mult_init": 2.0, "std_floor": 0.3, "m": 3, "q_star": 0.1,
+    "subspace_dims": 6, "max_context_len": 3, "temperature_init": 1e4, "temperature_limit": 0.999,
     "temperature_decay": 0.1, "boltzmann_constant": 1e-4, "radius_min": 0.1, "radius_decay": 1.0,
 }  # fmt: skip
 BESIDE: dict[str, dict[str, float]] = {
     "lr_min": {"lr": 1.0, "lr_decay": 0.5},
     "sigma_min": {"sigma_decay": 0.5},
-    "T": {"m": 3},
-    "temperature_limit": {"boltzmann_constant": 1.0},
-    "temperature_decay": {"boltzmann_constant": 1.0},
+    "nis_max_gens": {"theta_sdr": 1e9},
+    "temperature_limit": {"boltzmann_constant": 50.0, "temperature_decay": 0.1},
+    "temperature_decay": {"boltzmann_constant": 50.0},
+    # far from and near to a standstill, where CR-FM-NES has other rates
+    "alpha_dist": {"chi_n": 0.1},
+    "lr_move_std": {"chi_n": 0.1},
+    "lr_conv_std": {"chi_n": 90.0},
 }
 
 
-def trajectory(name: str, settings: Mapping[str, float]) -> list[jax.Array]:
-    """Means and populations of a short search on a noisy loss, without compiling anything."""
-    known = STRATEGIES[name].value.settings
+def trajectory(name: str, settings: Mapping[str, float]) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Populations and means of a short search on a noisy loss, without compiling anything."""
     base = {"max_context_len": 5.0} if name == "evotf-es" else {}
-    settings = {key: value for key, value in (base | dict(settings)).items() if key in known}
-    strategy = make_strategy(name, POPULATION, DIMS, SIGMA, settings)
-    seen: list[jax.Array] = []
-    with jax.disable_jit():
-        state = strategy.init(jax.random.key(0), jnp.zeros(DIMS))
-        for i in range(9):
-            key = jax.random.key(i)
-            population, state = strategy.ask(key, state)
-            noise = 20 * jax.random.normal(key, (POPULATION,))
-            state = strategy.tell(key, population, loss(population) + noise, state)
-            seen += [population, strategy.mean(state)]
-    return seen
+    strategy = make_strategy(name, POPULATION, DIMS, SIGMA, base | dict(settings))
+    state = strategy.init(jax.random.key(0), jnp.zeros(DIMS))
+
+    def step(key: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        population, state = strategy.ask(key, state)
+        noise = 20 * jax.random.normal(key, (POPULATION,))
+        return population, strategy.tell(key, population, loss(population) + noise, state)
+
+    if name == "evotf-es":  # has too many small operations
+        step = quick_jit(step)
+    for i in range(16):
+        with jax.disable_jit(name != "evotf-es"):
+            population, state = step(jax.random.key(i), state)
+        yield population, strategy.mean(state)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hyperparameters_reach_the_algorithm(name: str) -> None:
     known = STRATEGIES[name].value.settings
-    plain: dict[str, list[jax.Array]] = {}
+    plain: dict[str, tuple[Iterator[Any], list[Any]]] = {}
     for key in known:
         beside = {k: v for k, v in BESIDE.get(key, {}).items() if k in known}
-        case = str(sorted(beside.items()))
-        if case not in plain:
-            plain[case] = trajectory(name, beside)
-        assert not same(trajectory(name, beside | {key: VALUES[key]}), plain[case]), key
+        search, seen = plain.setdefault(str(beside), (trajectory(name, beside), []))
+        for i, changed in enumerate(trajectory(name, beside | {key: VALUES[key]})):
+            if i == len(seen):
+                seen.append(next(search))
+            if not same(changed, seen[i]):
+                break
+        else:
+            pytest.fail(f"{key} changes nothing")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hyperparameter_out_of_range_is_refused(name: str) -> None:
+    for key, setting in STRATEGIES[name].value.settings.items():
+        assert setting.allows(VALUES[key]) and setting.allows(setting.default)
+        for value in (math.inf, -math.inf, *([] if math.isnan(setting.default) else [math.nan])):
+            with pytest.raises(BadValue, match=f"^{key} of strategy '{name}' must be "):
+                make_strategy(name, POPULATION, DIMS, SIGMA, {key: value})
+
+
+def refused(error: type[Exception], name: str, *sizes: Any, **settings: float) -> str:
+    population, dims, sigma = (*sizes, *(POPULATION, DIMS, SIGMA)[len(sizes) :])
+    with pytest.raises(error) as caught:
+        make_strategy(name, population, dims, sigma, settings)
+    assert type(caught.value) is error
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_out_of_range_says_the_range() -> None:
+    assert refused(BadValue, "pgpe", lr=-1) == "lr of strategy 'pgpe' must be more than 0, not -1"
+    want = "elite_ratio of strategy 'sep-cma-es' must be more than 0 and at most 0.5, not 0.9"
+    assert refused(BadValue, "sep-cma-es", elite_ratio=0.9) == want
+    assert refused(BadValue, "rm-es", m=1.5) == "m of strategy 'rm-es' must be a whole number, at least 1, not 1.5"
+    want = "std_floor of strategy 'iamalgam-full' must be at least 0 and less than 1, not 1"
+    assert refused(BadValue, "iamalgam-full", std_floor=1) == want
+    assert refused(BadValue, "snes", 12, 8, 0.0) == "sigma must be more than 0, not 0"
+    assert refused(BadValue, "snes", 12, 8, math.nan) == "sigma must be more than 0, not nan"
+    assert refused(BadValue, "snes", 12, 0) == "strategy 'snes' has no weight to search"
+
+
+def test_an_unknown_hyperparameter_gets_the_nearest_names() -> None:
+    want = (
+        "unknown snes hyper-parameter 'temprature': did you mean 'temperature'? (known: lr, lr_std_init, temperature)"
+    )
+    assert refused(UnknownName, "snes", temprature=1) == want
+    assert refused(UnknownName, "les", lr=1) == "unknown les hyper-parameter 'lr': it has none"
+
+
+def test_an_unknown_strategy_gets_the_nearest_names() -> None:
+    for typed in ("sep_cma_es", "Sep_CMA_ES", "SepCMAES"):
+        assert refused(UnknownName, typed) == f"unknown strategy '{typed}': did you mean 'sep-cma-es'?"
+    for typed, right in (("DiscoveredES", "des"), ("OpenES", "open-es"), ("iAMaLGaM_Full", "iamalgam-full")):
+        assert f"did you mean '{right}'?" in refused(UnknownName, typed)
+    assert refused(UnknownName, "pgp").startswith("unknown strategy 'pgp': did you mean 'pgpe'? (known: ars, asebo, ")
+
+
+def test_every_evosax_name_is_known_or_left_out_for_a_reason() -> None:
+    for typed, kind in distribution_based_algorithms.items():
+        for spelling in (typed, kind.__name__):
+            with pytest.raises(UnknownName, match="is left out: it |did you mean '[a-z-]+'\\?$"):
+                get_strategy(spelling)
+    assert refused(UnknownName, "guided-es") == (
+        "strategy 'guided-es' is left out: it needs a gradient, and evolution here sees losses only"
+    )
+    assert len(distribution_based_algorithms) == len(NAMES) + len(LEFT_OUT)
+
+
+def test_a_population_that_does_not_fit_is_refused() -> None:
+    want = "strategy 'pgpe' pairs its members and needs an even population, not 7: 6 or 8"
+    assert refused(BadValue, "pgpe", 7) == want
+    assert refused(BadValue, "esmc", 2) == "strategy 'esmc' needs a population of at least 4, not 2"
+    assert refused(BadValue, "snes", 1) == "strategy 'snes' needs a population of at least 2, not 1"
+    paired = {name for name in NAMES if STRATEGIES[name].value.paired}
+    assert paired == {"ars", "asebo", "cr-fm-nes", "esmc", "open-es", "pgpe"}
+
+
+def test_matrices_beyond_the_limit_are_refused() -> None:
+    assert refused(BadValue, "cma-es", 128, 11_274) == (
+        "strategy 'cma-es' needs 2.8 GiB for 11,274 weights (6 matrices of 11,274 × 11,274 in float32), over the limit "
+        "of 2 GiB or 9,459 weights at a population of 128; use 'sep-cma-es', which adapts the diagonal only"
+    )
+    make_strategy("xnes", 128, 2_024, SIGMA)
+    assert "2,024 weights at a population of 128; use 'snes'" in refused(BadValue, "xnes", 128, 2_025)
+    assert "a shorter max_context_len, or 'les'" in refused(BadValue, "evotf-es", 128, 11_274)
+    for entry in STRATEGIES:
+        assert (entry.value.memory is not None) == (entry.name in {*matrix_strategies, "evotf-es"})
+
+
+matrix_strategies = ["asebo", "cma-es", "iamalgam-full", "ma-es", "xnes"]
+
+
+@pytest.mark.parametrize("name", [*matrix_strategies, "evotf-es"])
+def test_the_memory_that_is_claimed_is_what_the_compiled_generation_takes(name: str) -> None:
+    population, dims = 8, 128
+    kind = STRATEGIES[name].value
+    values = kind.hyperparameters | ({"max_context_len": 8.0} if name == "evotf-es" else {})
+    strategy = kind.make(population, dims, SIGMA, values)
+    key, mean = jax.random.key(0), jnp.zeros(dims)
+    state = jax.eval_shape(strategy.init, key, mean)
+    members, fitness = jnp.zeros((population, dims)), jnp.zeros(population)
+    needed = []
+    for call in (
+        jax.jit(strategy.ask).lower(key, state),
+        jax.jit(strategy.tell).lower(key, members, fitness, state),
+    ):
+        size = call.compile().memory_analysis()
+        assert size is not None
+        needed.append(size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
+    claimed = kind.memory(population, dims, values)[0] if kind.memory else 0
+    assert 0.75 < claimed / max(needed) < 1.25
+
+
+def test_one_standard_deviation_for_all_weights_ranks_nothing() -> None:
+    others = "asebo, cma-anchored-les, cma-es, cr-fm-nes, des, evotf-es, iamalgam-full, iamalgam-univariate, les, "
+    others += "lm-ma-es, ma-es, pgpe, rm-es, sep-cma-es, simple-es, snes, xnes"
+    with pytest.raises(BadValue) as caught:
+        require_per_weight_std("open-es")
+    assert str(caught.value) == (
+        "strategy 'open-es' samples with one standard deviation for all weights, so |mean| / std ranks them as |mean| "
+        f"does; use criterion magnitude, or one of {others}"
+    )
+    for name in PER_WEIGHT:
+        require_per_weight_std(name)
+
+
+# single strategies
+
+
+def test_snes_with_a_temperature_has_the_papers_update() -> None:
+    strategy = make_strategy("snes", 3, 2, 0.5, {"temperature": 12.0})
+    state = strategy.init(jax.random.key(0), jnp.array([1.0, -1.0]))
+    population = jnp.array([[1.5, -1.0], [0.5, -2.0], [1.0, 0.0]])
+    told = strategy.tell(jax.random.key(0), population, jnp.array([3.0, 1.0, 2.0]), state)
+    weights = np.exp(-12 * np.array([0.5, -0.5, 0.0]))
+    weights /= weights.sum()
+    z = np.array([[1.0, 0.0], [-1.0, -2.0], [0.0, 2.0]])
+    rate = (3 + math.log(2)) / (5 * math.sqrt(2))
+    np.testing.assert_allclose(strategy.mean(told), [1.0, -1.0] + 0.5 * weights @ z, rtol=1e-5)
+    np.testing.assert_allclose(strategy.std(told), 0.5 * np.exp(rate / 2 * weights @ (z**2 - 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ars", "open-es", "pgpe"])
+def test_pairs_are_mirrored_and_credited_together(name: str) -> None:
+    strategy = make_strategy(name, 8, 5, SIGMA)
+    mean = jnp.arange(5.0)
+    population, state = strategy.ask(jax.random.key(1), strategy.init(jax.random.key(0), mean))
+    np.testing.assert_allclose(population[:4] - mean, mean - population[4:], atol=1e-6)
+    for best in (2, 6):
+        fitness = jnp.zeros(8).at[best].set(-1.0)
+        told = strategy.tell(jax.random.key(2), population, fitness, state)
+        assert jnp.array_equal(jnp.sign(strategy.mean(told) - mean), jnp.sign(population[best] - mean))
+
+
+def test_pgpe_shrinks_its_std_after_the_update_down_to_its_floor() -> None:
+    flat = {"sigma_decay": 0.5, "sigma_min": 0.1}
+    for sigma, want in ((0.3, 0.15), (0.15, 0.1), (0.05, 0.05)):
+        strategy = make_strategy("pgpe", 8, 5, sigma, flat)
+        population, state = strategy.ask(jax.random.key(1), strategy.init(jax.random.key(0), jnp.zeros(5)))
+        told = strategy.tell(jax.random.key(2), population, jnp.ones(8), state)
+        np.testing.assert_allclose(strategy.std(told), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cma-es", "sep-cma-es", "ma-es", "lm-ma-es", "rm-es"])
+def test_only_elites_move_the_mean(name: str) -> None:
+    strategy = make_strategy(name, 10, 5, SIGMA, {"elite_ratio": 0.2})
+    population, state = strategy.ask(jax.random.key(1), strategy.init(jax.random.key(0), jnp.zeros(5)))
+    told = strategy.tell(jax.random.key(2), population, jnp.arange(10.0), state)
+    weights = math.log(5.5) - np.log([1, 2])
+    np.testing.assert_allclose(strategy.mean(told), weights @ population[:2] / weights.sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_sep_cma_es_learns_its_variances_as_fast_as_ros_and_hansen() -> None:
+    # at the size of a small network, the variances of 500 generations must tell the axes apart
+    dims, scales = 400, jnp.geomspace(0.01, 100.0, 400)
+    strategy = make_strategy("sep-cma-es", 16, dims, 0.1)
+
+    @quick_jit
+    def run(key: jax.Array) -> Any:
+        def body(i: Any, state: Any) -> Any:
+            population, state = strategy.ask(jax.random.fold_in(key, i), state)
+            return strategy.tell(key, population, jnp.sum(scales * population**2, axis=-1), state)
+
+        return jax.lax.fori_loop(0, 500, body, strategy.init(key, jnp.ones(dims)))
+
+    std = strategy.std(run(jax.random.key(0)))
+    assert jnp.mean(std[:100]) > 1.5 * jnp.mean(std[-100:])
+
+
+@pytest.mark.parametrize("name", ["ma-es", "lm-ma-es"])
+def test_matrix_adaptation_does_not_depend_on_the_order_of_the_members(name: str) -> None:
+    strategy = ready(name)
+    population, state = strategy.ask(jax.random.key(1), evolved(name))
+    order = jnp.array([3, 1, 4, 0, 5, 9, 2, 6, 8, 7, 11, 10])
+    key, fitness = jax.random.key(2), loss(population)
+    told = strategy.tell(key, population, fitness, state)
+    mixed = strategy.tell(key, population[order], fitness[order], state.replace(z=state.z[order]))
+    np.testing.assert_allclose(told.M, mixed.M, rtol=1e-4, atol=1e-5)
+    assert jnp.max(jnp.abs(told.M - state.M)) > 1e-2
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("population", "dims"), [(4, 1), (40, 3)])
+def test_few_weights_and_few_members_are_no_special_case(name: str, population: int, dims: int) -> None:
+    kind = STRATEGIES[name].value
+    sizes = (max(2, kind.smallest), dims) if population == 4 else (population, dims)
+    strategy = make_strategy(name, *sizes, SIGMA, {"max_context_len": 2} if name == "evotf-es" else None)
+    with jax.disable_jit(name != "evotf-es"):
+        state = strategy.init(jax.random.key(0), jnp.zeros(dims))
+        for i in range(3):
+            members, state = strategy.ask(jax.random.key(i), state)
+            state = strategy.tell(jax.random.key(i), members, jnp.sum((members - 1) ** 2, axis=-1), state)
+        assert members.shape == sizes
+        assert jnp.all(jnp.isfinite(strategy.mean(state))) and jnp.all(strategy.std(state) > 0)
