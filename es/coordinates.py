@@ -28,7 +28,7 @@ class Space:
     Attributes:
         names: of the evolved parameters, in the model's order.
         shapes: theirs.
-        dtypes: theirs; a vector is always float32.
+        dtypes: theirs as JAX computes with them (float64 becomes float32); a vector is always float32.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,8 @@ class Space:
     def of(cls, params: Params, evolved: tuple[str, ...]) -> Space:
         """Return the space of these parameters of a network."""
         arrays = [params[name] for name in evolved]
-        return cls(evolved, tuple(a.shape for a in arrays), tuple(str(a.dtype) for a in arrays))
+        dtypes = [str(jax.dtypes.canonicalize_dtype(a.dtype)) for a in arrays]
+        return cls(evolved, tuple(a.shape for a in arrays), tuple(dtypes))
 
     @property
     def size(self) -> int:

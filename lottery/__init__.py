@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from lottery.objective import Metric
     from lottery.results import Search
     from lottery.ticket import Ticket
+    from lottery.transfer import train_ticket
     from pruning.mask import Mask
 
-__all__ = ["Data", "Mask", "Metric", "Search", "Ticket", "find_ticket"]
+__all__ = ["Data", "Mask", "Metric", "Search", "Ticket", "find_ticket", "train_ticket"]
 
 _HOMES = {
     "Data": "lottery.data",
@@ -27,6 +28,7 @@ _HOMES = {
     "Search": "lottery.results",
     "Ticket": "lottery.ticket",
     "find_ticket": "lottery.api",
+    "train_ticket": "lottery.transfer",
 }
 
 

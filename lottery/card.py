@@ -42,6 +42,8 @@ def card(record: Mapping[str, Any]) -> str:
         "- `mask.safetensors`: which weights survive (BOOL, 1 keeps), readable with safetensors alone",
         "- `model.safetensors`: the full state at the rewind point, not masked",
         "- `trained.safetensors`: the trained, masked weights",
+        "- `best.safetensors`, `std.safetensors` (where there are any): the weights at the smallest validation loss, and",
+        "  the standard deviation of every weight",
         "- `config.json`, `history.json`: how it was found, and every evaluation",
         "",
         "## Load",

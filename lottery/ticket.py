@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lottery.card import card
-from lottery.models.source import seeded_maker
+from lottery.models.source import is_jax_pair, seeded_maker
 from lottery.randomness import seeded_everywhere
 from lottery.results import Search
 from lottery.torch_state import load_state
@@ -21,6 +22,7 @@ from pruning.files import atomic_directory, read_json, read_tensors, write_json,
 from pruning.mask import Mask
 from pruning.torch_modules import clean_copy, hold_mask
 
+_OPTIONAL = ("trained", "best", "std")
 _REQUIRED = ("level", "seed", "density", "sparsity", "kept", "prunable", "layers", "validation", "test", "metric")
 
 
@@ -33,6 +35,8 @@ class Ticket:
         params: parameters and buffers at the rewind point, by dotted name, not masked.
         trained_params: the trained, masked parameters and buffers, or None.
         info: where it came from and what it reached (`config.json`).
+        best_params: parameters and buffers at the evaluation with the smallest validation loss, where they were kept.
+        std: standard deviation of every weight at the end of training, where the criterion asked for it.
         path: where it is stored, or None.
         search: every level of every replicate, for a ticket that `find_ticket` returned.
     """
@@ -41,6 +45,8 @@ class Ticket:
     params: Mapping[str, NDArray[Any]]
     trained_params: Mapping[str, NDArray[Any]] | None
     info: Mapping[str, Any]
+    best_params: Mapping[str, NDArray[Any]] | None = None
+    std: Mapping[str, NDArray[Any]] | None = None
     path: Path | None = None
     search: Search | None = None
 
@@ -65,11 +71,12 @@ class Ticket:
             raise FileFormatError(f"{folder}: config.json lacks {', '.join(missing)}")
         params, _ = read_tensors(folder / "model.safetensors")
         mask = Mask.load(folder / "mask.safetensors").fit({name: value.shape for name, value in params.items()})
-        trained = folder / "trained.safetensors"
-        trained_params = read_tensors(trained)[0] if trained.exists() else None
-        if trained_params is not None and _shapes(trained_params) != _shapes(params):
-            raise FileFormatError(f"{folder}: trained.safetensors and model.safetensors hold different tensors")
-        return cls(mask, params, trained_params, info, folder)
+        optional = {name: _optional(folder, name) for name in _OPTIONAL}
+        for name in ("trained", "best"):
+            found = optional[name]
+            if found is not None and _shapes(found) != _shapes(params):
+                raise FileFormatError(f"{folder}: {name}.safetensors and model.safetensors hold different tensors")
+        return cls(mask, params, optional["trained"], info, optional["best"], optional["std"], folder)
 
     def save(self, path: str | Path) -> Ticket:
         """Write a ticket directory and return the ticket that lies there.
@@ -83,23 +90,25 @@ class Ticket:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with atomic_directory(folder) as temporary:
                 self._write(temporary)
-        return Ticket(self.mask, self.params, self.trained_params, self.info, folder, self.search)
+        return dataclasses.replace(self, path=folder)
 
-    def rewound(self, model: nn.Module | Callable[..., nn.Module]) -> nn.Module:
+    def rewound(self, model: Any) -> Any:
         """Return a copy of `model` that is masked, at its rewind weights, ready to train.
 
         Train it with any loop: hooks zero the gradients of removed weights, so that they stay exactly 0 under the
         optimizers of `torch.optim`. (A `copy.deepcopy` loses the hooks; `pruning.torch_modules.hold_mask` sets them.)
 
         Args:
-            model: the architecture (never changed), or a callable that makes one (from a seed, if it takes one).
+            model: the architecture (never changed), or a callable that makes one (from a seed, if it takes one). For a
+                JAX pair `(params, apply)` the result is such a pair; apply the mask yourself while you train it
+                (`pruning.pytrees.apply_mask`).
 
         Raises:
             MaskMismatch: names or shapes that are not this ticket's (with the closest names).
         """
         return self._into(model, self.params)
 
-    def trained(self, model: nn.Module | Callable[..., nn.Module]) -> nn.Module:
+    def trained(self, model: Any) -> Any:
         """Return a copy of `model` that is masked and at its trained weights.
 
         Raises:
@@ -128,9 +137,12 @@ class Ticket:
     def __repr__(self) -> str:
         return f"Ticket(density={self.density:.4g}, level={self.info.get('level')}, path={str(self.path)!r})"
 
-    def _into(self, model: nn.Module | Callable[..., nn.Module], params: Mapping[str, NDArray[Any]]) -> nn.Module:
+    def _into(self, model: Any, params: Mapping[str, NDArray[Any]]) -> Any:
         with seeded_everywhere(self.info["seed"]):
-            made = model if isinstance(model, nn.Module) else seeded_maker(model)(self.info["seed"])
+            given = isinstance(model, nn.Module) or is_jax_pair(model)
+            made = model if given else seeded_maker(model)(self.info["seed"])
+        if is_jax_pair(made):
+            return _into_tree(made, params, self.mask)
         if not isinstance(made, nn.Module):
             raise MaskMismatch(f"expected a torch.nn.Module, not {type(made).__name__}")
         duplicate, _ = clean_copy(made)
@@ -140,12 +152,26 @@ class Ticket:
     def _write(self, folder: Path) -> None:
         write_tensors(folder / "model.safetensors", self.params, {"format": "pt"})
         self.mask.save(folder / "mask.safetensors")
-        if self.trained_params is not None:
-            write_tensors(folder / "trained.safetensors", self.trained_params, {"format": "pt"})
-        else:
-            (folder / "trained.safetensors").unlink(missing_ok=True)
+        for name, arrays in zip(_OPTIONAL, (self.trained_params, self.best_params, self.std), strict=True):
+            if arrays is not None:
+                write_tensors(folder / f"{name}.safetensors", arrays, {"format": "pt"})
+            else:
+                (folder / f"{name}.safetensors").unlink(missing_ok=True)
         write_text(folder / "README.md", card(self.info))
         write_json(folder / "config.json", dict(self.info))
+
+
+def _into_tree(pair: tuple[Any, Any], params: Mapping[str, NDArray[Any]], mask: Mask) -> tuple[Any, Any]:
+    from es.jax_functions import rebuild
+    from pruning.pytrees import apply_mask
+
+    tree, apply = pair
+    return apply_mask(rebuild(tree, params), mask), apply
+
+
+def _optional(folder: Path, name: str) -> dict[str, NDArray[Any]] | None:
+    path = folder / f"{name}.safetensors"
+    return read_tensors(path)[0] if path.exists() else None
 
 
 def _shapes(params: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, tuple[int, ...]]:

@@ -162,16 +162,12 @@ class Control:
         names = dict(zip(jaxpr.invars, sorted(shapes), strict=False))
         found = set()
         for equation in jaxpr.eqns:
-            kind = equation.primitive.name
-            for side, operand in enumerate(equation.invars):
+            axes = equation.params["dimension_numbers"][0] if equation.primitive.name == "dot_general" else ((1,), (1,))
+            if equation.primitive.name not in ("dot_general", "transpose"):
+                continue
+            for operand, contracted in zip(equation.invars, axes, strict=False):
                 name = names.get(operand) if isinstance(operand, Var) else None
-                if name is None or len(shapes[name].shape) != 2:
-                    continue
-                if (
-                    kind == "transpose"
-                    or kind == "dot_general"
-                    and equation.params["dimension_numbers"][0][side] == (1,)
-                ):
+                if name and len(shapes[name].shape) == 2 and contracted == (1,):
                     found.add(name)
         return found
 

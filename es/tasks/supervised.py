@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from es.coordinates import Space, unpack
+from es.coordinates import Space
 from es.network import Arrays, Network
+from es.population import population_outputs
 from es.tasks import Measured
 
 BatchFunction = Callable[[Any, Any], jax.Array]
@@ -69,12 +70,8 @@ class Supervised:
     ) -> tuple[jax.Array, Arrays]:
         """Return every member's loss on one minibatch."""
         inputs, targets = self._minibatch(data, key)
-
-        def member(vector: jax.Array) -> jax.Array:
-            outputs = self.network.apply({**fixed, **unpack(self.space, where, vector)}, inputs)
-            return self.loss(outputs, targets)
-
-        return jax.vmap(member)(population).astype(jnp.float32), fixed
+        outputs = population_outputs(self.network.apply, self.space, where, population, fixed, inputs)
+        return jax.vmap(lambda own: self.loss(own, targets))(outputs).astype(jnp.float32), fixed
 
     def measure(self, params: Arrays) -> Measured:
         """Return loss and metric of one network over the whole validation and test parts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import gymnax
@@ -74,8 +75,13 @@ def everything(task):
     return np.arange(task.space.size, dtype=np.int32)
 
 
+@cache
+def compiled(task):
+    return jax.jit(task.losses)
+
+
 def losses(task, population, fixed, key=0):
-    return jax.jit(task.losses)(task.data, everything(task), jnp.asarray(population), fixed, jax.random.key(key))
+    return compiled(task)(task.data, everything(task), jnp.asarray(population), fixed, jax.random.key(key))
 
 
 def lengths(keys):
@@ -316,8 +322,8 @@ def test_environments_of_gymnax_roll(name):
         return rollout(environment, act, keys, members=2, steps=3, observed=True)
 
     # Three steps are sooner played than compiled well.
-    compiled = jax.jit(play, compiler_options={"xla_backend_optimization_level": 0})
-    returns, moments = compiled(jax.random.split(jax.random.key(0), 2))
+    quickly = jax.jit(play, compiler_options={"xla_backend_optimization_level": 0})
+    returns, moments = quickly(jax.random.split(jax.random.key(0), 2))
     assert returns.shape == (2, 2) and np.isfinite(returns).all() and returns.dtype == jnp.float32
     assert moments.count == 12 and moments.mean.shape == environment.observation_shape
     assert environment.max_steps >= 200 and (len(environment.observation_shape) == 3) == (name in MINATAR)
