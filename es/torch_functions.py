@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -27,18 +27,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as torch_tree
 
 from es.network import Arrays, Network
-from es.torchax_names import import_torchax
+from es.torch_translation import called_in, explained, first_line, plain, to_jax, to_jax_array, translation
 from pruning.errors import BadValue
 from pruning.torch_modules import unwrap
-
-torchax = import_torchax()
-_TRANSLATED = (torchax.tensor.Tensor, torchax.view.View)
-_NEEDS_VALUES = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
 
 
 def torch_network(module: nn.Module, example_inputs: Any) -> Network:
@@ -79,10 +70,10 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
         missing = [name for name in tensors if name not in params]
         if missing:
             raise BadValue(f"the network's tensor {missing[0]!r} is not among the parameters")
-        with _translation() as env:
+        with translation() as env:
             bound = _bound(frozen, {name: env.wrap(params[name]) for name in tensors}, env.wrap)
             args, kwargs = _spread(env.wrap(inputs))
-            return _explained(env, bound, label, args, kwargs)
+            return explained(env, bound, label, args, kwargs)
 
     expected = _run_torch(_bound(frozen, _cloned(tensors), torch.clone), *_spread(_to_torch(example_inputs)), label)
     _check_equal(apply, (to_jax(tensors), to_jax(example_inputs)), expected, label)
@@ -111,11 +102,11 @@ def torch_batch_function(
     frozen = _duplicate(function).eval() if isinstance(function, nn.Module) else function
 
     def compute(outputs: Any, targets: Any) -> jax.Array:
-        with _translation(items_are_tensors=True) as env:
+        with translation(items_are_tensors=True) as env:
             called = frozen
             if isinstance(frozen, nn.Module):
                 called = _bound(frozen, {name: env.wrap(t) for name, t in _named_tensors(frozen).items()}, env.wrap)
-            value = jnp.asarray(_explained(env, called, label, (env.wrap(outputs), env.wrap(targets)), {}))
+            value = jnp.asarray(explained(env, called, label, (env.wrap(outputs), env.wrap(targets)), {}))
         if value.size != 1:
             raise BadValue(f"{label} returns an array of shape {value.shape}; expected one number for a batch")
         return value.reshape(())
@@ -123,34 +114,6 @@ def torch_batch_function(
     expected = _run_torch(frozen, (_to_torch(example_outputs), _to_torch(example_targets)), {}, label)
     _check_equal(compute, (to_jax(example_outputs), to_jax(example_targets)), expected, label)
     return compute
-
-
-def to_jax(tree: Any) -> Any:
-    """Return a pytree with its tensors and arrays as JAX arrays, copied; other leaves stay.
-
-    64-bit types become 32-bit ones unless `jax_enable_x64` is set.
-
-    Raises:
-        BadValue: an integer that does not fit.
-
-    >>> to_jax([torch.tensor([1, 2]), 3])
-    [Array([1, 2], dtype=int32), 3]
-    """
-    return jax.tree.map(_array, tree)
-
-
-def _array(leaf: Any) -> Any:
-    if isinstance(leaf, torch.Tensor):
-        host = leaf.detach().cpu().to_dense().resolve_conj().resolve_neg().contiguous()
-        leaf = host.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if host.dtype == torch.bfloat16 else host.numpy()
-    if not isinstance(leaf, np.ndarray | np.generic):
-        return leaf
-    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-    if leaf.size and leaf.dtype != dtype and leaf.dtype.kind in "iu":
-        low, high = leaf.min(), leaf.max()
-        if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
-            raise BadValue(f"integers from {low} to {high} do not fit {dtype}; JAX needs jax_enable_x64 for them")
-    return jnp.array(leaf, dtype)
 
 
 def _to_torch(tree: Any) -> Any:
@@ -200,7 +163,7 @@ def _duplicate(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:
-        raise BadValue(f"{type(module).__name__} cannot be copied: {_first_line(error)}") from error
+        raise BadValue(f"{type(module).__name__} cannot be copied: {first_line(error)}") from error
 
 
 def _bound(
@@ -222,192 +185,9 @@ def _bound(
 # ------------------------------------------------------------------------------------------------------- translation
 
 
-class _RandomNumber(Exception):
-    """A translated function asked for a random number."""
-
-
-class _Environment(torchax.tensor.Environment):
-    """torchax's environment, stricter and more faithful.
-
-    Every tensor that is created or captured belongs to JAX whatever its device; random numbers are an error; some
-    operations are mended (`_MENDED`); an error knows the operation that raised it.
-    """
-
-    def __init__(self, items_are_tensors: bool) -> None:
-        # torchax makes a random key here, which has no place in the traced function
-        with jax.ensure_compile_time_eval():
-            super().__init__()
-        for operation, mended in _MENDED.items():
-            self.override_op_definition(operation, mended, is_view_op=True)
-        if items_are_tensors:
-            self.override_op_definition(torch.Tensor.item, lambda tensor: tensor)
-
-    def wrap(self, tree: Any) -> Any:
-        """Return a pytree with arrays, and torch's own tensors, as translated tensors."""
-        return jax.tree.map(self._wrapped, tree)
-
-    def _wrapped(self, leaf: Any) -> Any:
-        array = leaf if isinstance(leaf, _TRANSLATED) else _array(leaf)
-        return torchax.tensor.Tensor(array, self) if isinstance(array, jax.Array) else array
-
-    def dispatch(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        tensors = [leaf for leaf in torch_tree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        if any(isinstance(tensor, _TRANSLATED) for tensor in tensors):
-            args, kwargs = torch_tree.tree_map_only(torch.Tensor, self._captured, (args, kwargs))
-        # Code asks for the values of its index ranges; large tensors are better made inside the compiled function
-        known = not tensors and getattr(func, "overloadpacket", func) in _KNOWN_VALUES
-        try:
-            with jax.ensure_compile_time_eval() if known else nullcontext():
-                if args and self._loses_write(func, args[0]):
-                    whole = args[0].torch()
-                    super().dispatch(func, types, (whole, *args[1:]), kwargs)
-                    args[0].update(whole)
-                    return args[0]
-                return super().dispatch(func, types, args, kwargs)
-        except torchax.tensor.OperatorNotFound:
-            raise
-        except Exception as error:
-            if not hasattr(error, "operation"):
-                error.operation = torchax.tensor._name_of_func(func)  # pyright: ignore[reportAttributeAccessIssue]
-            raise
-
-    def _captured(self, tensor: torch.Tensor) -> torch.Tensor:
-        # A scalar stays torch's: torchax reads its value, and a Python number promotes types as torch's scalars do.
-        return tensor if tensor.dim() == 0 else self._wrapped(tensor)
-
-    def _loses_write(self, func: Any, target: Any) -> bool:
-        """Say whether torchax would write to a copy of a view (`x[0].zero_()`)."""
-        writes = isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
-        return writes and isinstance(target, torchax.view.View) and not self._get_op_or_decomp(func).is_view_op
-
-    def _should_use_torchax_tensor(self, device: Any) -> bool:
-        return True
-
-    def _to_copy(self, the_tensor: Any, new_dtype: Any, new_device: Any) -> Any:
-        tensor = the_tensor.torch() if isinstance(the_tensor, torchax.view.View) else the_tensor
-        tensor = tensor if isinstance(tensor, torchax.tensor.Tensor) else self._wrapped(tensor)
-        if new_dtype is None or new_dtype == tensor.dtype:
-            return tensor
-        return tensor.apply_jax(jnp.astype, torchax.ops.mappings.t2j_dtype(new_dtype))
-
-    def get_and_rotate_prng_key(self, generator: Any = None) -> Any:
-        raise _RandomNumber
-
-
-def _copy_into(target: Any, source: Any, non_blocking: bool = False) -> Any:
-    value = source.jax() if isinstance(source, _TRANSLATED) else to_jax(source)
-    value = jnp.broadcast_to(value, target.shape).astype(target.jax().dtype)
-    if isinstance(target, torchax.view.View):
-        target.update(value)
-    else:
-        target._elem = value
-    return target
-
-
-def _convolution(inputs: Any, weight: Any, *settings: Any) -> Any:
-    bias, stride, padding, dilation, transposed, output_padding, groups = settings
-    if transposed and groups > 1:
-        # torchax reshapes [groups * in, out] to [in, groups * out] without moving the groups
-        weight = weight.reshape(groups, -1, *weight.shape[1:]).transpose(0, 1).reshape(weight.shape)
-    env = inputs._env
-    arrays = env.t2j_iso((inputs, weight, bias))
-    mended = torchax.ops.jaten._aten_convolution(*arrays, stride, padding, dilation, transposed, output_padding, groups)
-    return env.j2t_iso(mended)
-
-
-_InplaceOp = torchax.ops.op_base.InplaceOp
-_KNOWN_VALUES = (torch.ops.aten.arange, torch.arange, torch.tensor, torch.as_tensor, torch.linspace)
-_MENDED = {
-    # torchax takes the source's shape in place of the target's
-    torch.ops.aten.copy_: _copy_into,
-    # torchax changes the shape by way of that copy
-    torch.ops.aten.transpose_: _InplaceOp(torch.ops.aten.transpose, replace=True),
-    torch.ops.aten.unsqueeze_: _InplaceOp(torch.ops.aten.unsqueeze, replace=True),
-    torch.ops.aten.convolution: _convolution,
-}
-
-
-@contextmanager
-def _translation(items_are_tensors: bool = False) -> Iterator[_Environment]:
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    with torch.no_grad(), warnings.catch_warnings():
-        # torch's code asks for 64-bit types all the time
-        warnings.filterwarnings("ignore", message=".*requested.* is not available, and will be truncated")
-        warnings.filterwarnings("ignore", message="scatter inputs have incompatible types")
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield _Environment(items_are_tensors)
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
-
-
-def _explained(env: _Environment, called: Callable[..., Any], label: str, args: Any, kwargs: Any) -> Any:
-    """Return what `called` returns, in arrays; an error names the submodule and the operation."""
-    try:
-        with env:
-            outputs = called(*args, **kwargs)
-            return _plain(outputs, lambda tensor: env._wrapped(tensor).jax(), label)
-    except BadValue:
-        raise
-    except Exception as error:
-        where = _innermost(error, called, label)
-        if isinstance(error, torchax.tensor.OperatorNotFound):
-            operation = str(error).removeprefix("Operator with name ").split()[0]
-            reason = f"the model uses {operation}, which has no JAX form here (in {where})"
-        elif isinstance(error, _NEEDS_VALUES):
-            reason = (
-                f"{where} reads the values of a tensor (in `if`, `.item()`, `float()` or a size), which a compiled "
-                "function cannot do: compute with tensors throughout, for instance with torch.where"
-            )
-        elif isinstance(error, _RandomNumber):
-            reason = f"{where} draws random numbers even in evaluation mode, and evolution needs a pure function"
-        else:
-            operation = getattr(error, "operation", "")
-            reason = f"{where} cannot be translated to JAX: {f'{operation}: ' if operation else ''}{_first_line(error)}"
-        raise BadValue(reason) from error
-
-
-def _innermost(error: Exception, called: Any, label: str) -> str:
-    names = {id(m): n for n, m in called.named_modules()} if isinstance(called, nn.Module) else {}
-    where, frames = label, error.__traceback__
-    while frames is not None:
-        owner = frames.tb_frame.f_locals.get("self")
-        if id(owner) in names:
-            where = _called(names[id(owner)], owner)
-        frames = frames.tb_next
-    return where
-
-
-def _called(name: str, layer: Any) -> str:
-    return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-
-
-def _plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> Any:
-    """Return the outputs in containers that JAX knows; a mapping of another class becomes a dictionary."""
-    if isinstance(outputs, torch.Tensor):
-        return convert(outputs)
-    if outputs is None or isinstance(outputs, int | float | complex | np.generic):
-        return outputs
-    if isinstance(outputs, Mapping):
-        return {key: _plain(value, convert, label) for key, value in outputs.items()}
-    if isinstance(outputs, tuple | list):
-        parts = [_plain(value, convert, label) for value in outputs]
-        if hasattr(outputs, "_fields"):
-            return type(outputs)(*parts)
-        return tuple(parts) if isinstance(outputs, tuple) else parts
-    raise BadValue(f"{label} returns a {type(outputs).__name__}; expected tensors, in tuples, lists or dictionaries")
-
-
-# ------------------------------------------------------------------------------------------------------------ checks
-
-
 def _check_layers(module: nn.Module) -> None:
     for name, layer in module.named_modules():
-        label = _called(name, layer)
+        label = called_in(name, layer)
         if isinstance(layer, torch.jit.ScriptModule):
             raise BadValue(f"{label} is a compiled script without Python code; pass the module that it was made from")
         if any(is_lazy(tensor) for tensor in layer.parameters(recurse=False)):
@@ -443,7 +223,7 @@ def _check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
     for name, layer in probe.named_modules():
         if isinstance(layer, _BatchNorm):
             layer.eval()
-        label = _called(name, layer)
+        label = called_in(name, layer)
         layer.register_forward_pre_hook(lambda layer, _: before.update({id(layer): torch.get_rng_state()}))
         layer.register_forward_hook(
             lambda layer, _, __, label=label: (
@@ -463,11 +243,11 @@ def _check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
 def _run_torch(called: Callable[..., Any], args: Any, kwargs: Any, label: str) -> Any:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _plain(called(*args, **kwargs), _array, label)
+            return plain(called(*args, **kwargs), to_jax_array, label)
     except BadValue:
         raise
     except Exception as error:
-        raise BadValue(f"{label} fails on the example: {_first_line(error)}") from error
+        raise BadValue(f"{label} fails on the example: {first_line(error)}") from error
 
 
 def _check_equal(function: Callable[..., Any], inputs: tuple[Any, ...], expected: Any, label: str) -> None:

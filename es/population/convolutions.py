@@ -21,11 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
-from numpy.typing import NDArray
 
 from es.population.cost import machine
 from es.population.interpreter import Context, rule
-from es.population.products import choose, matmul
+from es.population.products import choose, matmul, product
 from es.population.values import MEMBER, Members, Value, Weight, as_members, is_shared, size
 
 
@@ -59,7 +58,8 @@ def convolution(context: Context, equation: core.JaxprEqn, operands: Sequence[Va
         strict=True,
     )
     windows = [Window(length, stride, dilation, *padding) for length, stride, dilation, padding in each]
-    if isinstance(kernel, Weight):
+    if is_shared(kernel) or isinstance(kernel, Weight):
+        assert isinstance(kernel, Weight)
         kernel = Weight(kernel.slots.transpose(numbers.rhs_spec), kernel.casts)
     else:
         kernel = Members(kernel.ordered((MEMBER, *numbers.rhs_spec)), (MEMBER, *range(kernel.ndim)))
@@ -67,7 +67,9 @@ def convolution(context: Context, equation: core.JaxprEqn, operands: Sequence[Va
     activation = _dilated(activation, params["lhs_dilation"])
     result = _convolve(context, activation, kernel, windows, groups, params)
     n, c, *space = numbers.out_spec
-    return Members(result.data, tuple({MEMBER: MEMBER, 0: c, len(space) + 1: n}.get(a, _at(space, a)) for a in result.order))
+    return Members(
+        result.data, tuple({MEMBER: MEMBER, 0: c, len(space) + 1: n}.get(a, _at(space, a)) for a in result.order)
+    )
 
 
 def _at(space: Sequence[int], axis: int) -> int:
@@ -199,19 +201,15 @@ def _grouped(
     params: dict[str, Any],
 ) -> Members:
     """Return the dense product group by group; `tail` is the shape of space and examples of the result."""
-    how = {key: params.get(key) for key in ("precision", "preferred_element_type")}
     outputs = kernel.shape[0]
     weights = as_members(kernel, context.population).ordered((MEMBER, *range(kernel.ndim)))
     weights = weights.reshape(context.members, groups, outputs // groups, -1)
     inner = weights.shape[-1]
     if patches.ndim == len(tail) + 2:
         flat = patches.reshape(groups, inner, size(tail))
-        result = jnp.einsum("pgoi,gir->gpor", weights, flat, **how)
+        result = product("pgoi,gir->gpor", weights, flat, params)
         result = jnp.swapaxes(result, 0, 1) if groups > 1 else result
     else:
         flat = patches.reshape(context.members, groups, inner, size(tail))
-        result = jnp.einsum("pgoi,pgir->pgor", weights, flat, **how)
+        result = product("pgoi,pgir->pgor", weights, flat, params)
     return Members(result.reshape(context.members, outputs, *tail), (MEMBER, *range(len(tail) + 1)))
-
-
-Slots = NDArray[np.int32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend import core
 from numpy.typing import NDArray
 
@@ -23,7 +24,7 @@ from es.population.chunks import at_once, divisor, held, over_members
 from es.population.cost import machine
 from es.population.examples import example_axes, same_program
 from es.population.interpreter import Context, evaluate
-from es.population.values import MEMBER, Members, Value, Weight, aligned, is_shared, size
+from es.population.values import MEMBER, Value, Weight, aligned, is_shared, shape_of, size
 
 FEW_EXAMPLES = 64
 """Enough for the innermost loops to run at full rate."""
@@ -65,7 +66,7 @@ def population_outputs(
     >>> population_outputs(lambda p, x: x @ p["w"].T, space, np.array([0, 4]), population, {}, inputs)[:, 0].tolist()
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    if isinstance(where, jax.core.Tracer):
+    if isinstance(where, Tracer):
         population = jnp.zeros((len(population), space.size), population.dtype).at[:, where].set(population)
         where = np.arange(space.size, dtype=np.int32)
     network = _Network(apply, space, np.asarray(where), fixed)
@@ -162,7 +163,7 @@ class _Network:
 
 
 def _in_front(context: Context, value: Value) -> jax.Array:
-    ndim = jnp.ndim(value) if is_shared(value) else value.ndim  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    ndim = len(shape_of(value))
     array = aligned(value, (MEMBER, *range(ndim)), context.population)
     return jnp.broadcast_to(array, (context.members, *array.shape[1:])) if ndim or is_shared(value) else array
 
@@ -180,7 +181,3 @@ def _tileable(network: _Network, inputs: Any) -> list[int] | None:
         return None
     smaller, _ = network.single(jax.tree.map(lambda leaf: leaf[: max(1, count // 2)], inputs))
     return [axis for axis in axes if axis is not None] if same_program(closed, smaller) else None
-
-
-Outputs = Callable[[jax.Array], Any]
-Shaped = Members

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend import core
 
 from es.population.interpreter import called
-from es.population.layout import ELEMENTWISE, grouped
+from es.population.layout import ELEMENTWISE, REDUCTIONS, grouped
 
 Axis = int | None
 """Where a value's examples lie; None if it has none."""
@@ -117,12 +117,16 @@ def _reduce(equation: core.JaxprEqn, axes: Sequence[Axis], shapes: Sequence[tupl
 def _dot(equation: core.JaxprEqn, axes: Sequence[Axis], shapes: Sequence[tuple[int, ...]]) -> Axis:
     contract, batch = equation.params["dimension_numbers"]
     if None not in axes:
-        _require(axes[0] in batch[0] and batch[0].index(axes[0]) == batch[1].index(axes[1]) if axes[1] in batch[1] else False)
+        _require(
+            axes[0] in batch[0] and batch[0].index(axes[0]) == batch[1].index(axes[1]) if axes[1] in batch[1] else False
+        )
         return batch[0].index(axes[0])
     side = 0 if axes[1] is None else 1
     axis = axes[side]
     _require(axis not in contract[side] and axis not in batch[side])
-    free = [[a for a in range(len(s)) if a not in c and a not in b] for s, c, b in zip(shapes, contract, batch, strict=True)]
+    free = [
+        [a for a in range(len(s)) if a not in c and a not in b] for s, c, b in zip(shapes, contract, batch, strict=True)
+    ]
     return len(batch[0]) + (len(free[0]) if side else 0) + free[side].index(axis)  # pyright: ignore[reportArgumentType]
 
 
@@ -177,9 +181,7 @@ FOLLOW: dict[str, Follow] = {
     **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum", "reduce_window"), _window),
     **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshape),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along("axis")),
-    **dict.fromkeys(
-        "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split(), _reduce
-    ),
+    **dict.fromkeys(REDUCTIONS, _reduce),
     "broadcast_in_dim": _broadcast,
     "concatenate": _along("dimension"),
     "conv_general_dilated": _convolution,

@@ -14,8 +14,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from es.population.values import Value, canonical, front, is_shared
-from es.population.values import Members as Members
+from es.population.values import Members, Value, canonical, front, is_shared
 
 
 @dataclass(frozen=True)

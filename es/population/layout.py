@@ -13,12 +13,17 @@ from jax.extend import core
 from es.population.interpreter import Context, rule
 from es.population.values import MEMBER, Members, Value, Weight, aligned, as_members, is_shared, size
 
-ELEMENTWISE = tuple(
-    """abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos
-    cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic
-    lt max min mul ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n
-    sign sin sinh sqrt square stop_gradient sub tan tanh xor""".split()
+# fmt: off
+ELEMENTWISE = (
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
+    "clamp", "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv",
+    "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log",
+    "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "pow", "real",
+    "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square",
+    "stop_gradient", "sub", "tan", "tanh", "xor",
 )
+# fmt: on
+REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin")
 
 
 @rule(*ELEMENTWISE)
@@ -29,7 +34,9 @@ def elementwise(context: Context, equation: core.JaxprEqn, operands: Sequence[Va
         if renamed is not None:
             return renamed
     ready = [operand if is_shared(operand) else as_members(operand, context.population) for operand in operands]
-    largest = max((value for value in ready if isinstance(value, Members)), key=lambda value: (value.ndim, value.size))
+    largest = max(
+        (value for value in ready if isinstance(value, Members)), key=lambda value: (value.ndim, value.data.size)
+    )
     ndim = max(np.ndim(value) if is_shared(value) else value.ndim for value in ready)
     order = largest.order if largest.ndim == ndim else (MEMBER, *range(ndim))
     arrays = [aligned(value, order, context.population) for value in ready]
@@ -47,7 +54,9 @@ def _renamed(equation: core.JaxprEqn, weight: Weight) -> Weight | None:
 def _broadcasting(equation: core.JaxprEqn, arrays: list[jax.Array]) -> jax.Array:
     """Bind after broadcasting axes of size 1; scalars too, which some primitives do not take beside arrays."""
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
-    return equation.primitive.bind(*(lax.broadcast_in_dim(a, shape, _last(a, shape)) for a in arrays), **equation.params)
+    return equation.primitive.bind(
+        *(lax.broadcast_in_dim(a, shape, _last(a, shape)) for a in arrays), **equation.params
+    )
 
 
 def _last(array: jax.Array, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -73,7 +82,7 @@ def broadcast_in_dim(context: Context, equation: core.JaxprEqn, operands: Sequen
     if isinstance(operand, Weight) and size(shape) == operand.slots.size:
         inserted = [1 if axis not in places else length for axis, length in enumerate(shape)]
         return Weight(operand.slots.reshape(inserted), operand.casts)
-    members = as_members(operand, context.population)  # pyright: ignore[reportArgumentType]
+    members = as_members(operand, context.population)
     kept = [MEMBER if axis == MEMBER else places[axis] for axis in members.order]
     new = [axis for axis in range(len(shape)) if axis not in places]
     at = kept.index(MEMBER) + 1
@@ -133,10 +142,10 @@ def grouped(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
     return groups
 
 
-@rule("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin")
+@rule(*REDUCTIONS)
 def reduce(context: Context, equation: core.JaxprEqn, operands: Sequence[Value]) -> Value:
     """Reduce wherever the axes lie."""
-    members = as_members(operands[0], context.population)  # pyright: ignore[reportArgumentType]
+    members = as_members(operands[0], context.population)
     axes = equation.params["axes"]
     params = {**equation.params, "axes": tuple(sorted(members.dimension(axis) for axis in axes))}
     left = [axis for axis in members.order if axis not in axes]
@@ -156,7 +165,7 @@ def along_axes(context: Context, equation: core.JaxprEqn, operands: Sequence[Val
         return None
     main = operands if name == "concatenate" else operands[:1]
     ready = [operand if is_shared(operand) else as_members(operand, context.population) for operand in main]
-    order = max((value for value in ready if isinstance(value, Members)), key=lambda value: value.size).order
+    order = max((value for value in ready if isinstance(value, Members)), key=lambda value: value.data.size).order
     arrays = [aligned(value, order, context.population) for value in ready]
     if name == "concatenate":
         member = order.index(MEMBER)

@@ -1,4 +1,4 @@
-"""Rules for windows over axes: pooling as a few strided slices, which stay contiguous because examples lie innermost."""
+"""Rules for windows: pooling as a few strided slices, which stay contiguous because examples lie innermost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax import lax
 from jax.extend import core
 
 from es.population.interpreter import Context, rule
-from es.population.values import MEMBER, Members, Value, as_members, is_shared
+from es.population.values import Members, Value, as_members, is_shared
 
 Combine = Callable[[jax.Array, jax.Array], jax.Array]
 COMBINE: dict[str, Combine] = {"max": jnp.maximum, "min": jnp.minimum, "add": jnp.add, "add_any": jnp.add}
@@ -22,7 +22,7 @@ UNROLLED = 8
 @rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
 def named_window(context: Context, equation: core.JaxprEqn, operands: Sequence[Value]) -> Value | None:
     """Windows whose operation is in the name of the primitive."""
-    members = as_members(operands[0], context.population)  # pyright: ignore[reportArgumentType]
+    members = as_members(operands[0], context.population)
     kind = equation.primitive.name.removeprefix("reduce_window_")
     dtype = members.data.dtype
     if kind != "sum" and not jnp.issubdtype(dtype, jnp.floating):
@@ -66,5 +66,4 @@ def _windows(members: Members, equation: core.JaxprEqn, name: str, start: jax.Ar
             for i in range(window)
         ]
         data = reduce(combine, slices)
-    assert data.ndim == len(members.order) and MEMBER in members.order
     return Members(data, members.order)

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 from es.population.cost import machine
 from es.population.interpreter import Context, rule
 from es.population.tables import FanIn, Panels, fan_in, panels
-from es.population.values import MEMBER, Members, Value, Weight, as_members, is_shared, numbers, size
-
-Precision = Any
+from es.population.values import MEMBER, Members, Value, Weight, as_members, is_shared, numbers, shape_of, size
 
 
 @rule("dot_general")
@@ -58,8 +56,8 @@ def plain(
         params: of the equation.
         swap: store the axes of `rhs` before those of `lhs`; the result is the same.
     """
-    sides = [value if is_shared(value) else as_members(value, context.population) for value in (lhs, rhs)]
-    orders = [s.order if isinstance(s, Members) else tuple(range(np.ndim(s))) for s in sides]  # pyright: ignore[reportArgumentType]
+    sides: list[Value] = [v if is_shared(v) else as_members(v, context.population) for v in (lhs, rhs)]
+    orders = [s.order if isinstance(s, Members) else tuple(range(len(shape_of(s)))) for s in sides]
     datas = [s.data if isinstance(s, Members) else jnp.asarray(s) for s in sides]
     both = all(isinstance(s, Members) for s in sides)
     result_axes: list[dict[int, int]] = []
@@ -72,7 +70,7 @@ def plain(
         result_axes.append(axes)
     if swap:
         orders, datas, result_axes = orders[::-1], datas[::-1], result_axes[::-1]
-        contract, batch = contract[::-1], batch[::-1]
+        contract, batch = (contract[1], contract[0]), (batch[1], batch[0])
     summed = [[order.index(axis) for axis in axes] for order, axes in zip(orders, contract, strict=True)]
     kept = [([MEMBER] if both else []) + list(axes) for axes in batch]
     kept_at = [[order.index(axis) for axis in axes] for order, axes in zip(orders, kept, strict=True)]
@@ -103,9 +101,8 @@ def weighted(
 ) -> Members:
     """Return the product of a weight and an activation, [P, …weight's free axes, …activation's free axes]."""
     weight_free = [axis for axis in range(weight.ndim) if axis not in weight_axes]
-    other_ndim = np.ndim(other) if is_shared(other) else other.ndim  # pyright: ignore[reportArgumentType]
-    other_free = [axis for axis in range(other_ndim) if axis not in other_axes]
-    other_shape = np.shape(other) if is_shared(other) else other.shape  # pyright: ignore[reportArgumentType]
+    other_shape = shape_of(other)
+    other_free = [axis for axis in range(len(other_shape)) if axis not in other_axes]
     rows, inner = (size([weight.shape[axis] for axis in axes]) for axes in (weight_free, weight_axes))
     matrix = weight.slots.transpose([*weight_free, *weight_axes]).reshape(rows, inner)
     columns = size([other_shape[axis] for axis in other_free])
@@ -146,10 +143,11 @@ def choose(matrix: NDArray[np.int32], members: int, columns: int, shared: bool) 
     def form(entries: int) -> float:
         return cost.gathered(members * entries)
 
-    options: list[tuple[float, Formulation | None]] = [
-        (cost.product(*together, inner, columns) + form(matrix.size), None)
-    ]
     live_rows, live_columns = np.flatnonzero(~removed.all(1)), np.flatnonzero(~removed.all(0))
+    options: list[tuple[float, Formulation | None]] = []
+    if not shared or len(live_columns) == inner:
+        # an input that no weight reads is left out even where that saves nothing: it may not be finite
+        options.append((cost.product(*together, inner, columns) + form(matrix.size), None))
     if len(live_rows) < rows or len(live_columns) < inner:
         height, width, copies = len(live_rows), len(live_columns), 1 if shared else members
         price = cost.product(together[0], members * height if shared else height, width, columns) + form(height * width)
@@ -192,43 +190,50 @@ def matmul(
         chosen: a formulation of `choose`.
         params: of the equation: precision and type of the result.
     """
-    how = {key: params.get(key) for key in ("precision", "preferred_element_type")}
     shared = activation.ndim == 2
 
     def dense(slots: NDArray[np.int32]) -> Members:
         return numbers(Weight(slots, casts), context.population)
 
-    def product(weights: Members, against: jax.Array) -> jax.Array:
+    def full_product(weights: Members, against: jax.Array) -> jax.Array:
         full = weights.ordered((MEMBER, *range(weights.ndim)))
         if shared:
-            return jnp.einsum("poi,ir->por", full, against, **how)
-        return jnp.einsum("poi,pir->por", full, against, **how)
+            return product("poi,ir->por", full, against, params)
+        return product("poi,pir->por", full, against, params)
 
     if chosen is None:
-        return Members(product(dense(matrix), activation), (MEMBER, 0, 1))
+        return Members(full_product(dense(matrix), activation), (MEMBER, 0, 1))
     if isinstance(chosen, FanIn):
         padded = jnp.concatenate([activation, jnp.zeros((1, activation.shape[1]), activation.dtype)])
         parts = [
-            jnp.einsum("pok,okr->opr", dense(bucket.slots).data, _rows(padded, bucket.columns, 0), **how)
+            product("pok,okr->opr", dense(bucket.slots).data, _rows(padded, bucket.columns, 0), params)
             for bucket in chosen.buckets
         ]
         result = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
         return Members(result if chosen.back is None else _rows(result, chosen.back, 0), (0, MEMBER, 1))
     if isinstance(chosen, Panels):
         inputs = _rows(activation, chosen.columns, 1)
-        result = jnp.einsum("pnou,pnur->pnor", dense(chosen.slots).data, inputs, **how)
+        result = product("pnou,pnur->pnor", dense(chosen.slots).data, inputs, params)
         result = result.reshape(context.members, -1, activation.shape[-1])[:, : len(matrix)]
         return Members(result, (MEMBER, 0, 1))
     live_rows, live_columns = chosen
     weights = dense(matrix[np.ix_(live_rows, live_columns)])
-    inputs = activation if len(live_columns) == matrix.shape[1] else _rows(activation, live_columns, activation.ndim - 2)
-    result = product(weights, inputs)
+    inputs = (
+        activation if len(live_columns) == matrix.shape[1] else _rows(activation, live_columns, activation.ndim - 2)
+    )
+    result = full_product(weights, inputs)
     if len(live_rows) < len(matrix):
         back = np.full(len(matrix), len(live_rows))
         back[live_rows] = np.arange(len(live_rows))
         empty = jnp.zeros((result.shape[0], 1, result.shape[2]), result.dtype)
         result = _rows(jnp.concatenate([result, empty], axis=1), back, 1)
     return Members(result, (MEMBER, 0, 1))
+
+
+def product(subscripts: str, lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.Array:
+    """Return an `einsum` with the precision and the type of the result of an equation."""
+    precision, dtype = params.get("precision"), params.get("preferred_element_type")
+    return jnp.einsum(subscripts, lhs, rhs, precision=precision, preferred_element_type=dtype)
 
 
 def _rows(array: jax.Array, index: NDArray[Any], axis: int) -> jax.Array:

@@ -45,11 +45,6 @@ class Members:
         """Number of axes for one member."""
         return len(self.order) - 1
 
-    @property
-    def size(self) -> int:
-        """Number of entries of all members."""
-        return self.data.size
-
     def dimension(self, axis: int) -> int:
         """Return the dimension of `data` that holds an axis."""
         return self.order.index(axis)
@@ -90,6 +85,11 @@ def is_shared(value: Value) -> TypeGuard[jax.Array | np.ndarray]:
     return not isinstance(value, (Members, Weight))
 
 
+def shape_of(value: Value) -> tuple[int, ...]:
+    """Return the shape for one member."""
+    return value.shape
+
+
 def canonical(ndim: int) -> tuple[int, ...]:
     """Return the order with the population first and the rest as for one member."""
     return (MEMBER, *range(ndim))
@@ -122,8 +122,9 @@ def numbers(weight: Weight, population: jax.Array) -> Members:
     return Members(columns.at[:, index].get(mode="promise_in_bounds"), canonical(slots.ndim))
 
 
-def as_members(value: Members | Weight, population: jax.Array) -> Members:
+def as_members(value: Value, population: jax.Array) -> Members:
     """Return a value that depends on the member as numbers."""
+    assert isinstance(value, (Members, Weight))
     return numbers(value, population) if isinstance(value, Weight) else value
 
 
@@ -166,7 +167,7 @@ def _storage_order(slots: NDArray[np.int32]) -> tuple[int, ...]:
         return tuple(range(slots.ndim))
     origin = (0,) * slots.ndim
     steps = [
-        int(slots[origin[:axis] + (1,) + origin[axis + 1 :]]) - int(slots[origin]) if length > 1 else 0
+        int(slots[(*origin[:axis], 1, *origin[axis + 1 :])]) - int(slots[origin]) if length > 1 else 0
         for axis, length in enumerate(slots.shape)
     ]
     return tuple(sorted(range(slots.ndim), key=lambda axis: -abs(steps[axis])))

@@ -59,7 +59,7 @@ def with_elites(algorithm: Any, sigma: float, values: Mapping[str, float]) -> An
     source="Hansen & Ostermeier 2001; Hansen 2016 (arXiv 1604.00772)",
     distribution="full",
     settings={"elite_ratio": elite_ratio(0.5), **STEP_SIZE, **COVARIANCE},
-    # C and B before and after the ask, diag(D), and their product
+    # C before and after the ask, B, diag(D) or its product with B; the decomposition works on two more
     memory=matrices(lambda population: 6),
     instead="'sep-cma-es', which adapts the diagonal only",
 )

@@ -111,8 +111,8 @@ def esmc(population: int, dims: int, sigma: float, values: Mapping[str, float]) 
     distribution="low-rank",
     settings={"subspace_dims": count(1), **adam_settings(0.001, 1.0, 0.0), **sigma_settings(1.0, 0.0)},
     paired=True,
-    # evosax keeps the projectors on the subspace and beside it as matrices, before and after; covariance and its root
-    memory=matrices(lambda population: 6),
+    # the projectors on the subspace and beside it, which evosax keeps; the covariance and its root; what they pass by
+    memory=matrices(lambda population: 5),
     instead="'cr-fm-nes', or 'open-es'",
 )
 def asebo(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:

@@ -36,7 +36,7 @@ def les(population: int, dims: int, sigma: float, values: Mapping[str, float]) -
 def _context(population: int, dims: int, values: Mapping[str, float]) -> tuple[int, str]:
     generations = int(values["max_context_len"])
     # measured on the compiled update: the features of each member and weight, and what the network makes of them
-    size = 4 * generations * dims * (75 * population + 100)
+    size = 4 * generations * dims * (76 * population + 500)
     return size, f"a transformer over {generations:,} generations of {population:,} members"
 
 

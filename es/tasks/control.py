@@ -137,8 +137,7 @@ class Control:
         def act(observations: jax.Array) -> jax.Array:
             return self.network.apply(params, observations[0])[None]
 
-        keys = self.evaluation_keys
-        return rollout(self.environment, act, keys, members=1, steps=self.steps, observed=False)[0][0]
+        return rollout(self.environment, act, self.evaluation_keys, members=1, steps=self.steps, observed=False)[0][0]
 
     @property
     def _flops_of_a_step(self) -> float:
@@ -158,13 +157,12 @@ class Control:
         jaxpr = jax.make_jaxpr(lambda e, f, x: self.network.apply({**f, **e}, x))(
             shapes, dict(fixed), observation
         ).jaxpr
-        # A dictionary's arrays are in the order of their sorted names.
-        names = dict(zip(jaxpr.invars, sorted(shapes), strict=False))
+        names = dict(zip(jaxpr.invars, sorted(shapes), strict=False))  # the order of a dictionary's leaves
         found = set()
         for equation in jaxpr.eqns:
-            axes = equation.params["dimension_numbers"][0] if equation.primitive.name == "dot_general" else ((1,), (1,))
-            if equation.primitive.name not in ("dot_general", "transpose"):
+            if (kind := equation.primitive.name) not in ("dot_general", "transpose"):
                 continue
+            axes = equation.params["dimension_numbers"][0] if kind == "dot_general" else ((1,),)
             for operand, contracted in zip(equation.invars, axes, strict=False):
                 name = names.get(operand) if isinstance(operand, Var) else None
                 if name and len(shapes[name].shape) == 2 and contracted == (1,):

@@ -259,11 +259,12 @@ VALUES: dict[str, float] = {
     "temperature": 3.0, "eta_std": 0.3, "eta_shift": 0.3, "eta_avs_inc": 1.5, "eta_avs_dec": 0.5, "nis_max_gens": 1,
     "delta_ams": 1.0, "theta_sdr": 1e9, "c_mult_init": 2.0, "std_floor": 0.3, "m": 3, "q_star": 0.1,
     "subspace_dims": 6, "max_context_len": 3, "temperature_init": 1e4, "temperature_limit": 0.999,
-    "temperature_decay": 0.1, "boltzmann_constant": 1e-4, "radius_min": 0.1, "radius_decay": 1.0,
+    "temperature_decay": 0.1, "boltzmann_constant": 1e4, "radius_min": 0.1, "radius_decay": 1.0,
 }  # fmt: skip
 BESIDE: dict[str, dict[str, float]] = {
     "lr_min": {"lr": 1.0, "lr_decay": 0.5},
     "sigma_min": {"sigma_decay": 0.5},
+    "c_std": {"chi_n": 9.0},
     "nis_max_gens": {"theta_sdr": 1e9},
     "temperature_limit": {"boltzmann_constant": 50.0, "temperature_decay": 0.1},
     "temperature_decay": {"boltzmann_constant": 50.0},
@@ -319,7 +320,8 @@ def test_a_hyperparameter_out_of_range_is_refused(name: str) -> None:
 
 
 def refused(error: type[Exception], name: str, *sizes: Any, **settings: float) -> str:
-    population, dims, sigma = (*sizes, *(POPULATION, DIMS, SIGMA)[len(sizes) :])
+    default: tuple[Any, ...] = (POPULATION, DIMS, SIGMA)
+    population, dims, sigma = (*sizes, *default[len(sizes) :])
     with pytest.raises(error) as caught:
         make_strategy(name, population, dims, sigma, settings)
     assert type(caught.value) is error
@@ -393,7 +395,7 @@ matrix_strategies = ["asebo", "cma-es", "iamalgam-full", "ma-es", "xnes"]
 
 @pytest.mark.parametrize("name", [*matrix_strategies, "evotf-es"])
 def test_the_memory_that_is_claimed_is_what_the_compiled_generation_takes(name: str) -> None:
-    population, dims = 8, 128
+    population, dims = 16, 128
     kind = STRATEGIES[name].value
     values = kind.hyperparameters | ({"max_context_len": 8.0} if name == "evotf-es" else {})
     strategy = kind.make(population, dims, SIGMA, values)
@@ -408,6 +410,8 @@ def test_the_memory_that_is_claimed_is_what_the_compiled_generation_takes(name: 
         size = call.compile().memory_analysis()
         assert size is not None
         needed.append(size.argument_size_in_bytes + size.output_size_in_bytes + size.temp_size_in_bytes)
+    if name == "cma-es":  # LAPACK's syevd takes 2 D² numbers that the compiler does not see
+        needed.append(needed[0] + 8 * dims**2)
     claimed = kind.memory(population, dims, values)[0] if kind.memory else 0
     assert 0.75 < claimed / max(needed) < 1.25
 
@@ -471,21 +475,20 @@ def test_only_elites_move_the_mean(name: str) -> None:
     np.testing.assert_allclose(strategy.mean(told), weights @ population[:2] / weights.sum(), rtol=1e-4, atol=1e-6)
 
 
-def test_sep_cma_es_learns_its_variances_as_fast_as_ros_and_hansen() -> None:
-    # at the size of a small network, the variances of 500 generations must tell the axes apart
-    dims, scales = 400, jnp.geomspace(0.01, 100.0, 400)
-    strategy = make_strategy("sep-cma-es", 16, dims, 0.1)
-
-    @quick_jit
-    def run(key: jax.Array) -> Any:
-        def body(i: Any, state: Any) -> Any:
-            population, state = strategy.ask(jax.random.fold_in(key, i), state)
-            return strategy.tell(key, population, jnp.sum(scales * population**2, axis=-1), state)
-
-        return jax.lax.fori_loop(0, 500, body, strategy.init(key, jnp.ones(dims)))
-
-    std = strategy.std(run(jax.random.key(0)))
-    assert jnp.mean(std[:100]) > 1.5 * jnp.mean(std[-100:])
+@pytest.mark.parametrize(("dims", "want"), [(8, 0.2517), (2_000, 0.001588)])
+def test_sep_cma_es_learns_its_variances_as_fast_as_ros_and_hansen(dims: int, want: float) -> None:
+    # a full matrix's rate, a thousand times less for 2,000 weights, would leave the first variances as they are
+    strategy = make_strategy("sep-cma-es", 12, dims, 1.0, {"c_1": 0})
+    population, state = strategy.ask(jax.random.key(1), strategy.init(jax.random.key(0), jnp.zeros(dims)))
+    told = strategy.tell(jax.random.key(2), population, jnp.arange(12.0), state)
+    weights = math.log(6.5) - np.log(np.arange(1, 7))
+    weights /= weights.sum()
+    mu_eff = 1 / np.sum(weights**2)
+    estimate = weights @ np.asarray(population[:6]) ** 2
+    c_mu = np.polyfit(estimate - 1, np.asarray(told.C) - 1, 1)[0]
+    by_hand = 2 / mu_eff / (dims + math.sqrt(2)) ** 2 + (1 - 1 / mu_eff) * (2 * mu_eff - 1) / ((dims + 2) ** 2 + mu_eff)
+    np.testing.assert_allclose(c_mu, (dims + 2) / 3 * by_hand, rtol=2e-3)
+    np.testing.assert_allclose(c_mu, want, rtol=5e-3)
 
 
 @pytest.mark.parametrize("name", ["ma-es", "lm-ma-es"])
@@ -511,5 +514,5 @@ def test_few_weights_and_few_members_are_no_special_case(name: str, population: 
         for i in range(3):
             members, state = strategy.ask(jax.random.key(i), state)
             state = strategy.tell(jax.random.key(i), members, jnp.sum((members - 1) ** 2, axis=-1), state)
-        assert members.shape == sizes
+            assert members.shape == sizes
         assert jnp.all(jnp.isfinite(strategy.mean(state))) and jnp.all(strategy.std(state) > 0)
