@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import jax
 
 from pruning.errors import DeviceError
 
+Device: TypeAlias = Any
+"""A `jax.Device`."""
 
-def choose_device(name: str) -> jax.Device:
-    """Return the device that `auto`, `cpu`, `cuda` or `cuda:1` means; raises `DeviceError` where JAX has none.
 
-    >>> choose_device("cpu").platform
+def choose_devices(name: str) -> tuple[Device, ...]:
+    """Return the devices that a name means: `auto` (JAX's best kind), a whole kind (`cpu`, `cuda`), or one (`cuda:1`).
+
+    Raises:
+        DeviceError: a name that means none, or a device that JAX does not see here.
+
+    >>> choose_devices("cpu")[0].platform
     'cpu'
     """
     if name == "auto":
-        return jax.devices()[0]
+        return tuple(jax.devices())
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or not (index or "0").isdigit():
         raise DeviceError(f"unknown device {name!r} (known: auto, cpu, cuda, cuda:0, …)")
@@ -24,6 +32,8 @@ def choose_device(name: str) -> jax.Device:
         raise DeviceError(
             f"device {name!r}: JAX sees no CUDA device here (pip install 'jax[cuda13]'?); use --device cpu or auto"
         ) from error
-    if int(index or 0) >= len(devices):
+    if not index:
+        return tuple(devices)
+    if int(index) >= len(devices):
         raise DeviceError(f"device {name!r}: JAX sees {len(devices)} of that kind")
-    return devices[int(index or 0)]
+    return (devices[int(index)],)

@@ -14,8 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from numpy.typing import NDArray
 
+from es.device import Device
 from es.network import Arrays
 from es.strategies import Strategy
 from es.tasks import Task
@@ -45,6 +48,23 @@ class Evolution:
     failed: jax.Array
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What happens in every generation.
+
+    Attributes:
+        strategy: draws populations and learns from their losses.
+        task: judges them.
+        mean_decay: fraction of the mean that is taken away after a generation.
+        devices: each evaluates as many members as the others; all do everything else alike.
+    """
+
+    strategy: Strategy
+    task: Task
+    mean_decay: float
+    devices: tuple[Device, ...]
+
+
 Advance = Callable[[Evolution, Any, int], Evolution]
 
 
@@ -62,32 +82,26 @@ def begin(strategy: Strategy, mean: jax.Array, fixed: Arrays, seed: int, start: 
     )
 
 
-def generation(
-    strategy: Strategy,
-    task: Task,
-    mean_decay: float,
-    data: Any,
-    where: NDArray[Any] | jax.Array,
-    state: Evolution,
-) -> Evolution:
+def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: Evolution) -> Evolution:
     """Return the evolution one generation later.
 
     A member whose loss is not finite counts as the worst of the others. Where no loss is finite, nothing is learned
     any more, and `failed` says since when.
     """
+    strategy, task = rules.strategy, rules.task
     key = jax.random.fold_in(state.key, state.generation)
     ask_key, task_key, tell_key = jax.random.split(key, 3)
     population, asked = strategy.ask(ask_key, state.strategy)
-    losses, fixed = task.losses(data, where, population, state.fixed, task_key)
+    losses, seen = _losses(rules, data, where, population, state.fixed, task_key)
     finite = jnp.isfinite(losses)
     worst = jnp.max(jnp.where(finite, losses, -jnp.inf))
     told = strategy.tell(tell_key, population, jnp.where(finite, losses, worst), asked)
-    told = strategy.with_mean(told, (1 - mean_decay) * strategy.mean(told))
+    told = strategy.with_mean(told, (1 - rules.mean_decay) * strategy.mean(told))
     works = finite.any() & (state.failed < 0)
     mean_loss = jnp.sum(jnp.where(finite, losses, 0.0)) / jnp.maximum(finite.sum(), 1)
     return Evolution(
         strategy=_choose(works, told, state.strategy),
-        fixed=_choose(works, fixed, dict(state.fixed)),
+        fixed=_choose(works, dict(task.absorb(state.fixed, seen)), dict(state.fixed)),
         key=state.key,
         generation=state.generation + 1,
         loss_sum=state.loss_sum + jnp.where(works, mean_loss, jnp.nan),
@@ -96,7 +110,7 @@ def generation(
     )
 
 
-def advance_stacked(strategy: Strategy, task: Task, mean_decay: float, where: NDArray[Any]) -> Advance:
+def advance_stacked(rules: Rules, where: NDArray[Any]) -> Advance:
     """Return a compiled `advance(states, data, count)` for R evolutions stacked along a leading axis.
 
     `where` is [R, D]; `count` generations are run without coming back to Python.
@@ -104,22 +118,20 @@ def advance_stacked(strategy: Strategy, task: Task, mean_decay: float, where: ND
 
     @jax.jit
     def advance(states: Evolution, data: Any, places: jax.Array, count: jax.Array) -> Evolution:
-        step = jax.vmap(lambda w, s: generation(strategy, task, mean_decay, data, w, s))
+        step = jax.vmap(lambda w, s: generation(rules, data, w, s))
         return jax.lax.fori_loop(0, count, lambda _, s: step(places, s), states)
 
     places = jnp.asarray(where)
     return lambda states, data, count: advance(states, data, places, jnp.asarray(count, jnp.int32))
 
 
-def advance_single(strategy: Strategy, task: Task, mean_decay: float, where: NDArray[Any]) -> Advance:
+def advance_single(rules: Rules, where: NDArray[Any]) -> Advance:
     """Return a compiled `advance` for one evolution (with a leading axis of 1), whose mask [1, D] the task may know."""
 
     @jax.jit
     def advance(states: Evolution, data: Any, count: jax.Array) -> Evolution:
         single = jax.tree.map(lambda leaf: leaf[0], states)
-        single = jax.lax.fori_loop(
-            0, count, lambda _, s: generation(strategy, task, mean_decay, data, where[0], s), single
-        )
+        single = jax.lax.fori_loop(0, count, lambda _, s: generation(rules, data, where[0], s), single)
         return jax.tree.map(lambda leaf: leaf[None], single)
 
     return lambda states, data, count: advance(states, data, jnp.asarray(count, jnp.int32))
@@ -128,6 +140,29 @@ def advance_single(strategy: Strategy, task: Task, mean_decay: float, where: NDA
 def evaluated(states: Evolution) -> Evolution:
     """Return the evolutions with the sums since the last evaluation set back."""
     return replace(states, loss_sum=jnp.zeros_like(states.loss_sum), loss_count=jnp.zeros_like(states.loss_count))
+
+
+def _losses(
+    rules: Rules, data: Any, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Return what `Task.losses` does, with the members spread over the devices."""
+    if len(rules.devices) == 1:
+        return rules.task.losses(data, where, population, fixed, key)
+    members, same = PartitionSpec("members"), PartitionSpec()
+    # A mask that the host knows must not become an argument: its structure would be lost.
+    known = where if isinstance(where, np.ndarray) else None
+
+    def piece(data: Any, where: Any, population: jax.Array, fixed: Arrays, key: jax.Array) -> tuple[jax.Array, Any]:
+        return rules.task.losses(data, where if known is None else known, population, fixed, key)
+
+    spread = jax.shard_map(
+        piece,
+        mesh=Mesh(np.asarray(rules.devices), ("members",)),
+        in_specs=(same, same, members, same, same),
+        out_specs=members,
+        check_vma=False,
+    )
+    return spread(data, jnp.zeros(()) if known is not None else where, population, dict(fixed), key)
 
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:

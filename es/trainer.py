@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from es.config import ESConfig
 from es.coordinates import Space, pack, positions, replaced, spread
-from es.evolution import Advance, Evolution, advance_single, advance_stacked, begin, evaluated
+from es.device import Device
+from es.evolution import Advance, Evolution, Rules, advance_single, advance_stacked, begin, evaluated
 from es.record import Record, from_arrays, to_arrays
 from es.strategies import Strategy, get_strategy, make_strategy
 from es.tasks import Task
@@ -38,7 +39,7 @@ class ESTrainer:
         space: the evolved parameters.
         config: how to evolve.
         total_generations: of a whole training.
-        device: where to evolve.
+        devices: where to evolve; members are spread over several.
         watch: is told of progress, and keeps checkpoints.
     """
 
@@ -46,7 +47,7 @@ class ESTrainer:
     space: Space
     config: ESConfig
     total_generations: int
-    device: jax.Device
+    devices: tuple[Device, ...]
     watch: Watch
 
     @property
@@ -61,14 +62,14 @@ class ESTrainer:
             raise BadValue(f"the es trainer does not provide {', '.join(sorted(needs - self.provides))}")
         precision = "highest" if self.config.precision == "float32" else "default"
         for group in self._groups(jobs):
-            with jax.default_matmul_precision(precision), jax.default_device(self.device):
+            with jax.default_matmul_precision(precision), jax.default_device(self.devices[0]):
                 results = self._train(group, needs)
             yield from results
 
     def _groups(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
         """Return the jobs that are evolved together: as many as it takes to fill the machine."""
         alike = len({(job.mask.kept, job.budget) for job in jobs}) == 1
-        full = STACKED_FLOPS.get(self.device.platform, STACKED_FLOPS["gpu"])
+        full = STACKED_FLOPS.get(self.devices[0].platform, STACKED_FLOPS["gpu"])
         most = max(1, math.ceil(full / max(1.0, self.task.flops * self.config.population))) if alike else 1
         return [jobs[start : start + most] for start in range(0, len(jobs), most)]
 
@@ -78,7 +79,8 @@ class ESTrainer:
         strategy = make_strategy(
             config.strategy, config.population, where.shape[1], config.sigma, config.strategy_params
         )
-        advance = (advance_stacked if len(jobs) > 1 else advance_single)(strategy, self.task, config.mean_decay, where)
+        rules = Rules(strategy, self.task, config.mean_decay, _as_many_as_divide(self.devices, config.population))
+        advance = (advance_stacked if len(jobs) > 1 else advance_single)(rules, where)
         group = _Group(self, strategy, advance, jobs, where)
         states, records = group.run(*group.start())
         return [group.result(row, states, records[row], needs) for row in range(len(jobs))]
@@ -182,6 +184,11 @@ class _Group:
         before = _fixed(space, job)
         changed = {name: value for name, value in state.fixed.items() if not np.array_equal(value, before[name])}
         return replaced(job.params, {**changed, **mean})
+
+
+def _as_many_as_divide(devices: Sequence[Device], population: int) -> tuple[Device, ...]:
+    """Return the most devices that can have equally many members each."""
+    return tuple(devices[: next(n for n in range(len(devices), 0, -1) if population % n == 0)])
 
 
 def _fixed(space: Space, job: Job) -> dict[str, jax.Array]:

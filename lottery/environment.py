@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("lottery-tickets", "torch", "jax", "numpy", "safetensors", "scikit-learn")
+_PACKAGES = ("lottery-tickets", "torch", "jax", "evosax", "torchax", "gymnax", "numpy", "safetensors", "scikit-learn")
 
 
 def environment(device: str) -> dict[str, Any]:

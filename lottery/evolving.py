@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import torch
 import torch.nn.functional as F
-from es.jax_functions import jax_network
 
 from es.config import ESConfig
 from es.coordinates import Space
-from es.device import choose_device
+from es.device import choose_devices
+from es.jax_functions import jax_network
 from es.network import Network
 from es.objectives import accuracy, binary_accuracy, binary_cross_entropy, cross_entropy, squared_error
 from es.strategies import make_strategy, require_per_weight_std
@@ -56,15 +56,16 @@ def setup(ask: Ask) -> Setup:
         UsageError: a strategy, a hyper-parameter, a population or a model that evolution cannot work with.
     """
     config: ESConfig = ask.config
-    device = choose_device(config.device)
-    with jax.default_device(device):
+    devices = choose_devices(config.device)
+    with jax.default_device(devices[0]):
         task, measure, objective, examples = (
             _supervised(ask, ask.parts) if isinstance(ask.parts, Parts) else _control(ask, ask.parts.environment)
         )
         # Made once for the whole space, so that what cannot work is said before anything is trained.
         make_strategy(config.strategy, config.population, task.space.size, config.sigma, config.strategy_params)
-    trainer = ESTrainer(task, task.space, config, config.generations, device, ask.watch)
-    words = "cpu" if device.platform == "cpu" else device.device_kind
+    trainer = ESTrainer(task, task.space, config, config.generations, devices, ask.watch)
+    words = "cpu" if devices[0].platform == "cpu" else devices[0].device_kind
+    words += f" × {len(devices)}" if len(devices) > 1 else ""
     epoch = max(1, examples // config.batch_size)
     return Setup(trainer, config.generations, epoch, measure, objective, words, _refusals(config.strategy))
 
@@ -147,4 +148,4 @@ def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any) -> Any:
 def _examples(part: Part) -> tuple[Any, Any]:
     """Return a whole part as arrays on the device; a `DataLoader` is read once."""
     batches = list(evaluation_batches(part, len(part)))
-    return to_jax(jax.tree.map(lambda *leaves: torch.cat(leaves) if len(leaves) > 1 else leaves[0], *batches))
+    return to_jax(jax.tree.map(lambda *leaves: torch.cat(leaves), batches[0], *batches[1:]))

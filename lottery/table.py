@@ -74,14 +74,15 @@ def conclusion(search: Search) -> str:
 def transfer_text(search: Search, ticket: Ticket) -> str:
     """Return what training a ticket again gave, beside what it had reached where it was found."""
     level, scale = search.levels[0], 100 if search.is_fraction else 1
-    before = ticket.info
+    before, then = ticket.info, ticket.info["metric"]
+    test, validation = _value(level.test, scale), _value(level.validation, scale)
     return "\n".join(
         [
             interval_note(len(level.replicates), search.is_fraction, search.test_examples),
             f"Trained with {_trainer(search.config)} on {search.config.get('data')}: {100 * level.density:.2f} % of "
-            f"the weights, test {search.metric} {_value(level.test, scale)}, validation {_value(level.validation, scale)}.",
-            f"Found with {_trainer(before.get('config', before))} on {before['data']}: test {before['metric']['name']} "
-            f"{_value(before['test'], 100 if before['metric'].get('is_fraction') else 1)}.",
+            f"the weights, test {search.metric} {test}, validation {validation}.",
+            f"Found with {_trainer(before.get('config', before))} on {before['data']}: test {then['name']} "
+            f"{_value(before['test'], 100 if then.get('is_fraction') else 1)}.",
             *(f"Ticket: {replicate.path}" for replicate in level.replicates),
             f"Run: {search.run} ({search.seconds:.1f} s of training on {search.device})",
         ]

@@ -161,7 +161,7 @@ class Ticket:
         write_json(folder / "config.json", dict(self.info))
 
 
-def _into_tree(pair: tuple[Any, Any], params: Mapping[str, NDArray[Any]], mask: Mask) -> tuple[Any, Any]:
+def _into_tree(pair: Any, params: Mapping[str, NDArray[Any]], mask: Mask) -> tuple[Any, Any]:
     from es.jax_functions import rebuild
     from pruning.pytrees import apply_mask
 

@@ -12,6 +12,7 @@ added up, each shifted by its place.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,11 +59,10 @@ def convolution(context: Context, equation: core.JaxprEqn, operands: Sequence[Va
         strict=True,
     )
     windows = [Window(length, stride, dilation, *padding) for length, stride, dilation, padding in each]
-    if is_shared(kernel) or isinstance(kernel, Weight):
-        assert isinstance(kernel, Weight)
+    if isinstance(kernel, Weight):
         kernel = Weight(kernel.slots.transpose(numbers.rhs_spec), kernel.casts)
     else:
-        kernel = Members(kernel.ordered((MEMBER, *numbers.rhs_spec)), (MEMBER, *range(kernel.ndim)))
+        kernel = Members(as_members(kernel, context.population).ordered((MEMBER, *numbers.rhs_spec)), (MEMBER, *range(kernel.ndim)))
     activation = _examples_last(context, inputs, numbers.lhs_spec)
     activation = _dilated(activation, params["lhs_dilation"])
     result = _convolve(context, activation, kernel, windows, groups, params)
@@ -153,6 +153,9 @@ def _patches(activation: jax.Array, windows: Sequence[Window], along: Sequence[i
     config, unrolled = [(0, 0, 0)] * activation.ndim, [windows[axis] for axis in along]
     for axis, window in zip(along, unrolled, strict=True):
         config[first + axis] = (window.low, window.high, 0)
+    if math.prod(window.length for window in unrolled) > 1:
+        # or XLA computes what leads to the activation once for every place of the kernel
+        activation = lax.optimization_barrier(activation)
     padded = lax.pad(activation, jnp.zeros((), activation.dtype), config)
     parts = []
     for place in itertools.product(*(range(window.length) for window in unrolled)):

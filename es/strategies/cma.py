@@ -78,9 +78,9 @@ def cma_es(population: int, dims: int, sigma: float, values: Mapping[str, float]
 def separable_c_mu(dims: int, mu_eff: float, c_1: float) -> float:
     """Return the learning rate of a diagonal covariance: (D + 2) / 3 times that of a full one.
 
-    Ros & Hansen 2008, equation 5 and section 3: a diagonal has D numbers to learn instead of D², and learns as much
-    faster. evosax has this up to 0.1; from 0.2 it uses the full matrix's rate, with which 10,000 weights keep their
-    first standard deviations for millions of generations.
+    From Ros & Hansen 2008: a diagonal has D numbers to learn instead of D², and can learn that much faster. evosax 0.1
+    has it too; evosax 0.3 takes the full matrix's rate, with which 10,000 weights and a population of 128 keep their
+    first proportions for a million generations.
     """
     full_rate = 2 / mu_eff / (dims + math.sqrt(2)) ** 2
     full_rate += (1 - 1 / mu_eff) * min(1, (2 * mu_eff - 1) / ((dims + 2) ** 2 + mu_eff))

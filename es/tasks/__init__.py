@@ -45,8 +45,10 @@ class Task(Protocol):
 
     def losses(
         self, data: Any, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
-    ) -> tuple[jax.Array, Arrays]:
+    ) -> tuple[jax.Array, Any]:
         """Return every member's loss in one generation; traced into the compiled generation loop.
+
+        Members do not know of each other: a population may be cut in pieces, one for each device.
 
         Args:
             data: this task's `data`.
@@ -57,8 +59,12 @@ class Task(Protocol):
             key: of everything random in this generation: the minibatch, the episodes. All members see the same.
 
         Returns:
-            [P] float32 losses, and `fixed` as it is after the generation (running statistics of observations).
+            [P] float32 losses, and what every member saw: a pytree of arrays [P, …].
         """
+        ...
+
+    def absorb(self, fixed: Arrays, seen: Any) -> Arrays:
+        """Return `fixed` as it is after a generation in which the members saw this (running statistics)."""
         ...
 
     def measure(self, params: Arrays) -> Measured:

@@ -85,8 +85,8 @@ class Control:
 
     def losses(
         self, data: Any, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
-    ) -> tuple[jax.Array, Arrays]:
-        """Return every member's negative mean return, [P] float32, and `fixed` with newer statistics.
+    ) -> tuple[jax.Array, Moments]:
+        """Return every member's negative mean return, [P] float32, and the moments of what each observed.
 
         Raises:
             BadValue: a network whose outputs or statistics do not fit the environment.
@@ -115,8 +115,14 @@ class Control:
             steps=self.steps,
             observed=bool(normalized),
         )
-        newer = {name: array for prefix in normalized for name, array in _updated(fixed, prefix, moments).items()}
-        return -returns.mean(1), {**fixed, **newer}
+        return -returns.mean(1), moments
+
+    def absorb(self, fixed: Arrays, seen: Moments) -> Arrays:
+        """Return `fixed` with the statistics of observations brought up to date."""
+        moments = seen.together()
+        prefixes = self._statistics(fixed)
+        newer = {name: array for prefix in prefixes for name, array in _updated(fixed, prefix, moments).items()}
+        return {**fixed, **newer}
 
     def measure(self, params: Arrays) -> Measured:
         """Return the mean return over the validation episodes and over the test episodes; the loss is its negative."""
@@ -188,8 +194,8 @@ class Moments:
     """Statistics of observations.
 
     Attributes:
-        count: float32 scalar.
-        mean: of an observation's shape.
+        count: float32 scalar, or one for each member.
+        mean: of an observation's shape, or one for each member.
         var: likewise; of the whole, not an estimate from a sample.
     """
 
@@ -217,6 +223,13 @@ class Moments:
         var = (1 - share) * self.var + share * other.var + share * (1 - share) * delta**2
         return Moments(count, jnp.where(count > 0, mean, self.mean), jnp.where(count > 0, var, self.var))
 
+    def together(self) -> Moments:
+        """Return the statistics over all members, of statistics with one row for each."""
+        count = self.count.sum()
+        rows = self.count.reshape(-1, *[1] * (self.mean.ndim - 1)) / jnp.maximum(count, 1.0)
+        mean = (rows * self.mean).sum(0)
+        return Moments(count, mean, (rows * (self.var + (self.mean - mean) ** 2)).sum(0))
+
 
 def rollout(
     environment: Environment, act: Act, keys: jax.Array, *, members: int, steps: int, observed: bool
@@ -234,14 +247,15 @@ def rollout(
         observed: whether to gather statistics.
 
     Returns:
-        Returns [P, E] float32, and the statistics of the observations that were acted on (of none if not `observed`).
+        Returns [P, E] float32, and each member's statistics of the observations that it acted on (of none if not
+        `observed`).
     """
     starts, later = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     first, state = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (members, *leaf.shape)), jax.vmap(environment.reset)(starts)
     )
     step_all = jax.vmap(jax.vmap(environment.step), in_axes=(None, 0, 0))
-    nothing = jnp.zeros(environment.observation_shape)
+    nothing = jnp.zeros((members, *environment.observation_shape))
     alive = jnp.ones((members, len(keys)), bool)
 
     def goes_on(carry: Any) -> jax.Array:
@@ -256,7 +270,9 @@ def rollout(
             raise BadValue(f"{environment.name} takes {takes} outputs of the network, not outputs of shape {shape}")
         if observed:
             finite = jnp.isfinite(observations).all(tuple(range(2, observations.ndim)))
-            moments = moments.merge(Moments.of(observations, alive & finite))
+            moments = jax.vmap(lambda old, o, chosen: old.merge(Moments.of(o, chosen)))(
+                moments, observations, alive & finite
+            )
         times = jax.vmap(jax.random.fold_in, in_axes=(0, None))(later, time)
         observations, new, reward, done = step_all(times, state, action_of(environment.action, outputs))
         # Finished episodes are stepped on with the others, which costs less than to hold their states.
@@ -265,7 +281,7 @@ def rollout(
         returns = returns + jnp.where(alive, reward, 0.0)
         return time + 1, observations, state, alive & ~done & ~jnp.isnan(returns), returns, moments
 
-    nobody = Moments(jnp.zeros(()), nothing, nothing)
+    nobody = Moments(jnp.zeros(members), nothing, nothing)
     carry = jnp.int32(0), first, state, alive, jnp.zeros(alive.shape), nobody
     *_, returns, moments = jax.lax.while_loop(goes_on, advance, carry)
     return returns, moments

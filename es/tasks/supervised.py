@@ -67,11 +67,16 @@ class Supervised:
 
     def losses(
         self, data: Examples, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
-    ) -> tuple[jax.Array, Arrays]:
-        """Return every member's loss on one minibatch."""
+    ) -> tuple[jax.Array, tuple[()]]:
+        """Return every member's loss on one minibatch; examples leave nothing behind."""
         inputs, targets = self._minibatch(data, key)
         outputs = population_outputs(self.network.apply, self.space, where, population, fixed, inputs)
-        return jax.vmap(lambda own: self.loss(own, targets))(outputs).astype(jnp.float32), fixed
+        return jax.vmap(lambda own: self.loss(own, targets))(outputs).astype(jnp.float32), ()
+
+    def absorb(self, fixed: Arrays, seen: tuple[()]) -> Arrays:
+        """Return `fixed`: statistics stay frozen."""
+        del seen
+        return fixed
 
     def measure(self, params: Arrays) -> Measured:
         """Return loss and metric of one network over the whole validation and test parts."""

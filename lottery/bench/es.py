@@ -13,7 +13,8 @@ import numpy as np
 
 from es.config import ESConfig
 from es.coordinates import pack, positions, unpack
-from es.evolution import advance_single, begin
+from es.device import Device
+from es.evolution import Rules, advance_single, begin
 from es.strategies import make_strategy
 from es.tasks.supervised import Supervised
 from es.trainer import ESTrainer
@@ -40,6 +41,7 @@ class Case:
     params: dict[str, Any]
     dense: Mask
     device: str
+    devices: tuple[Device, ...]
 
 
 @benchmark(
@@ -88,7 +90,13 @@ def _case(model: str, data: str, device: str) -> Case:
     ready = setup(Ask(source, parts, config, None, None, Silent(), 0))
     assert isinstance(ready.trainer, ESTrainer)
     assert isinstance(ready.trainer.task, Supervised)
-    return Case(ready.trainer.task, source.initial_state(0), Mask.dense(source.prunable(0, (), ())), ready.device)
+    return Case(
+        ready.trainer.task,
+        source.initial_state(0),
+        Mask.dense(source.prunable(0, (), ())),
+        ready.device,
+        ready.trainer.devices,
+    )
 
 
 def _synthetic() -> Data:
@@ -105,7 +113,7 @@ def _ours(case: Case, density: float) -> Callable[[], float]:
     """Return what times one generation of the compiled loop."""
     where = positions(case.task.space, _mask(case, density))
     strategy = make_strategy("snes", POPULATION, len(where), 0.05)
-    advance = advance_single(strategy, case.task, 0.0, where[None])
+    advance = advance_single(Rules(strategy, case.task, 0.0, case.devices), where[None])
     fixed = {name: jnp.asarray(v) for name, v in case.params.items() if name not in case.task.space.names}
     mean = jnp.asarray(pack(case.task.space, where, case.params))
     states = jax.tree.map(lambda leaf: leaf[None], begin(strategy, mean, fixed, seed=0, start=0))

@@ -150,9 +150,9 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
     """Return a source for a module, a JAX pair, a callable, a registered name or `package.module:callable`.
 
     Args:
-        model: what the caller handed over; None for the data's own default. A pair is `(params, apply)` in JAX. A callable that has a parameter `seed`, or exactly one parameter without
-            a default, is given the seed; one that needs `shape` and `outputs` is given the data's; any other is
-            called without arguments.
+        model: what the caller handed over; None for the data's own default. A pair is `(params, apply)` in JAX. A
+            callable that has a parameter `seed`, or exactly one parameter without a default, is given the seed; one
+            that needs `shape` and `outputs` is given the data's; any other is called without arguments.
         parts: the data, which sizes a named model.
         init: a registered initializer, or `model`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from es.config import ESConfig
 from es.coordinates import Space
 from es.network import Network
 from es.objectives import accuracy, cross_entropy
-from es.tasks import Task
 from es.tasks.supervised import Supervised
 from es.trainer import ESTrainer
 from pruning.jobs import Budget, Evaluation, Job
@@ -53,6 +53,7 @@ def mask(kept: int | None = None) -> Mask:
     return Mask(dense)
 
 
+@cache
 def task(loss: Any = cross_entropy, batch_size: int = 32) -> Supervised:
     parts = [jax.tree.map(jnp.asarray, blobs(n, seed=s)) for n, s in ((96, 0), (30, 1), (30, 2))]
     space = Space.of(initial(), EVOLVED)
@@ -87,9 +88,9 @@ class Keeper(Silent):
         return self.kept[-1][1:] if self.kept else None
 
 
-def trainer(watch: Any = None, given: Task | None = None, device: Any = None, **settings: Any) -> ESTrainer:
+def trainer(watch: Any = None, given: Supervised | None = None, devices: Any = None, **settings: Any) -> ESTrainer:
     judged = given or task()
     config = ESConfig(**({"population": 16, "generations": STEPS, "eval_every": 4, "sigma": 0.1} | settings))
     return ESTrainer(
-        judged, judged.space, config, config.generations, device or jax.devices("cpu")[0], watch or Silent()
+        judged, judged.space, config, config.generations, devices or (jax.devices("cpu")[0],), watch or Silent()
     )

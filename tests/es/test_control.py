@@ -75,9 +75,17 @@ def everything(task):
     return np.arange(task.space.size, dtype=np.int32)
 
 
+def generation(task):
+    def run(data, where, population, fixed, key):
+        got, seen = task.losses(data, where, population, fixed, key)
+        return got, task.absorb(fixed, seen)
+
+    return run
+
+
 @cache
 def compiled(task):
-    return jax.jit(task.losses)
+    return jax.jit(generation(task))
 
 
 def losses(task, population, fixed, key=0):
@@ -201,10 +209,11 @@ def test_replicates_stacked_are_replicates_one_by_one():
     population = jnp.asarray(rng.normal(size=(3, 4, 7)), jnp.float32)
     stacked = {name: jnp.stack([array, array + 1, array]) for name, array in fixed.items()}
     keys = jax.random.split(jax.random.key(5), 3)
-    together, after = jax.jit(jax.vmap(task.losses, in_axes=(None, 0, 0, 0, 0)))((), where, population, stacked, keys)
+    mapped = jax.jit(jax.vmap(generation(task), in_axes=(None, 0, 0, 0, 0)))
+    together, after = mapped((), where, population, stacked, keys)
     for r in range(3):
         one = {name: array[r] for name, array in stacked.items()}
-        alone, then = jax.jit(task.losses)((), where[r], population[r], one, keys[r])
+        alone, then = jax.jit(generation(task))((), where[r], population[r], one, keys[r])
         np.testing.assert_allclose(together[r], alone, rtol=1e-6)
         for name in STATISTICS:
             np.testing.assert_allclose(after[name][r], then[name], rtol=1e-4, atol=1e-6)
@@ -215,7 +224,7 @@ def test_generations_run_inside_a_compiled_loop():
     population = jnp.asarray(always_one(task))
 
     def body(i, fixed):
-        return task.losses((), everything(task), population, fixed, jax.random.fold_in(jax.random.key(0), i))[1]
+        return generation(task)((), everything(task), population, fixed, jax.random.fold_in(jax.random.key(0), i))[1]
 
     after = jax.jit(lambda fixed: jax.lax.fori_loop(0, 3, body, fixed))(fixed)
     assert after["observations.count"] > fixed["observations.count"]

@@ -207,12 +207,9 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_that_reason():
 
 def test_an_unmet_need_is_an_error():
     ready_, source = ready()
+    job = Job(source.initial_state(0), Mask({"0.weight": np.ones((8, 6))}), 0, Budget(0, 1))
     with pytest.raises(BadValue, match="does not provide gradients"):
-        list(
-            ready_.trainer.train(
-                [Job(source.initial_state(0), Mask({"0.weight": np.ones((8, 6))}), 0, Budget(0, 1))], frozenset({"gradients"})
-            )
-        )
+        list(ready_.trainer.train([job], frozenset({"gradients"})))
 
 
 def test_epochs_count_steps():
