@@ -65,6 +65,9 @@ class Rules:
     devices: tuple[Device, ...]
 
 
+MEMBERS = "members"
+"""Name of the axis of devices over which members are spread."""
+
 Advance = Callable[[Evolution, Any, int], Evolution]
 
 
@@ -95,7 +98,9 @@ def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: 
     losses, seen = _losses(rules, data, where, population, state.fixed, task_key)
     finite = jnp.isfinite(losses)
     worst = jnp.max(jnp.where(finite, losses, -jnp.inf))
-    told = strategy.tell(tell_key, population, jnp.where(finite, losses, worst), asked)
+    # With the barrier, learning is compiled by itself, alike for one device and for many: fused with what comes before
+    # it, sums would be rounded differently.
+    told = strategy.tell(tell_key, *jax.lax.optimization_barrier((population, jnp.where(finite, losses, worst), asked)))
     told = strategy.with_mean(told, (1 - rules.mean_decay) * strategy.mean(told))
     works = finite.any() & (state.failed < 0)
     mean_loss = jnp.sum(jnp.where(finite, losses, 0.0)) / jnp.maximum(finite.sum(), 1)
@@ -116,24 +121,23 @@ def advance_stacked(rules: Rules, where: NDArray[Any]) -> Advance:
     `where` is [R, D]; `count` generations are run without coming back to Python.
     """
 
-    @jax.jit
-    def advance(states: Evolution, data: Any, places: jax.Array, count: jax.Array) -> Evolution:
+    def run(states: Evolution, data: Any, places: jax.Array, count: jax.Array) -> Evolution:
         step = jax.vmap(lambda w, s: generation(rules, data, w, s))
         return jax.lax.fori_loop(0, count, lambda _, s: step(places, s), states)
 
-    places = jnp.asarray(where)
+    advance, places = jax.jit(_on_every_device(rules, run)), jnp.asarray(where)
     return lambda states, data, count: advance(states, data, places, jnp.asarray(count, jnp.int32))
 
 
 def advance_single(rules: Rules, where: NDArray[Any]) -> Advance:
     """Return a compiled `advance` for one evolution (with a leading axis of 1), whose mask [1, D] the task may know."""
 
-    @jax.jit
-    def advance(states: Evolution, data: Any, count: jax.Array) -> Evolution:
+    def run(states: Evolution, data: Any, count: jax.Array) -> Evolution:
         single = jax.tree.map(lambda leaf: leaf[0], states)
         single = jax.lax.fori_loop(0, count, lambda _, s: generation(rules, data, where[0], s), single)
         return jax.tree.map(lambda leaf: leaf[None], single)
 
+    advance = jax.jit(_on_every_device(rules, run))
     return lambda states, data, count: advance(states, data, jnp.asarray(count, jnp.int32))
 
 
@@ -145,24 +149,25 @@ def evaluated(states: Evolution) -> Evolution:
 def _losses(
     rules: Rules, data: Any, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
 ) -> tuple[jax.Array, Any]:
-    """Return what `Task.losses` does, with the members spread over the devices."""
+    """Return what `Task.losses` does; of several devices each evaluates its share of the members."""
     if len(rules.devices) == 1:
         return rules.task.losses(data, where, population, fixed, key)
-    members, same = PartitionSpec("members"), PartitionSpec()
-    # A mask that the host knows must not become an argument: its structure would be lost.
-    known = where if isinstance(where, np.ndarray) else None
+    share = population.shape[0] // len(rules.devices)
+    own = jax.lax.dynamic_slice_in_dim(population, jax.lax.axis_index(MEMBERS) * share, share)
+    results = rules.task.losses(data, where, own, fixed, key)
+    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, MEMBERS, tiled=True), results)
 
-    def piece(data: Any, where: Any, population: jax.Array, fixed: Arrays, key: jax.Array) -> tuple[jax.Array, Any]:
-        return rules.task.losses(data, where if known is None else known, population, fixed, key)
 
-    spread = jax.shard_map(
-        piece,
-        mesh=Mesh(np.asarray(rules.devices), ("members",)),
-        in_specs=(same, same, members, same, same),
-        out_specs=members,
-        check_vma=False,
-    )
-    return spread(data, jnp.zeros(()) if known is not None else where, population, dict(fixed), key)
+def _on_every_device(rules: Rules, step: Callable[..., Evolution]) -> Callable[..., Evolution]:
+    """Let every device run `step` on the same arguments: they share the members' evaluation, and nothing else.
+
+    All draw the whole population and learn from all losses in the same order, so that several devices give the bits of
+    one.
+    """
+    if len(rules.devices) == 1:
+        return step
+    mesh = Mesh(np.asarray(rules.devices), (MEMBERS,))
+    return jax.shard_map(step, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False)
 
 
 def _choose(condition: jax.Array, new: Any, old: Any) -> Any:

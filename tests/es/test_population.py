@@ -98,7 +98,7 @@ def test_a_cnn_gives_every_member_its_own_outputs(density: float, members: int) 
     check(cnn, params, inputs, random_mask(rng, params, density), members=members)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((2, 1), (0, 3)), ((6, 6), (1, 1)), ((-1, 0), (0, -1))])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_convolutions_of_every_geometry(stride: int, padding: Any, dilation: int) -> None:
