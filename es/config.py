@@ -17,7 +17,7 @@ class ESConfig:
     Attributes:
         strategy: a name from `lottery list strategies`.
         population: members of a generation.
-        generations: generations a level.
+        generations: generations a level; by default 600 on examples and 200 in environments.
         sigma: standard deviation of the search distribution at the start of a level.
         mean_decay: fraction of the mean that is taken away after every generation (the paper's weight decay).
         strategy_params: the strategy's own hyper-parameters, by name.
@@ -33,7 +33,7 @@ class ESConfig:
 
     strategy: str = "snes"
     population: int = 64
-    generations: int = 600
+    generations: int | None = None
     sigma: float = 0.05
     mean_decay: float = 0.0
     strategy_params: Mapping[str, float] = field(default_factory=dict)
@@ -49,10 +49,10 @@ class ESConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
-        for name in ("population", "generations", "sigma", "batch_size", "episodes", "test_episodes"):
+        for name in ("population", "sigma", "batch_size", "episodes", "test_episodes"):
             if not getattr(self, name) > 0:
                 raise BadValue(f"{name} must be more than 0, not {getattr(self, name):g}")
-        for name in ("eval_every", "episode_steps"):
+        for name in ("generations", "eval_every", "episode_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadValue(f"{name} must be 1 or more, not {value}")
@@ -60,8 +60,3 @@ class ESConfig:
             raise BadValue(f"mean_decay must be in [0, 1), not {self.mean_decay:g}")
         if self.checkpoint_seconds < 0:
             raise BadValue(f"checkpoint_seconds must be 0 or more, not {self.checkpoint_seconds:g}")
-
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """Return how many generations a level trains for, whatever the length of an epoch."""
-        del steps_per_epoch
-        return self.generations

@@ -35,6 +35,8 @@ from pruning.errors import BadValue, DataError, LotteryError
 
 # So many examples are enough to see how a network computes.
 FEW = 8
+GENERATIONS = 600
+GENERATIONS_OF_EPISODES = 200
 REWARD = Measure("reward")
 
 # The defaults of the gradient-descent trainer, and the same in JAX.
@@ -63,11 +65,12 @@ def setup(ask: Ask) -> Setup:
         )
         # Made once for the whole space, so that what cannot work is said before anything is trained.
         make_strategy(config.strategy, config.population, task.space.size, config.sigma, config.strategy_params)
-    trainer = ESTrainer(task, task.space, config, config.generations, devices, ask.watch)
+    total = config.generations or (GENERATIONS if isinstance(ask.parts, Parts) else GENERATIONS_OF_EPISODES)
+    trainer = ESTrainer(task, task.space, config, total, devices, ask.watch)
     words = "cpu" if devices[0].platform == "cpu" else devices[0].device_kind
     words += f" × {len(devices)}" if len(devices) > 1 else ""
     epoch = max(1, examples // config.batch_size)
-    return Setup(trainer, config.generations, epoch, measure, objective, words, _refusals(config.strategy))
+    return Setup(trainer, total, epoch, measure, objective, words, _refusals(config.strategy))
 
 
 def _refusals(strategy: str) -> dict[str, str]:

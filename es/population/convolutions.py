@@ -62,7 +62,9 @@ def convolution(context: Context, equation: core.JaxprEqn, operands: Sequence[Va
     if isinstance(kernel, Weight):
         kernel = Weight(kernel.slots.transpose(numbers.rhs_spec), kernel.casts)
     else:
-        kernel = Members(as_members(kernel, context.population).ordered((MEMBER, *numbers.rhs_spec)), (MEMBER, *range(kernel.ndim)))
+        kernel = Members(
+            as_members(kernel, context.population).ordered((MEMBER, *numbers.rhs_spec)), (MEMBER, *range(kernel.ndim))
+        )
     activation = _examples_last(context, inputs, numbers.lhs_spec)
     activation = _dilated(activation, params["lhs_dilation"])
     result = _convolve(context, activation, kernel, windows, groups, params)

@@ -53,7 +53,7 @@ def population_outputs(
         fixed: every array that is not evolved.
         inputs: what `apply` takes; any pytree of arrays.
         members_at_once: how many members are evaluated together; None chooses from the memory that they need. Inside
-            `jax.shard_map` over members, P and this number are those of one device.
+            `jax.shard_map` over members, P and this number are those of one device. (It needs `check_vma=False`.)
         examples_at_once: how many examples are evaluated together, for a network that treats each on its own and whose
             inputs all have examples as their first axis; other networks always see the whole batch. None chooses.
 

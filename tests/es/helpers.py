@@ -90,7 +90,6 @@ class Keeper(Silent):
 
 def trainer(watch: Any = None, given: Supervised | None = None, devices: Any = None, **settings: Any) -> ESTrainer:
     judged = given or task()
-    config = ESConfig(**({"population": 16, "generations": STEPS, "eval_every": 4, "sigma": 0.1} | settings))
-    return ESTrainer(
-        judged, judged.space, config, config.generations, devices or (jax.devices("cpu")[0],), watch or Silent()
-    )
+    total = settings.pop("generations", STEPS)
+    config = ESConfig(**({"population": 16, "eval_every": 4, "sigma": 0.1} | settings))
+    return ESTrainer(judged, judged.space, config, total, devices or (jax.devices("cpu")[0],), watch or Silent())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -357,6 +360,31 @@ def test_memory_follows_the_survivors_and_not_the_dense_weights() -> None:
 
     narrow, wide = bytes_held(256), bytes_held(8192)
     assert wide < narrow + 4 * 4 * examples * 8192 < members * 128 * 8192
+
+
+TWO_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from es.coordinates import Space
+from es.population import population_outputs
+
+space = Space.of({"w": np.zeros((6, 4), np.float32)}, ("w",))
+where = np.arange(0, 24, 2)
+population = jax.random.normal(jax.random.key(0), (8, 12))
+inputs = jax.random.normal(jax.random.key(1), (5, 6))
+mesh = Mesh(np.array(jax.devices()), ("members",))
+spread = jax.device_put(population, NamedSharding(mesh, PartitionSpec("members")))
+run = lambda p: population_outputs(lambda q, x: jnp.tanh(x @ q["w"]), space, where, p, {}, inputs, members_at_once=4)
+program = jax.jit(run).lower(spread).compile()
+np.testing.assert_allclose(program(spread), run(population), rtol=1e-5)
+assert program(spread).sharding.spec == PartitionSpec("members")
+assert not any(word in program.as_text() for word in ("all-gather", "all-to-all", "collective-permute"))
+"""
+
+
+def test_members_spread_over_devices_stay_there() -> None:
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", TWO_DEVICES], env=os.environ | flags, check=True)
 
 
 def test_members_of_a_chunk_are_few_left_over() -> None:
