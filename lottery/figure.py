@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lottery.comparison import labels
 from lottery.results import Search
 from lottery.statistics import interval
 
@@ -29,8 +30,6 @@ def density_figure(search: Search) -> Figure:
 
 def draw_density(axes: Axes, search: Search) -> None:
     """Draw the metric against density; the test metric where there is one, the validation metric otherwise."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
-
     scale = 100 if search.is_fraction else 1
     levels = [level for level in search.levels if level.alive]
     has_test = all(level.test is not None for level in levels)
@@ -68,17 +67,8 @@ def draw_density(axes: Axes, search: Search) -> None:
             zorder=5,
             label=f"winning ticket, {density[at]:.2g} % (chosen on validation data)",
         )
-    axes.set_xscale("log")
-    axes.invert_xaxis()
-    short = density.min() > 20
-    axes.xaxis.set_major_locator(FixedLocator(list(density)) if short else LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("weights remaining (%)")
+    _style_density(axes, density.tolist())
     axes.set_ylabel(f"{'test' if has_test else 'validation'} {search.metric}{' (%)' if scale == 100 else ''}")
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def curves_figure(search: Search, levels: Sequence[int]) -> Figure:
@@ -103,6 +93,45 @@ def curves_figure(search: Search, levels: Sequence[int]) -> Figure:
     axes.legend(frameon=False, fontsize=8, title="weights remaining")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def comparison_figure(searches: Sequence[Search]) -> Figure:
+    """Return the test metric against density for several searches, each with its 95 % interval and its n."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    scale = 100 if searches[0].is_fraction else 1
+    for number, (search, label) in enumerate(zip(searches, labels(searches), strict=True)):
+        color, marker = colormaps["tab10"](number), "os^Dvx"[number % 6]
+        levels = [level for level in search.levels if level.alive]
+        density = [100 * level.density for level in levels]
+        values = [scale * (level.test if level.test is not None else level.validation) for level in levels]
+        bounds = [interval(level, search.is_fraction, search.test_examples) for level in levels]
+        count = len(search.levels[0].replicates)
+        axes.plot(density, values, f"{marker}-", color=color, ms=4, lw=1.5, label=f"{label} (n = {count})")
+        if all(bounds):
+            low, high = np.array([b for b in bounds if b is not None]).T * scale
+            axes.fill_between(density, low, high, color=color, alpha=0.15, lw=0)
+    _style_density(axes, [100 * level.density for level in searches[0].levels])
+    axes.set_ylabel(f"test {searches[0].metric}{' (%)' if scale == 100 else ''}, mean and 95 % interval")
+    return figure
+
+
+def _style_density(axes: Axes, density: Sequence[float]) -> None:
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    short = min(density) > 20
+    axes.xaxis.set_major_locator(FixedLocator(list(density)) if short else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("weights remaining (%)")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

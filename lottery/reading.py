@@ -24,7 +24,6 @@ def read_search(path: Path) -> Search:
         raise FileFormatError(f"{path}: a ticket directory, not a run (its run may be {path.parent.parent})")
     if not (path / "config.json").exists() or not (path / "environment.json").exists():
         raise FileFormatError(f"{path}: not a run directory (no config.json and environment.json)")
-    config = read_json(path / "config.json")
     run = RunDirectory(path)
     seeds = sorted(int(m[1]) for p in path.glob("seed-*") if (m := re.fullmatch(r"seed-(\d+)", p.name)))
     levels: list[Level] = []
@@ -35,7 +34,8 @@ def read_search(path: Path) -> Search:
         alive = [replicate.seed for replicate in levels[-1].alive]
     if not levels:
         raise FileFormatError(f"{path}: no level is finished yet")
-    metric = run.read_record(seeds[0], 0)["metric"]
+    first = run.read_record(seeds[0], 0)
+    metric, config = first["metric"], first["config"]
     tolerance = matching_tolerance(levels[0], config["tolerance"], metric["is_fraction"])
     winner, reason = choose_winner(levels, tolerance.value, metric["higher_is_better"])
     summary = path / "summary.json"

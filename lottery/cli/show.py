@@ -9,11 +9,38 @@ import typer
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: Annotated[list[Path], typer.Argument(help="A run directory, or several to compare.")],
     plot: Annotated[bool, typer.Option("--plot", help="Draw the figures again: density and learning curves.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Of several runs: where to draw their metrics against density.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
-    """Show a run's levels, the layers of its winning ticket, and where that ticket lies."""
+    """Show a run's levels, the layers of its winning ticket, and where that ticket lies; or compare several runs."""
+    if len(run) == 1:
+        _show_one(run[0], plot, as_json)
+    else:
+        _compare(run, figure, as_json)
+
+
+def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> None:
+    from lottery.cli.output import people, print_json
+    from lottery.comparison import comparison_table, labels
+    from lottery.figure import comparison_figure, save_figure
+    from lottery.reading import read_search
+    from lottery.summary import as_json as search_json
+
+    searches = [read_search(run) for run in runs]
+    stream = people(as_json)
+    print(comparison_table(searches), file=stream)
+    if figure is not None:
+        print(f"Figure: {save_figure(comparison_figure(searches), figure)}", file=stream)
+    if as_json:
+        named = zip(labels(searches), searches, strict=True)
+        print_json({"runs": [{"label": label, **search_json(search)} for label, search in named]})
+
+
+def _show_one(run: Path, plot: bool, as_json: bool) -> None:
     from lottery.cli.output import people, print_json
     from lottery.reading import read_search
     from lottery.summary import as_json as search_json
