@@ -151,21 +151,21 @@ def _rows_pay(outputs: int, inner: int, windows: Sequence[Window]) -> bool:
 
 def _patches(activation: jax.Array, windows: Sequence[Window], along: Sequence[int]) -> jax.Array:
     """Return [.., C, *space, N] as [.., C, places of the kernel, *out, N], unrolled along some axes of space."""
-    first = activation.ndim - 1 - len(windows)
-    config, unrolled = [(0, 0, 0)] * activation.ndim, [windows[axis] for axis in along]
-    for axis, window in zip(along, unrolled, strict=True):
-        config[first + axis] = (window.low, window.high, 0)
+    first, unrolled = activation.ndim - 1 - len(windows), [windows[axis] for axis in along]
     if math.prod(window.length for window in unrolled) > 1:
         # or XLA computes what leads to the activation once for every place of the kernel
         activation = lax.optimization_barrier(activation)
-    padded = lax.pad(activation, jnp.zeros((), activation.dtype), config)
-    parts = []
+    zero, parts = jnp.zeros((), activation.dtype), []
     for place in itertools.product(*(range(window.length) for window in unrolled)):
-        part = padded
+        part = activation
         for axis, window, step in zip(along, unrolled, place, strict=True):
-            count = window.outputs(activation.shape[first + axis])
-            begin = step * window.dilation
-            part = lax.slice_in_dim(part, begin, begin + (count - 1) * window.stride + 1, window.stride, first + axis)
+            length = activation.shape[first + axis]
+            covered = (window.outputs(length) - 1) * window.stride + 1
+            # padded for each place on its own: one padded copy for all would be one more pass over memory
+            before = window.low - step * window.dilation
+            config = [(0, 0, 0)] * part.ndim
+            config[first + axis] = (before, covered - length - before, 0)
+            part = lax.slice_in_dim(lax.pad(part, zero, config), 0, None, window.stride, first + axis)
         parts.append(part)
     return jnp.expand_dims(parts[0], first) if len(parts) == 1 else jnp.stack(parts, axis=first)
 

@@ -44,7 +44,7 @@ class Machine:
 
 
 CPU = Machine(2e11, 2e10, 6e8, 4.0, 2e-5, 32 << 20, tiles=True)
-"""Two cores with AVX-512, measured; the ratios are much the same on one core or on eight."""
+"""A processor with wide vectors; only the ratio of arithmetic to bytes matters, much the same for few cores or many."""
 GPU = Machine(4e13, 3e12, 3e11, 16.0, 5e-6, 4 << 30, tiles=False)
 """A large GPU, from published numbers; `machine` replaces `working` by a share of its free memory."""
 
