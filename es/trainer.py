@@ -25,7 +25,7 @@ from pruning.jobs import Evaluation, Job, Trained, all_finite
 from pruning.watch import Watch
 
 # Where a generation of one network takes fewer operations, replicates run stacked: the machine is not full yet.
-STACKED_FLOPS = {"cpu": 1e9, "gpu": 1e12}
+STACKED_FLOPS = {"cpu": 5e7, "gpu": 1e12}
 # Seconds of generations between two updates of the progress bar.
 UPDATE_SECONDS = 0.25
 

@@ -31,7 +31,7 @@ from lottery.jax_source import JaxSource
 from lottery.models.source import ModelSource
 from lottery.objective import Measure, objective_for
 from lottery.trainers import Ask, Setup
-from pruning.errors import BadValue, DataError, LotteryError
+from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune
 
 # So many examples are enough to see how a network computes.
 FEW = 8
@@ -63,6 +63,8 @@ def setup(ask: Ask) -> Setup:
         task, measure, objective, examples = (
             _supervised(ask, ask.parts) if isinstance(ask.parts, Parts) else _control(ask, ask.parts.environment)
         )
+        if not task.space.names:
+            raise NothingToPrune("the model has no trainable floating-point parameter: there is nothing to evolve")
         # Made once for the whole space, so that what cannot work is said before anything is trained.
         make_strategy(config.strategy, config.population, task.space.size, config.sigma, config.strategy_params)
     total = config.generations or (GENERATIONS if isinstance(ask.parts, Parts) else GENERATIONS_OF_EPISODES)

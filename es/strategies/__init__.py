@@ -26,8 +26,9 @@ from pruning.registry import Registry, summary_of
 State: TypeAlias = Any
 """A pytree of float32 and int32 arrays; its structure, shapes and types never change."""
 
-MEMORY_LIMIT = 2 * 2**30
-"""Most bytes that a strategy may need beside the population, for one replicate."""
+MEMORY_LIMIT = 2**28
+"""Most bytes that a strategy may need beside the population, for one replicate: 3,344 weights for CMA-ES. Each of its
+generations then takes seconds already, most of them for the decomposition of a 3,344 × 3,344 matrix."""
 
 LEFT_OUT = {
     "guided-es": "it needs a gradient, and evolution here sees losses only",

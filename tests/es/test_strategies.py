@@ -385,7 +385,7 @@ def test_a_population_that_does_not_fit_is_refused() -> None:
 def test_matrices_beyond_the_limit_are_refused() -> None:
     assert refused(BadValue, "cma-es", 128, 11_274) == (
         "strategy 'cma-es' needs 2.8 GiB for 11,274 weights (6 matrices of 11,274 × 11,274 in float32), over the limit "
-        "of 2 GiB or 9,459 weights at a population of 128; use 'sep-cma-es', which adapts the diagonal only"
+        "of 0.25 GiB or 3,344 weights at a population of 128; use 'sep-cma-es', which adapts the diagonal only"
     )
     make_strategy("xnes", 128, 2_024, SIGMA)
     assert "2,024 weights at a population of 128; use 'snes'" in refused(BadValue, "xnes", 128, 2_025)

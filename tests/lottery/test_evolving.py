@@ -176,7 +176,7 @@ class TestModels:
 
     def test_integer_only_parameters_leave_nothing_to_prune(self, tmp_path):
         with pytest.raises(NothingToPrune):
-            search(tmp_path, ({"w": np.ones((3, 3), np.int32)}, lambda tree, x: x @ tree["w"]))
+            search(tmp_path, ({"w": np.ones((6, 3), np.int32)}, lambda tree, x: x @ tree["w"]))
 
     def test_a_stochastic_layer_in_training_mode(self, tmp_path):
         model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3))
