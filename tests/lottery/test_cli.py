@@ -148,6 +148,20 @@ def test_list_shows_names_summaries_and_sources(capsys, kind):
     assert kind != "recipes" or [item["name"] for item in items] == recipe_names()
 
 
+def test_bench_es_prints_ratios(capsys, monkeypatch):
+    import lottery.bench.es as bench
+
+    for name, small in (("POPULATION", 4), ("BATCH", 8), ("PIECE", 4), ("DENSITIES", (1.0, 0.05))):
+        monkeypatch.setattr(bench, name, small)
+    code, out, err = lottery(capsys, "bench", "es", "--data", "synthetic", "--repeats", "1", "--json")
+    assert code == 0, err
+    rows = json.loads(out)["rows"]
+    baselines = [row["what"] for row in rows if row["speedup"] == 1]
+    assert baselines == ["cnn-8-16, plain, dense", "lenet-300-100, plain, dense"]
+    assert all(row["seconds_per_generation"] > 0 and row["population"] == 4 for row in rows)
+    assert {"lenet-300-100, this trainer, density 5%", "cnn-8-16, this trainer, dense"} <= {row["what"] for row in rows}
+
+
 def test_bench_search_prints_ratios(capsys, monkeypatch):
     import lottery.bench.search as bench
 
@@ -288,6 +302,6 @@ def test_help_is_for_people_and_fast():
 
 def test_help_of_every_command(capsys):
     assert "prune" in lottery(capsys)[1]
-    for command in ("prune", "show", "list", "bench"):
+    for command in ("prune", "show", "train", "list", "bench"):
         code, out, _ = lottery(capsys, command, "--help")
         assert code == 0 and f"Usage: lottery {command}" in out
