@@ -16,7 +16,7 @@ from lottery.data import Data
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.datasets import load_data
 from lottery.gd.config import GDConfig
-from lottery.models.source import ModelSource, model_source
+from lottery.models.source import ModelSource, torch_source
 from lottery.search import Setup
 from lottery.torch_state import load_state
 from lottery.trainers import Ask
@@ -83,8 +83,7 @@ def _case(data: str, device: str) -> Case:
     assert isinstance(raw.test, Tensors)
     sliver = Tensors(raw.test.inputs[:BATCH], raw.test.targets[:BATCH])
     parts = Parts(raw.train, sliver, raw.test, raw.name)
-    source = model_source("lenet-300-100", parts, "model")
-    assert isinstance(source, ModelSource)
+    source = torch_source("lenet-300-100", parts, "model")
     steps = len(raw.train) // BATCH
     config = GDConfig(optimizer="sgd", lr=0.1, batch_size=BATCH, steps=steps, eval_every=steps, device=device)
     ready = setup(Ask(source, parts, config, None, None, Silent(), 0))

@@ -186,6 +186,14 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
     return ModelSource(name, make, initialize, varies=True)
 
 
+def torch_source(model: Any, parts: Parts | Episodes, init: str) -> ModelSource:
+    """Return what `model_source` does, for PyTorch only; raises `BadValue` for a JAX pair."""
+    source = model_source(model, parts, init)
+    if not isinstance(source, ModelSource):
+        raise BadValue("expected a PyTorch module, and this model is a JAX pair")
+    return source
+
+
 def is_jax_pair(thing: Any) -> bool:
     """Say whether `thing` is a pair `(params, apply)` of plain JAX."""
     return isinstance(thing, tuple) and len(thing) == 2 and callable(thing[1]) and not callable(thing[0])

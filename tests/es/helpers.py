@@ -55,9 +55,9 @@ def mask(kept: int | None = None) -> Mask:
 
 @cache
 def task(loss: Any = cross_entropy, batch_size: int = 32) -> Supervised:
-    parts = [jax.tree.map(jnp.asarray, blobs(n, seed=s)) for n, s in ((96, 0), (30, 1), (30, 2))]
+    train, validation, test = (jax.tree.map(jnp.asarray, blobs(n, seed=s)) for n, s in ((96, 0), (30, 1), (30, 2)))
     space = Space.of(initial(), EVOLVED)
-    return Supervised(network(), space, *parts, loss, accuracy, batch_size, initial())
+    return Supervised(network(), space, train, validation, test, loss, accuracy, batch_size, initial())
 
 
 def job(seed: int = 0, kept: int | None = None, budget: Budget | None = None) -> Job:

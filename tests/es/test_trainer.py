@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ from tests.lottery.helpers import assert_same_arrays, removed
 NEEDS = frozenset({"std"})
 
 
-def train(one, *jobs, needs=NEEDS):
+def train(one, *jobs, needs=NEEDS) -> list[Any]:
     return list(one.train(list(jobs), needs))
 
 

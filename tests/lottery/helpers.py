@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lottery.run_directory import RunDirectory
 from pruning.jobs import Evaluation, Job, Trained
 from pruning.mask import Mask
 
@@ -69,6 +70,33 @@ def assert_same_arrays(a: Any, b: Any) -> None:
     for name in a:
         assert a[name].dtype == b[name].dtype
         assert a[name].tobytes() == b[name].tobytes(), name
+
+
+def assert_promises(run: RunDirectory, seed: int, level: int, target: Any, points: Mapping[str, Any]) -> None:
+    """One level keeps what every search promises; the numbers are those of the design's list of invariants.
+
+    Args:
+        run: where it lies.
+        seed: of the replicate.
+        level: its number.
+        target: how many weights it keeps, in all or for each tensor.
+        points: where its survivors must have started, or nothing for level 0.
+    """
+    mask, start, trained = run.read_mask(seed, level), run.read_rewound(seed, level), run.read_trained(seed, level)
+    # 1: exactly as many weights as the schedule says
+    assert (mask.counts() if isinstance(target, Mapping) else mask.kept) == target
+    # 2: what died stays dead
+    assert level == 0 or mask.issubset(run.read_mask(seed, level - 1))
+    # 3: removed weights are exactly 0 after momentum, Adam, weight decay, or any number of generations
+    assert (removed(mask, trained.params) == 0).all()
+    # 5: no tensor is emptied
+    assert min(mask.counts().values()) >= 1
+    # every survivor moved, positive or negative (regression: a gradient mask without abs froze negative weights)
+    moved = np.concatenate([(trained.params[n] != start[n])[keep] for n, keep in mask.items()])
+    assert moved.mean() > 0.9
+    # 4: survivors start bit-equal to the rewind point, buffers included
+    if level:
+        assert_same_arrays(start, points)
 
 
 def removed(mask: Mask, params: Any) -> np.ndarray[Any, Any]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lottery import find_ticket
+from lottery import Data, find_ticket
 from lottery.cli.app import run
 from lottery.comparison import comparison_table, labels
 from pruning.errors import BadValue
@@ -18,11 +18,9 @@ def searches(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
 
     def search(**settings):
-        data = {"train": blobs(96), "validation": blobs(30, seed=1), "test": blobs(30, seed=2)}
-        from lottery import Data
-
+        data = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
         found = find_ticket(
-            tiny_model, Data(**data), **({"levels": 2, "steps": 20, "tolerance": 1.0, "out": out} | settings)
+            tiny_model, data, **({"levels": 2, "steps": 20, "tolerance": 1.0, "out": out} | settings)
         ).search
         assert found is not None
         return found
@@ -48,6 +46,7 @@ def test_what_cannot_be_compared(searches):
     with pytest.raises(BadValue, match="differ in no setting"):
         labels([searches[0], searches[0]])
     other = find_ticket(levels=1, steps=20, tolerance=1.0, out=searches[0].run.parent).search
+    assert other is not None
     with pytest.raises(BadValue, match="their model differs"):
         labels([searches[0], other])
 

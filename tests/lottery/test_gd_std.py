@@ -18,7 +18,7 @@ from lottery.data.parts import Tensors, prepare
 from lottery.gd.batches import training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.std import ESTIMATORS, PRIOR_PRECISION
-from lottery.models.source import model_source
+from lottery.models.source import torch_source
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import load_state
 from lottery.trainers import Ask, Setup
@@ -38,7 +38,7 @@ WIDE = PRIOR_PRECISION**-0.5
 
 def ready(model: Any = tiny_model, data: Data = DATA, loss: Any = None, **settings: Any) -> tuple[Setup, Any]:
     parts = prepare(data, 0)
-    source = model_source(model, parts, "model")
+    source = torch_source(model, parts, "model")
     defaults: dict[str, Any] = {"steps": STEPS, "batch_size": 16}
     metric = (lambda outputs, targets: 0.0) if loss is not None else None
     return setup(Ask(source, parts, GDConfig(**(defaults | settings)), loss, metric, Silent(), 0)), source

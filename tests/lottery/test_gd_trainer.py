@@ -19,7 +19,7 @@ from lottery.gd.batches import evaluation_batches, steps_per_epoch, training_bat
 from lottery.gd.config import GDConfig
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import OPTIMIZERS
-from lottery.models.source import ModelSource, model_source
+from lottery.models.source import ModelSource, torch_source
 from lottery.torch_state import load_state, state_of
 from lottery.trainers import Ask, Setup
 from lottery.trainers.gd import setup
@@ -35,7 +35,7 @@ DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2
 
 def ready(model: Any = tiny_model, data: Data = DATA, **settings: Any) -> tuple[Setup, ModelSource]:
     parts = prepare(data, 0)
-    source = model_source(model, parts, "model")
+    source = torch_source(model, parts, "model")
     defaults: dict[str, Any] = {"steps": 30, "batch_size": 16}
     config = GDConfig(**(defaults | settings))
     return setup(Ask(source, parts, config, None, None, Silent(), 0)), source
@@ -280,7 +280,7 @@ class TestDataLoader:
 
         loader = self.loader(collate_fn=collate)
         parts = prepare(Data(train=loader, validation=loader), 0)
-        source = model_source(Dict(), parts, "model")
+        source = torch_source(Dict(), parts, "model")
         ask = Ask(
             source,
             parts,
@@ -354,7 +354,7 @@ class TestFit:
 
     def test_a_loss_or_a_metric_that_fails_is_named(self):
         parts = prepare(DATA, 0)
-        source = model_source(nn.Linear(6, 3), parts, "model")
+        source = torch_source(nn.Linear(6, 3), parts, "model")
         cases = [
             (nn.CrossEntropyLoss(reduction="none"), None, "the loss fails"),
             (None, lambda outputs, labels: outputs.foo, "the loss or the metric fails"),
@@ -391,7 +391,7 @@ class TestFit:
         x, y = (torch.from_numpy(a) for a in blobs(96))
         loader = DataLoader(TensorDataset(x, y[:, None]), batch_size=16)
         parts = prepare(Data(train=loader, validation=loader), 0)
-        source = model_source(nn.Linear(6, 3), parts, "model")
+        source = torch_source(nn.Linear(6, 3), parts, "model")
         loss = lambda outputs, labels: nn.functional.cross_entropy(outputs, labels.squeeze(1))  # noqa: E731
         with pytest.raises(DataError, match=r"accuracy: outputs of shape \(16, 3\) and labels of shape \(16, 1\)"):
             setup(Ask(source, parts, GDConfig(), loss, None, Silent(), 0))

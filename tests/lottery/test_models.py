@@ -11,7 +11,7 @@ from lottery.data import Data
 from lottery.data.parts import prepare
 from lottery.initializers import INITIALIZERS
 from lottery.models import MODELS
-from lottery.models.source import model_source
+from lottery.models.source import torch_source
 from pruning.errors import BadValue, DataError, UnknownName
 from pruning.torch_modules import prunable
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
@@ -92,7 +92,7 @@ def test_initializers_have_their_variance(name, variance):
 
 class TestSource:
     def test_a_seed_decides_and_the_callers_generator_does_not_move(self):
-        source = model_source("mlp", PARTS, "model")
+        source = torch_source("mlp", PARTS, "model")
         torch.manual_seed(9)
         before = torch.random.get_rng_state()
         assert_same_arrays(source.initial_state(0), source.initial_state(0))
@@ -101,7 +101,7 @@ class TestSource:
 
     def test_a_module_gives_its_own_weights(self):
         model = tiny_model()
-        source = model_source(model, PARTS, "model")
+        source = torch_source(model, PARTS, "model")
         assert not source.varies
         assert np.array_equal(source.initial_state(3)["0.weight"], model[0].weight.detach().numpy())  # pyright: ignore
 
@@ -116,7 +116,7 @@ class TestSource:
         ],
     )
     def test_callables_with_and_without_a_seed(self, make):
-        source = model_source(make, PARTS, "model")
+        source = torch_source(make, PARTS, "model")
         assert source.fingerprint(0) == source.fingerprint(0) != source.fingerprint(1)
 
     def test_a_callable_of_the_registered_kind_is_sized_for_the_data(self):
@@ -129,7 +129,7 @@ class TestSource:
         assert source_shape(make) == (3, 5)
 
     def test_an_initializer_beats_the_models_own(self):
-        source = model_source(tiny_model(), PARTS, "kaiming-normal")
+        source = torch_source(tiny_model(), PARTS, "kaiming-normal")
         assert source.varies and source.fingerprint(0) != source.fingerprint(1)
 
     def test_a_users_module_by_path(self, tmp_path, monkeypatch):
@@ -137,10 +137,10 @@ class TestSource:
             "from torch import nn\ndef net():\n    return nn.Linear(6, 3)\nready = net()\n"
         )
         monkeypatch.syspath_prepend(str(tmp_path))
-        assert model_source("users_nets:net", PARTS, "model").build(0).weight.shape == (3, 6)
-        assert not model_source("users_nets:ready", PARTS, "model").varies
+        assert torch_source("users_nets:net", PARTS, "model").build(0).weight.shape == (3, 6)
+        assert not torch_source("users_nets:ready", PARTS, "model").varies
         with pytest.raises(UnknownName, match="did you mean users_nets:net"):
-            model_source("users_nets:nett", PARTS, "model")
+            torch_source("users_nets:nett", PARTS, "model")
 
     @pytest.mark.parametrize(
         ("model", "error", "message"),
@@ -153,15 +153,15 @@ class TestSource:
     )
     def test_what_is_not_a_model(self, model, error, message):
         with pytest.raises(error, match=message):
-            model_source(model, PARTS, "model").build(0)
+            torch_source(model, PARTS, "model").build(0)
 
     def test_names_cannot_size_models_for_other_pytrees(self):
         from torch.utils.data import DataLoader
 
         loader = DataLoader([{"x": 1.0}] * 4, batch_size=2)  # pyright: ignore[reportArgumentType]
         with pytest.raises(DataError, match="needs tensors as inputs"):
-            model_source("mlp", prepare(Data(train=loader, validation=loader), 0), "model")
+            torch_source("mlp", prepare(Data(train=loader, validation=loader), 0), "model")
 
 
 def source_shape(make):
-    return tuple(model_source(make, PARTS, "model").build(1).get_parameter("weight").shape)
+    return tuple(torch_source(make, PARTS, "model").build(1).get_parameter("weight").shape)
