@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pruning.errors import FileFormatError
 from pruning.jobs import Evaluation, Params
 from pruning.watch import Arrays
 
@@ -57,9 +58,18 @@ def to_arrays(states: Any, records: Sequence[Record]) -> tuple[dict[str, Any], l
 
 
 def from_arrays(like: Any, arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -> tuple[Any, list[Record]]:
-    """Return states and records from a checkpoint; `like` gives the states' structure."""
-    leaves = [jnp.asarray(arrays[f"{_STATE}{name}"]) for name, _ in _named_leaves(like)]
-    states = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    """Return states and records from a checkpoint; `like` gives the states' structure.
+
+    Raises:
+        FileFormatError: a checkpoint of other states.
+    """
+    wanted = {f"{_STATE}{name}": (leaf.shape, leaf.dtype) for name, leaf in _named_leaves(like)}
+    found = {name: (a.shape, a.dtype) for name, a in arrays.items() if name.startswith(_STATE)}
+    if wanted != found:
+        raise FileFormatError(
+            "the checkpoint of this level is of another strategy or version: delete the run's checkpoint-*.safetensors"
+        )
+    states = jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in wanted])
     records = []
     for row, fact in enumerate(facts):
         best = {name.removeprefix(_BEST): rows[row] for name, rows in arrays.items() if name.startswith(_BEST)}

@@ -13,7 +13,7 @@ import es.trainer
 from es.coordinates import pack, positions
 from es.objectives import cross_entropy
 from es.strategies import STRATEGIES, make_strategy
-from pruning.errors import BadValue
+from pruning.errors import BadValue, FileFormatError
 from pruning.jobs import Budget
 from tests.es.helpers import EVOLVED, STEPS, Keeper, initial, job, task, trainer
 from tests.lottery.helpers import assert_same_arrays, removed
@@ -162,6 +162,12 @@ class TestBits:
             assert_same_arrays(one.best, other.best)
             assert one.history == other.history
             assert_same_arrays(one.snapshots[3], other.snapshots[3])
+
+    def test_a_checkpoint_of_something_else_is_an_error(self):
+        watch = Keeper()
+        train(trainer(watch), job(kept=20))
+        with pytest.raises(FileFormatError, match="of another strategy or version: delete"):
+            train(trainer(watch, strategy="pgpe"), job(kept=20))
 
     def test_stacked_and_single_evolution_agree(self):
         jobs = [job(seed, 20) for seed in range(3)]
