@@ -31,8 +31,9 @@ def jax_network(params_tree: Any, apply: Callable[[Any, Any], Any]) -> tuple[Net
         apply: `apply(tree, inputs)` returns the outputs for a batch; it gets a tree of the same structure. Pure.
 
     Returns:
-        The network, whose evolved parameters are the floating-point arrays in the tree's order, and all arrays of the
-        tree on the host, by name; 64-bit types become 32-bit ones unless `jax_enable_x64` is set.
+        The network, whose evolved parameters are the floating-point arrays in the tree's order but for Flax's
+        `batch_stats` (running statistics), and all arrays of the tree on the host, by name; 64-bit types become 32-bit
+        ones unless `jax_enable_x64` is set.
 
     Raises:
         BadValue: `apply` cannot be called.
@@ -50,7 +51,8 @@ def jax_network(params_tree: Any, apply: Callable[[Any, Any], Any]) -> tuple[Net
     def network_apply(arrays: Arrays, inputs: Any) -> Any:
         return apply(rebuild(params_tree, arrays), inputs)
 
-    return Network(network_apply, tuple(name for name, array in params.items() if _is_float(array))), params
+    evolved = [name for name, array in params.items() if _is_float(array) and "batch_stats" not in name.split(".")]
+    return Network(network_apply, tuple(evolved)), params
 
 
 def rebuild(tree: Any, params: Mapping[str, Any]) -> Any:

@@ -7,15 +7,22 @@ import jax.numpy as jnp
 
 from pruning.errors import DataError
 
+IGNORED = -100
+"""The label of examples that `torch.nn.functional.cross_entropy` leaves out by default."""
+
 
 def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Return the mean cross-entropy of logits with classes along axis 1 and integer labels.
 
-    >>> round(float(cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))), 4)
+    As in PyTorch, the label −100 does not count.
+
+    >>> round(float(cross_entropy(jnp.zeros((3, 4)), jnp.array([0, 3, -100]))), 4)
     1.3863
     """
+    counts = targets != IGNORED
     log_probabilities = jax.nn.log_softmax(outputs, axis=1)
-    return -jnp.take_along_axis(log_probabilities, targets[:, None], axis=1).mean()
+    own = jnp.take_along_axis(log_probabilities, jnp.where(counts, targets, 0)[:, None], axis=1)[:, 0]
+    return -jnp.where(counts, own, 0.0).sum() / counts.sum()
 
 
 def accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:

@@ -84,5 +84,11 @@ def from_arrays(like: Any, arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -
     return states, records
 
 
+def generation_of(arrays: Arrays) -> int:
+    """Return the generation that a checkpoint's first job had reached; -1 where there is none."""
+    rows = arrays.get(f"{_STATE}.generation")
+    return int(rows[0]) if rows is not None and len(rows) else -1
+
+
 def _named_leaves(states: Any) -> list[tuple[str, jax.Array]]:
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(states)[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from es.config import ESConfig
 from es.coordinates import Space, pack, positions, replaced, spread
 from es.device import Device
 from es.evolution import Advance, Evolution, Rules, advance_single, advance_stacked, begin, evaluated
-from es.record import Record, from_arrays, to_arrays
+from es.record import Record, from_arrays, generation_of, to_arrays
 from es.strategies import Strategy, get_strategy, make_strategy
 from es.tasks import Task
 from pruning.errors import BadValue
@@ -61,17 +62,25 @@ class ESTrainer:
         if needs - self.provides:
             raise BadValue(f"the es trainer does not provide {', '.join(sorted(needs - self.provides))}")
         precision = "highest" if self.config.precision == "float32" else "default"
-        for group in self._groups(jobs):
+        # What an earlier attempt finished and had no time to hand over comes first, so that the others are evolved in
+        # the groups that they were in.
+        finished = list(itertools.takewhile(self._is_finished, jobs))
+        for group in [[job] for job in finished] + self._groups(jobs[len(finished) :]):
             with jax.default_matmul_precision(precision), jax.default_device(self.devices[0]):
                 results = self._train(group, needs)
             yield from results
 
-    def _groups(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
+    def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Return the jobs that are evolved together: as many as it takes to fill the machine."""
-        alike = len({(job.mask.kept, job.budget) for job in jobs}) == 1
+        alike = len({(job.mask.kept, job.budget) for job in jobs}) <= 1
         full = STACKED_FLOPS.get(self.devices[0].platform, STACKED_FLOPS["gpu"])
         most = max(1, math.ceil(full / max(1.0, self.task.flops * self.config.population))) if alike else 1
-        return [jobs[start : start + most] for start in range(0, len(jobs), most)]
+        return [list(jobs[start : start + most]) for start in range(0, len(jobs), most)]
+
+    def _is_finished(self, job: Job) -> bool:
+        """Say whether a checkpoint holds the end of this job's evolution."""
+        kept = self.watch.restore([job])
+        return kept is not None and generation_of(kept[0]) == job.budget.stop
 
     def _train(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
         where = np.stack([positions(self.space, job.mask) for job in jobs])

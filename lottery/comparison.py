@@ -26,10 +26,12 @@ def labels(searches: Sequence[Search]) -> list[str]:
         raise BadValue(f"these runs cannot be compared: their metrics are {', '.join(s.metric for s in searches)}")
     keys = [key for key in _TELLING if len({str(search.config.get(key)) for search in searches}) > 1]
     rest = sorted(set().union(*(search.config for search in searches)) - set(_TELLING))
-    keys += [key for key in rest if len({str(search.config.get(key)) for search in searches}) > 1] if not keys else []
-    if not keys:
-        raise BadValue("these runs differ in no setting: there is nothing to compare")
-    return [", ".join(str(s.config[key]) for key in keys if s.config.get(key) is not None) for s in searches]
+    for key in ["", *(key for key in rest if len({str(search.config.get(key)) for search in searches}) > 1)]:
+        keys += [key] if key else []
+        names = [", ".join(str(s.config[k]) for k in keys if s.config.get(k) is not None) for s in searches]
+        if len(set(names)) == len(names):
+            return names
+    raise BadValue("some of these runs differ in no setting: there is nothing to compare")
 
 
 def comparison_table(searches: Sequence[Search]) -> str:
@@ -48,8 +50,9 @@ def comparison_table(searches: Sequence[Search]) -> str:
             value = level.test if level.test is not None else level.validation
             bounds = interval(level, search.is_fraction, search.test_examples)
             shown = f" [{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else ""
-            cells.append(f"{value * scale:.2f}{shown}")
-            density = f"{100 * level.density:.2f}%"
+            density = density or f"{100 * level.density:.2f}%"
+            elsewhere = f"{100 * level.density:.2f}%"
+            cells.append(f"{value * scale:.2f}{shown}" + (f" at {elsewhere}" if elsewhere != density else ""))
         lines.append(f"{number:>5}  {density:>8}  " + "".join(f"{cell:>{width}}" for cell in cells))
     counts = ", ".join(f"{len(s.levels[0].replicates)} ({name})" for s, name in zip(searches, names, strict=True))
     lines.append(f"Mean test {searches[0].metric} and 95 % interval; replicates: {counts}.")

@@ -207,5 +207,5 @@ def read_replicate(run: RunDirectory, seed: int, level: int) -> Replicate:
 
 
 def run_seconds(run: RunDirectory, levels: Sequence[Level]) -> float:
-    """Return the training time of all levels, all attempts together."""
+    """Return the training time of all levels, each by the attempt that finished it."""
     return sum(run.read_record(r.seed, level.level)["seconds"] for level in levels for r in level.replicates)

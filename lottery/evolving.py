@@ -25,11 +25,11 @@ from es.torch_functions import to_jax, torch_batch_function, torch_network
 from es.trainer import ESTrainer
 from lottery import objective as torch_objective
 from lottery.data.labels import check_labels, check_outputs
-from lottery.data.parts import Part, Parts
-from lottery.gd.batches import evaluation_batches
+from lottery.data.parts import Loader, Part, Parts, Tensors, seeded, split_batch
 from lottery.jax_source import JaxSource
 from lottery.models.source import ModelSource
 from lottery.objective import Measure, objective_for
+from lottery.torch_state import float_type
 from lottery.trainers import Ask, Setup
 from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune
 
@@ -93,6 +93,9 @@ def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
 
 
 def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
+    parts = _read(parts, ask.seed)
+    if isinstance(ask.source, ModelSource):
+        parts = parts.with_floats(float_type(ask.source.build(ask.seed)))
     objective = objective_for(parts.example[1], ask.loss, ask.metric)
     if ask.loss is None:
         check_labels(parts)
@@ -127,7 +130,14 @@ def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str,
     config: ESConfig = ask.config
     if ask.loss is not None or ask.metric is not None:
         raise BadValue(f"{environment.name} brings its own measure, the reward; leave loss and metric out")
-    network, state = _network(ask, torch.zeros(FEW, *environment.observation_shape))
+    observations = torch.zeros(FEW, *environment.observation_shape)
+    network, state = _network(ask, observations)
+    shape = jax.eval_shape(network.apply, to_jax(dict(state)), to_jax(observations)).shape
+    if shape != (FEW, environment.outputs):
+        raise DataError(
+            f"{environment.name} takes {environment.outputs} outputs for an observation, and the model gives "
+            f"{list(shape[1:])}"
+        )
     space = Space.of(state, network.evolved)
     task = Control(
         environment,
@@ -137,7 +147,7 @@ def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str,
         max_steps=config.episode_steps,
         validation_episodes=config.test_episodes,
         test_episodes=config.test_episodes,
-        seed=ask.seed,
+        seed=ask.split_seed,
         params={name: jnp.asarray(value) for name, value in state.items()},
     )
     return task, REWARD, "reward", 1
@@ -150,7 +160,22 @@ def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any) -> Any:
     return function if isinstance(ask.source, JaxSource) else torch_batch_function(function, outputs, targets)
 
 
+def _read(parts: Parts, seed: int) -> Parts:
+    """Return the parts with every `DataLoader` read once, in the order that its seed gives."""
+
+    def read(part: Part) -> Part:
+        if not isinstance(part, Loader):
+            return part
+        with seeded(part.loader, seed):
+            batches = [split_batch(batch) for batch in part.loader]
+        inputs, targets = jax.tree.map(lambda *leaves: torch.cat(leaves), batches[0], *batches[1:])
+        return Tensors(inputs, targets)
+
+    test = read(parts.test) if parts.test is not None else None
+    return Parts(read(parts.train), read(parts.validation), test, parts.name)
+
+
 def _examples(part: Part) -> tuple[Any, Any]:
-    """Return a whole part as arrays on the device; a `DataLoader` is read once."""
-    batches = list(evaluation_batches(part, len(part)))
-    return to_jax(jax.tree.map(lambda *leaves: torch.cat(leaves), batches[0], *batches[1:]))
+    """Return a whole part as arrays on the device."""
+    assert isinstance(part, Tensors)
+    return to_jax((part.inputs, part.targets))

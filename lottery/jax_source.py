@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from es.jax_functions import jax_network, jax_prunable, rebuild
 
-from lottery.identity import identify, short_hash
+from es.jax_functions import jax_network, jax_prunable, rebuild
+from lottery.identity import identify, short_hash, without_addresses
 from lottery.models.source import Make, Start, is_jax_pair
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import digest
@@ -64,8 +64,13 @@ class JaxSource:
         return jax_prunable(self.pair(seed)[0], only, skip)
 
     def fingerprint(self, seed: int) -> str:
-        """Return a hash of one seed's pair: the function's code and all values."""
-        return short_hash([identify(self.pair(seed)[1]), digest(self.initial_state(seed))], length=64)
+        """Return a hash of one seed's pair: the function's code, the tree's structure, all values, and the mask."""
+        tree, apply = self.pair(seed)
+        leaves, structure = jax.tree.flatten(tree)
+        others = [identify(leaf) for leaf in leaves if not hasattr(leaf, "dtype")]
+        mask = digest(dict(self.start.mask)) if self.start is not None else ""
+        parts = [identify(apply), without_addresses(str(structure)), *others, digest(self.initial_state(seed)), mask]
+        return short_hash(parts, length=64)
 
     def starting_at(self, start: Start) -> JaxSource:
         """Return a source whose networks all begin at a ticket; seeds differ in everything else."""

@@ -88,6 +88,7 @@ class Recorder:
         self._run: RunDirectory | None = None
         self._where: dict[int, tuple[int, int]] = {}
         self._reached: dict[int, int] = {}
+        self._training: int | None = None
 
     def record_to(self, run: RunDirectory) -> None:
         """Append evaluations to this run from now on."""
@@ -97,11 +98,12 @@ class Recorder:
         """Remember which replicate each job is."""
         self._where = {job.seed: (seed, level) for seed, job in jobs.items()}
         self._reached = {job.seed: job.budget.start for job in jobs.values()}
+        self._training = level
         self._display.started(level, sum(job.budget.stop - job.budget.start for job in jobs.values()))
 
     def level_finished(self, level: Level, dense: Level) -> None:
         """Pass the level on; what was kept of it while it was trained is of no use any more."""
-        if self._run is not None:
+        if self._run is not None and self._training == level.level:
             clear_checkpoints(self._run.path)
         self._display.finished(level, dense)
 

@@ -135,7 +135,7 @@ class Search:
         higher_is_better: its direction.
         is_fraction: whether it is a fraction of examples (an accuracy).
         test_examples: size of the test part, where known.
-        seconds: time spent, all attempts together.
+        seconds: time spent on its levels (of a level that was interrupted, by the attempt that finished it).
         device: where it trained.
         config: the resolved configuration.
     """

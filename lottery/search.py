@@ -81,7 +81,7 @@ def run_search(request: Request, display: Display) -> Search:
         )
     recorder = Recorder(display)
     setup = TRAINERS[config.trainer].value.setup(
-        Ask(source, parts, trainer_config, request.loss, request.metric, recorder, config.seed)
+        Ask(source, parts, trainer_config, request.loss, request.metric, recorder, config.seed, config.splits_by)
     )
     criterion = get_criterion(request.criterion or config.criterion)
     _check_needs(criterion, setup)
@@ -123,7 +123,7 @@ def _parts(data: Any, config: SearchConfig) -> Parts | Episodes:
 
         if is_environment(data):
             return load_episodes(data)
-    return prepare(load_data(data), config.seed, config.validation_size)
+    return prepare(load_data(data), config.splits_by, config.validation_size)
 
 
 def _check_needs(criterion: Criterion, setup: Setup) -> None:

@@ -23,7 +23,7 @@ EXCLUSIVE = (frozenset({"steps", "epochs"}), frozenset({"levels", "sparsity", "d
 
 
 def layer(*settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge settings; later ones win, and exclude what contradicts them.
+    """Merge settings; later ones win, and exclude what contradicts them. Tables are merged entry by entry.
 
     Raises:
         BadValue: one layer says two things that exclude each other.
@@ -39,7 +39,13 @@ def layer(*settings: Mapping[str, Any]) -> dict[str, Any]:
                 raise BadValue(f"give {' or '.join(named)}, not both")
             if named:
                 merged = {key: value for key, value in merged.items() if key not in group}
-        merged.update(values)
+        if values.get("strategy", merged.get("strategy")) != merged.get("strategy"):
+            # A strategy's hyper-parameters mean nothing, or something else, to another one.
+            merged.pop("strategy_params", None)
+        for key, value in values.items():
+            below = merged.get(key)
+            tables = isinstance(value, Mapping) and isinstance(below, Mapping)
+            merged[key] = {**(below or {}), **value} if tables else value
     return merged
 
 

@@ -51,6 +51,12 @@ def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
+def float_type(model: nn.Module) -> torch.dtype:
+    """Return the type of a model's first floating-point parameter, or float32."""
+    types = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    return types[0] if types else torch.float32
+
+
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return a copy of `tensor` on the host; bfloat16 becomes `ml_dtypes.bfloat16`."""
     tensor = tensor.detach().cpu().contiguous()

@@ -17,6 +17,8 @@ from pruning.errors import BadValue
 
 # What a ticket was found with that also says how it is trained again.
 _KEPT = ("validation_size", "measure_at", "tolerance", "seed")
+# What belongs to a criterion or a machine.
+_DROPPED = {"device", "std", "std_window", "std_examples"}
 
 
 def train_ticket(
@@ -66,9 +68,12 @@ def _inherited(ticket: Ticket, settings: Mapping[str, Any]) -> dict[str, Any]:
     found: Mapping[str, Any] = ticket.info.get("config", {})
     trainer = settings.get("trainer", found.get("trainer", "gd"))
     inherited = {"trainer": trainer, **{key: found[key] for key in _KEPT if found.get(key) is not None}}
+    # The mask was learned on this split: another one would make a choice on what it was learned from.
+    split = found.get("split_seed")
+    inherited["split_seed"] = split if split is not None else found.get("seed", 0)
     if trainer != found.get("trainer"):
         return inherited
-    fields = field_names(TRAINERS[str(trainer)].value.config) - {"device"}
+    fields = field_names(TRAINERS[str(trainer)].value.config) - _DROPPED
     inherited |= {key: found[key] for key in fields if found.get(key) is not None}
     if settings.get("strategy", inherited.get("strategy")) != inherited.get("strategy"):
         # They are one strategy's own, and mean nothing to another.

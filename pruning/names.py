@@ -49,6 +49,8 @@ def match_names(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
 def match_patterns(patterns: Sequence[str], known: Iterable[str], what: str) -> list[str]:
     """Return the known names that any shell-style pattern matches, in the order of `known`.
 
+    A pattern that is itself a known name means that name and no other, whatever brackets it holds.
+
     Raises:
         UnknownName: a pattern that matches nothing.
 
@@ -56,8 +58,12 @@ def match_patterns(patterns: Sequence[str], known: Iterable[str], what: str) -> 
     ['fc1.weight', 'fc2.weight']
     """
     known = list(known)
+
+    def matches(name: str, pattern: str) -> bool:
+        return name == pattern if pattern in known else fnmatch.fnmatchcase(name, pattern)
+
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in known):
+        if not any(matches(name, pattern) for name in known):
             close = nearest(pattern, known) or known[:6]
             raise UnknownName(f"{what}: {pattern!r} matches no tensor (closest: {', '.join(close)})")
-    return [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    return [name for name in known if any(matches(name, pattern) for pattern in patterns)]

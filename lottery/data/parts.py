@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,12 @@ class Tensors:
     def take(self, index: torch.Tensor) -> Tensors:
         """Return the examples at these positions."""
         return Tensors(self.inputs[index], self.targets[index])
+
+    def with_floats(self, dtype: torch.dtype) -> Tensors:
+        """Return the part with floating-point tensors in this type; other pytrees as they are."""
+        both = (self.inputs, self.targets)
+        inputs, targets = (t.to(dtype) if isinstance(t, torch.Tensor) and t.is_floating_point() else t for t in both)
+        return Tensors(inputs, targets)
 
     def fingerprint(self) -> str:
         """Return a hash of every value."""
@@ -119,6 +125,16 @@ class Parts:
         if targets.dtype == torch.int64:
             return 1 + max(_highest_label(part) for part in (self.train, self.validation))
         return int(np.prod(targets.shape[1:], dtype=int))
+
+    def with_floats(self, dtype: torch.dtype) -> Parts:
+        """Return the parts with floating-point tensors in this type, a model's own."""
+        train, validation, test = (
+            part.with_floats(dtype) if isinstance(part, Tensors) else part
+            for part in (self.train, self.validation, self.test)
+        )
+        assert train is not None
+        assert validation is not None
+        return replace(self, train=train, validation=validation, test=test)
 
     def fingerprint(self) -> str:
         """Return a hash that tells data sets apart."""

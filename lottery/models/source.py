@@ -196,7 +196,7 @@ def torch_source(model: Any, parts: Parts | Episodes, init: str) -> ModelSource:
 
 def is_jax_pair(thing: Any) -> bool:
     """Say whether `thing` is a pair `(params, apply)` of plain JAX."""
-    return isinstance(thing, tuple) and len(thing) == 2 and callable(thing[1]) and not callable(thing[0])
+    return isinstance(thing, tuple) and len(thing) == 2 and callable(thing[1])
 
 
 def _jax_source(name: str, make: Make, init: str, varies: bool) -> Source:

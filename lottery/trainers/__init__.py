@@ -65,6 +65,7 @@ class Ask:
         metric: the caller's own metric, or None.
         watch: is told of progress.
         seed: of the network that is used to check that model and data fit.
+        split_seed: of the episodes that policies are measured on.
     """
 
     source: Source
@@ -74,6 +75,7 @@ class Ask:
     metric: Metric | BatchFunction | None
     watch: Watch
     seed: int
+    split_seed: int = 0
 
 
 TRAINERS: Registry[TrainerKind] = Registry("trainer", "lottery.trainers")

@@ -19,6 +19,7 @@ from lottery.gd.trainer import GDTrainer
 from lottery.models.source import ModelSource
 from lottery.objective import Objective, call, objective_for
 from lottery.randomness import seeded_everywhere
+from lottery.torch_state import float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
 from pruning.errors import BadValue, DataError, LotteryError
 
@@ -41,7 +42,7 @@ def setup(ask: Ask) -> Setup:
         raise BadValue("trainer 'gd' trains PyTorch modules, and this model is a JAX pair: use trainer 'es'")
     device = choose_device(config.device)
     model = ask.source.build(ask.seed).to(device)
-    parts = _ready(ask.parts, device, _float_type(model))
+    parts = _on_device(ask.parts.with_floats(float_type(model)), device)
     loss = copy.deepcopy(ask.loss).to(device) if isinstance(ask.loss, nn.Module) else ask.loss
     objective = objective_for(parts.example[1], loss, ask.metric)
     if ask.loss is None:
@@ -56,19 +57,9 @@ def setup(ask: Ask) -> Setup:
     return Setup(trainer, total, per_epoch, objective.metric.measure, objective.name, words)
 
 
-def _float_type(model: nn.Module) -> torch.dtype:
-    types = [p.dtype for p in model.parameters() if p.is_floating_point()]
-    return types[0] if types else torch.float32
-
-
-def _ready(parts: Parts, device: torch.device, float_type: torch.dtype) -> Parts:
-    """Return the parts on the device, floats in the model's own type."""
-
+def _on_device(parts: Parts, device: torch.device) -> Parts:
     def moved(part: Part) -> Part:
-        if not isinstance(part, Tensors):
-            return part
-        inputs, targets = (t.to(float_type) if t.is_floating_point() else t for t in (part.inputs, part.targets))
-        return Tensors(inputs.to(device), targets.to(device))
+        return Tensors(part.inputs.to(device), part.targets.to(device)) if isinstance(part, Tensors) else part
 
     test = moved(parts.test) if parts.test is not None else None
     return Parts(moved(parts.train), moved(parts.validation), test, parts.name)

@@ -23,6 +23,7 @@ LABELS, MAPS, TRUTHS = np.arange(7) % 4, np.arange(21).reshape(7, 3) % 4, np.ara
 CASES = [
     (objectives.cross_entropy, F.cross_entropy, LOGITS, LABELS),
     (objectives.cross_entropy, F.cross_entropy, DENSE, MAPS),
+    (objectives.cross_entropy, F.cross_entropy, LOGITS, np.where(LABELS == 1, -100, LABELS)),
     (objectives.accuracy, torch_objectives.accuracy, LOGITS, LABELS),
     (objectives.accuracy, torch_objectives.accuracy, DENSE, MAPS),
     (objectives.squared_error, torch_objectives.squared_error, ONE, MANY[:, 0]),

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ from lottery.cli.app import run
 from lottery.config import SearchConfig, ladder
 from lottery.engine import read_replicate
 from lottery.run_directory import RunDirectory
-from pruning.errors import BadValue, DataError, Diverged, MaskMismatch, NothingToPrune, UnknownName
+from pruning.errors import BadValue, DataError, Diverged, FileFormatError, MaskMismatch, NothingToPrune, UnknownName
+from pruning.files import read_tensors
 from pruning.mask import Mask
 from pruning.torch_modules import prunable
 from tests.lottery.helpers import assert_promises, assert_same_arrays, blobs, removed
@@ -128,6 +130,13 @@ class TestOneMaskForBothWorlds:
                 ticket, lambda: nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 3)), DATA
             )
 
+    def test_training_again_keeps_the_split_that_the_mask_was_learned_on(self, tmp_path):
+        whole = Data(train=blobs(120), test=blobs(30, seed=2))
+        ticket = Ticket.load(search(tmp_path, data=whole, levels=1, seed=3).levels[1].replicates[0].path)
+        again = train_ticket(ticket, net, whole, settings={"seed": 7}, out=tmp_path)
+        assert (again.config["split_seed"], again.config["seed"]) == (3, 7)
+        assert [r.seed for r in again.levels[0].replicates] == [7]
+
     def test_training_again_does_not_prune(self, tmp_path):
         ticket = Ticket.load(search(tmp_path, levels=1).levels[1].replicates[0].path)
         with pytest.raises(BadValue, match="levels prunes, and training a ticket again does not"):
@@ -151,6 +160,31 @@ class TestModels:
         assert hits == pytest.approx(ticket.info["validation"])
         again = train_ticket(ticket, jax_pair, DATA, settings={"strategy": "pgpe"}, out=tmp_path)
         assert RunDirectory(again.run).read_mask(0, 0) == mask
+
+    def test_tickets_of_one_jax_network_are_trained_apart(self, tmp_path):
+        """Regression: a run was known by the network's weights and not by its mask."""
+        found = search(tmp_path, jax_pair)
+        tickets = [Ticket.load(found.levels[n].replicates[0].path) for n in (1, 2)]
+        again = [train_ticket(ticket, jax_pair, DATA, out=tmp_path) for ticket in tickets]
+        assert [one.levels[0].kept for one in again] == [ticket.mask.kept for ticket in tickets]
+
+    def test_an_equinox_module_with_names_that_look_like_patterns(self, tmp_path):
+        eqx = pytest.importorskip("equinox")
+
+        def make(seed):
+            module = eqx.nn.MLP(6, 3, 8, 1, key=jax.random.key(seed))
+            tree = {"net[0]": module, "net0": jnp.ones((3, 3))}
+            return tree, lambda held, x: jax.vmap(held["net[0]"])(x) @ held["net0"]
+
+        found = search(tmp_path, make)
+        names = {"net[0].layers.0.weight", "net[0].layers.1.weight", "net0"}
+        ticket = Ticket.load(found.levels[2].replicates[0].path)
+        assert set(ticket.mask) == names
+        assert RunDirectory(train_ticket(ticket, make, DATA, out=tmp_path).run).read_mask(0, 0) == ticket.mask
+
+    def test_a_model_of_another_precision(self, tmp_path):
+        found = search(tmp_path, lambda: net().double(), levels=1)
+        assert RunDirectory(found.run).read_trained(0, 1).params["0.weight"].dtype == np.float64
 
     def test_one_pair_has_one_initialization(self, tmp_path):
         search(tmp_path, jax_pair(3))
@@ -190,6 +224,23 @@ class TestData:
         loader = DataLoader(TensorDataset(x, y), 16)
         found = search(tmp_path, data=Data(train=loader, validation=blobs(30, seed=1)), levels=1)
         assert found.levels[1].test is None
+
+    def test_the_order_of_a_shuffling_loader_follows_from_the_seed(self, tmp_path):
+        """Regression: it followed from torch's global generator."""
+        x, y = (torch.as_tensor(a) for a in blobs(96))
+        runs = []
+        for n in range(2):
+            torch.manual_seed(n)
+            loader = DataLoader(TensorDataset(x, y), 16, shuffle=True)
+            data = Data(train=loader, validation=blobs(30, seed=1))
+            runs.append(RunDirectory(search(tmp_path / str(n), data=data, levels=1).run))
+        assert_same_arrays(runs[0].read_trained(0, 1).params, runs[1].read_trained(0, 1).params)
+
+    def test_labels_of_a_loader_are_checked(self, tmp_path):
+        x, y = (torch.as_tensor(a) for a in blobs(96))
+        loader = DataLoader(TensorDataset(x, y - 1), 16)
+        with pytest.raises(DataError, match="training labels out of range: the smallest is -1"):
+            search(tmp_path, data=Data(train=loader, validation=blobs(30, seed=1)))
 
     def test_regression_and_an_own_metric(self, tmp_path):
         x, y = blobs(96)
@@ -239,6 +290,11 @@ class TestControl:
     def test_gradients_need_examples(self, tmp_path):
         with pytest.raises(BadValue, match="gymnax:CartPole-v1 is an environment: use trainer 'es'"):
             find_ticket(None, "gymnax:CartPole-v1", out=tmp_path)
+
+    def test_a_policy_must_fit_its_environment(self, tmp_path):
+        with pytest.raises(DataError, match="takes 2 outputs for an observation, and the model gives \\[3\\]"):
+            search(tmp_path, lambda: nn.Linear(4, 3), "gymnax:CartPole-v1")
+        assert not list(tmp_path.iterdir())
 
     def test_the_reward_is_the_metric(self, tmp_path):
         with pytest.raises(BadValue, match="brings its own measure, the reward"):
@@ -333,6 +389,16 @@ COMMAND = [sys.executable, "-m", "lottery", "prune", "--trainer", "es", "--crite
 COMMAND += ["--population", "16", "--levels", "1", "--replicates", "2", "--set", "checkpoint_seconds=0", "--json"]
 
 
+def _generation(path):
+    """How far a checkpoint of level 1 is; 0 for one of level 0, or one that is gone again."""
+    try:
+        arrays, _ = read_tensors(path)
+    except FileFormatError:
+        return 0
+    dims = arrays["state/.strategy.mean"].shape[-1]
+    return int(arrays["state/.generation"][0]) if dims < 6000 else 0
+
+
 def test_killed_within_a_level_it_goes_on_from_its_checkpoint(tmp_path):
     def start(folder):
         folder.mkdir(exist_ok=True)
@@ -348,13 +414,16 @@ def test_killed_within_a_level_it_goes_on_from_its_checkpoint(tmp_path):
     undisturbed = start(tmp_path / "a")
     killed = start(tmp_path / "b")
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "b").glob("runs/digits*/checkpoint-*")) and time.monotonic() < deadline:
+    # Within level 1: what is kept there must outlive the reading of level 0 (regression).
+    while time.monotonic() < deadline:
+        first = list((tmp_path / "b").glob("runs/digits*/seed-1/level-00"))
+        if first and any(_generation(p) > 0 for p in (tmp_path / "b").glob("runs/digits*/checkpoint-*.safetensors")):
+            break
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=60)
-    assert not list((tmp_path / "b").glob("runs/digits*/seed-0/level-01")), "it was too fast to be killed"
-    kept = list((tmp_path / "b").glob("runs/digits*/checkpoint-*.safetensors"))
-    assert kept
+    assert not list((tmp_path / "b").glob("runs/digits*/seed-1/level-01")), "it was too fast to be killed"
+    assert max(map(_generation, (tmp_path / "b").glob("runs/digits*/checkpoint-*.safetensors"))) > 0
     out, err = undisturbed.communicate(timeout=240)
     assert undisturbed.returncode == 0, err
     resumed = start(tmp_path / "b")
@@ -370,8 +439,9 @@ def test_a_replicate_that_is_missing_beside_a_finished_one_is_taken_from_the_las
     import lottery.progress
 
     whole = search(tmp_path / "a", replicates=2, levels=1)
-    monkeypatch.setattr(lottery.progress, "clear_checkpoints", lambda folder: None)
-    cut = search(tmp_path / "b", replicates=2, levels=1)
+    with monkeypatch.context() as killed:
+        killed.setattr(lottery.progress, "clear_checkpoints", lambda folder: None)
+        cut = search(tmp_path / "b", replicates=2, levels=1)
     for path in (cut.run / "seed-1" / "level-01").iterdir():
         path.unlink()
     (cut.run / "seed-1" / "level-01").rmdir()

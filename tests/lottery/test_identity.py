@@ -6,7 +6,9 @@ import functools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jax
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -37,6 +39,29 @@ def test_losses_that_differ_have_other_identities():
     ]
     assert len({identify(loss) for loss in losses}) == len(losses)
     assert identify(smoothed(0.1)) == identify(smoothed(0.1))
+
+
+class Callable:
+    def __init__(self, power: Any, scale: float = 1.0):
+        self.power, self.scale = power, scale
+
+    def __call__(self, outputs, targets):
+        return self.scale * (outputs - targets).abs() ** self.power
+
+    def method(self, outputs, targets):
+        return self(outputs, targets)
+
+
+def test_what_an_object_holds_is_part_of_its_name():
+    """Regression: a method was known without its object, an object by its class, a jitted function by its name."""
+    powers = [lambda o, t, p=p: (o - t) ** p for p in (1, 2)]
+    things = [Callable(1), Callable(2), Callable(1, 2.0), Callable(1).method, Callable(2).method]
+    things += [jax.jit(power) for power in powers]
+    assert len({identify(thing) for thing in things}) == len(things)
+    assert identify(Callable(1)) == identify(Callable(1))
+    round_trip = Callable(1)
+    round_trip.power = round_trip
+    assert "…" in identify(round_trip)
 
 
 def test_the_direction_of_a_metric_is_part_of_the_objective():

@@ -15,6 +15,10 @@ from pruning.errors import BadValue, FileFormatError, UnknownName, UsageError
 def test_later_layers_win_and_replace_what_contradicts_them():
     assert layer({"levels": 3, "lr": 1.0}, {"sparsity": 0.9}, {"lr": 2.0}) == {"sparsity": 0.9, "lr": 2.0}
     assert layer({"densities": [0.5]}, {"levels": 2}) == {"levels": 2}
+    recipe = {"strategy": "pgpe", "strategy_params": {"lr": 0.01, "std_lr": 0.2}}
+    assert layer(recipe, {"strategy_params": {"std_lr": 0.1}})["strategy_params"] == {"lr": 0.01, "std_lr": 0.1}
+    assert layer(recipe, {"strategy": "snes"}) == {"strategy": "snes"}
+    assert layer(recipe, {"strategy": "snes", "strategy_params": {"lr": 2}})["strategy_params"] == {"lr": 2}
     with pytest.raises(BadValue, match="epochs or steps, not both"):
         layer({"steps": 1, "epochs": 1})
 
