@@ -38,6 +38,7 @@ def find_ticket(
     Args:
         model: any `torch.nn.Module` (its weights are the initialization; it is never changed), a callable that makes
             one from a seed (needed for replicates), a name from `lottery list models`, or `package.module:callable`.
+            For `trainer="es"` also a pair `(params, apply)` of plain JAX, or a callable that makes one.
         data: `(X, y)` arrays or tensors, a `Dataset`, a `DataLoader`, a name, a path, or `Data(train=…,
             validation=…, test=…)`. Without a validation part one is split off by seed.
         loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats.
@@ -48,8 +49,8 @@ def find_ticket(
         out: the folder in which runs are kept.
         force: start over.
         quiet: no progress bars (there are none either where standard error is not a terminal).
-        **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`): `levels`, `replicates`,
-            `steps`, `lr`, … `criterion` may also be a function `score(trained, job)`.
+        **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`, `ESConfig`): `levels`,
+            `replicates`, `trainer`, `steps`, `lr`, `strategy`, … `criterion` may also be a function `score(trained, job)`.
 
     Returns:
         The winning ticket, with every level of every replicate under `.search`.
