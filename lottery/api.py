@@ -50,7 +50,8 @@ def find_ticket(
         force: start over.
         quiet: no progress bars (there are none either where standard error is not a terminal).
         **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`, `ESConfig`): `levels`,
-            `replicates`, `trainer`, `steps`, `lr`, `strategy`, … `criterion` may also be a function `score(trained, job)`.
+            `replicates`, `trainer`, `steps`, `lr`, `strategy`, … `criterion` may also be a function
+            `score(trained, job)`.
 
     Returns:
         The winning ticket, with every level of every replicate under `.search`.
