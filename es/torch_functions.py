@@ -162,7 +162,7 @@ def _duplicate(module: nn.Module) -> nn.Module:
     memo |= {id(t): t.detach().cpu() for t in _named_tensors(module).values()}
     try:
         return copy.deepcopy(module, memo)
-    except Exception as error:
+    except Exception as error:  # a caller's module may bring its own copying, which may raise anything
         raise BadValue(f"{type(module).__name__} cannot be copied: {first_line(error)}") from error
 
 
@@ -246,7 +246,7 @@ def _run_torch(called: Callable[..., Any], args: Any, kwargs: Any, label: str) -
             return plain(called(*args, **kwargs), to_jax_array, label)
     except BadValue:
         raise
-    except Exception as error:
+    except Exception as error:  # a caller's code runs here, and may raise anything
         raise BadValue(f"{label} fails on the example: {first_line(error)}") from error
 
 

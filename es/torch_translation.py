@@ -105,7 +105,7 @@ class _Environment(torchax.tensor.Environment):
                 return super().dispatch(func, types, args, kwargs)
         except torchax.tensor.OperatorNotFound:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is goes on its way, with the operation's name on it
             if not hasattr(error, "operation"):
                 error.operation = torchax.tensor._name_of_func(func)  # pyright: ignore[reportAttributeAccessIssue]
             raise
@@ -189,7 +189,7 @@ def explained(env: _Environment, called: Callable[..., Any], label: str, args: A
             return plain(outputs, lambda tensor: env._wrapped(tensor).jax(), label)
     except BadValue:
         raise
-    except Exception as error:
+    except Exception as error:  # a caller's code runs here, on arrays that it was not written for
         where = _innermost(error, called, label)
         if isinstance(error, torchax.tensor.OperatorNotFound):
             operation = str(error).removeprefix("Operator with name ").split()[0]

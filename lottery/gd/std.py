@@ -332,7 +332,7 @@ def _attempt(transform: _Squares, batch: Batch) -> dict[str, torch.Tensor] | Non
     """Return the transform's answer, or None where it fails: whatever was raised, autograd can do without it."""
     try:
         return transform(batch)
-    except Exception:
+    except Exception:  # torch.func refuses in many ways; the loop over examples then says what is wrong, if anything
         return None
 
 
