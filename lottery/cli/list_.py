@@ -6,7 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-KINDS = ("recipes", "models", "data", "environments", "criteria", "trainers", "strategies", "initializers")
+from pruning.registry import Registry, import_by_path
+
+# Imported one at a time: to list the criteria takes neither PyTorch nor JAX.
+_REGISTRIES = {
+    "models": "lottery.models:MODELS",
+    "data": "lottery.datasets:DATASETS",
+    "environments": "es.tasks.environments:SUITES",
+    "criteria": "pruning.criteria:CRITERIA",
+    "trainers": "lottery.trainers:TRAINERS",
+    "strategies": "es.strategies:STRATEGIES",
+    "initializers": "lottery.initializers:INITIALIZERS",
+}
+KINDS = ("recipes", *_REGISTRIES)
 
 
 def list_(
@@ -36,21 +48,6 @@ def _recipes() -> list[dict[str, Any]]:
 
 
 def _registered(kind: str) -> list[dict[str, Any]]:
-    from es.strategies import STRATEGIES
-    from es.tasks.environments import SUITES
-    from lottery.datasets import DATASETS
-    from lottery.initializers import INITIALIZERS
-    from lottery.models import MODELS
-    from lottery.trainers import TRAINERS
-    from pruning.criteria import CRITERIA
-
-    registries = {
-        "models": MODELS,
-        "data": DATASETS,
-        "criteria": CRITERIA,
-        "trainers": TRAINERS,
-        "initializers": INITIALIZERS,
-        "strategies": STRATEGIES,
-        "environments": SUITES,
-    }
-    return [{"name": e.name, "summary": e.summary, "source": e.source} for e in registries[kind]]
+    registry = import_by_path(_REGISTRIES[kind], "registry")
+    assert isinstance(registry, Registry)
+    return [{"name": e.name, "summary": e.summary, "source": e.source} for e in registry]

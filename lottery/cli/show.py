@@ -17,6 +17,12 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Show a run's levels, the layers of its winning ticket, and where that ticket lies; or compare several runs."""
+    from pruning.errors import BadValue
+
+    if figure is not None and len(run) == 1:
+        raise BadValue("--figure compares several runs; for one run use --plot")
+    if plot and len(run) > 1:
+        raise BadValue("--plot draws one run's figures; to compare several use --figure FILE.png")
     if len(run) == 1:
         _show_one(run[0], plot, as_json)
     else:

@@ -58,3 +58,9 @@ def test_from_the_command_line(searches, capsys, tmp_path):
     assert [one["label"] for one in json.loads(captured.out)["runs"]] == ["magnitude", "random", "snr"]
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
     assert "Mean test accuracy and 95 % interval" in captured.err
+
+
+@pytest.mark.parametrize(("count", "option"), [(1, ["--figure", "a.png"]), (2, ["--plot"])])
+def test_the_wrong_figure_for_so_many_runs(searches, capsys, count, option):
+    assert run(["show", *(str(search.run) for search in searches[:count]), *option]) == 2
+    assert "use --" in capsys.readouterr().err
