@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lottery.objective import BatchFunction, Metric
+from lottery.preparing import Request
 from lottery.progress import Display
 from lottery.recipes import recipe_settings
 from lottery.results import Search
-from lottery.search import Request, run_search
+from lottery.search import run_search
 from lottery.settings import layer, read_toml
 from lottery.ticket import Ticket
 from pruning.errors import NoWinningTicket

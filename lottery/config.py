@@ -12,6 +12,9 @@ from pruning.names import match_patterns
 from pruning.selection import SCOPES
 
 MEASURE_AT = ("final", "early-stop")
+SCORE_AT = ("trained", "rewind")
+DRAW_FROM = ("previous", "dense")
+CANDIDATES = ("survivors", "all")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,21 @@ class SearchConfig:
         data: a registered name, a path, or an environment: `gymnax:CartPole-v1`.
         trainer: `gd` (gradient descent) or `es` (evolution strategies).
         criterion: a registered name or `package.module:function`.
-        scope: `global` or `layer`.
+        score_at: which weights are scored: `trained`, or `rewind` (pruning at initialization). By default the
+            criterion's own choice.
+        score_rounds: in how many rounds of scoring and removing a level's mask is drawn (on an exponential schedule,
+            without training between them); by default the criterion's own choice.
+        score_examples: the most training examples that a criterion's probes look at.
+        score_steps: training steps of probes that learn (learned masks).
+        score_lr: their learning rate; by default the probe's own.
+        draw_from: which level's training the next mask is drawn from: `previous` (iterative pruning) or `dense`
+            (one-shot pruning: always level 0's).
+        candidates: which weights compete for the next mask: `survivors`, or `all` (a removed weight, at its rewind
+            value, may be revived; masks are then not nested).
+        scope: how scores compete (`lottery list scopes`): in one pool (`global`) or within each tensor.
+        layer_densities: for scope `table`: by tensor-name pattern, the density at the last level.
+        pattern: which weights are removed together (`lottery list patterns`): `unstructured`, `n-m`, `blocks`, `rows`.
+        pattern_params: the pattern's sizes: `n` and `m`, or `height` and `width`.
         levels: how many times to prune; level 0 is dense.
         sparsity: prune until this sparsity instead of for a number of levels.
         densities: an explicit falling list of densities instead.
@@ -50,7 +67,17 @@ class SearchConfig:
     data: str = "digits"
     trainer: str = "gd"
     criterion: str = "magnitude"
+    score_at: str | None = None
+    score_rounds: int | None = None
+    score_examples: int = 1024
+    score_steps: int = 500
+    score_lr: float | None = None
+    draw_from: str = "previous"
+    candidates: str = "survivors"
     scope: str = "global"
+    layer_densities: Mapping[str, float] = field(default_factory=dict)
+    pattern: str = "unstructured"
+    pattern_params: Mapping[str, float] = field(default_factory=dict)
     levels: int = 12
     sparsity: float | None = None
     densities: tuple[float, ...] = ()
@@ -71,15 +98,19 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
             raise unknown("scope", self.scope, SCOPES)
-        if self.measure_at not in MEASURE_AT:
-            raise unknown("measure_at", self.measure_at, MEASURE_AT)
+        for name, known in (("measure_at", MEASURE_AT), ("draw_from", DRAW_FROM), ("candidates", CANDIDATES)):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        if self.score_at is not None and self.score_at not in SCORE_AT:
+            raise unknown("score_at", self.score_at, SCORE_AT)
         check_fraction("prune_rate", self.prune_rate, zero=False)
         if self.sparsity is not None:
             check_fraction("sparsity", self.sparsity, zero=True)
         if self.seed >= 2**32 - self.replicates:
             raise BadValue(f"seed must be less than {2**32 - self.replicates}, not {self.seed}")
-        for name, least in (("levels", 0), ("guard", 0), ("replicates", 1), ("seed", 0)):
-            if getattr(self, name) < least:
+        smallest = {"levels": 0, "guard": 0, "replicates": 1, "seed": 0}
+        for name, least in {**smallest, "score_examples": 1, "score_steps": 1, "score_rounds": 1}.items():
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise BadValue(f"{name} must be {least} or more, not {getattr(self, name)}")
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise BadValue(f"tolerance must be 0 or more and finite, not {self.tolerance:g}")

@@ -17,17 +17,16 @@ import numpy as np
 
 from lottery.card import card
 from lottery.config import SearchConfig
+from lottery.drawing import Drawing
 from lottery.results import EarlyStop, Level, Replicate
 from lottery.rewind import Rewind
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import digest
 from lottery.winning import early_stop
-from pruning.criteria import Criterion
 from pruning.errors import BadValue, Diverged
 from pruning.jobs import Budget, Job, Params, Trained, Trainer
 from pruning.ladder import Target
 from pruning.mask import Mask
-from pruning.selection import select
 
 
 class LevelReport(Protocol):
@@ -48,7 +47,7 @@ class Plan:
 
     Attributes:
         config: the search's configuration.
-        criterion: scores the weights.
+        drawing: how masks are drawn.
         targets: how many weights each level keeps, level 0 first.
         dense: the mask of level 0, by replicate seed.
         rewind: where survivors go back to.
@@ -57,7 +56,7 @@ class Plan:
     """
 
     config: SearchConfig
-    criterion: Criterion
+    drawing: Drawing
     targets: Sequence[Target]
     dense: Mapping[int, Mask]
     rewind: Rewind
@@ -85,10 +84,11 @@ def search_levels(
         BadValue: the criterion needs what the trainer does not provide.
         Diverged: no dense replicate trained to finite weights.
     """
-    missing = plan.criterion.needs - trainer.provides
+    criterion = plan.drawing.criterion
+    missing = criterion.needs - trainer.provides - plan.drawing.prober.provides
     if missing:
         raise BadValue(
-            f"criterion {plan.criterion.name!r} needs {', '.join(sorted(missing))}, "
+            f"criterion {criterion.name!r} needs {', '.join(sorted(missing))}, "
             f"which trainer {plan.config.trainer!r} does not provide"
         )
     levels: list[Level] = []
@@ -98,7 +98,7 @@ def search_levels(
         if jobs:
             report.level_started(number, jobs)
             began = time.perf_counter()
-            results = trainer.train(list(jobs.values()), plan.criterion.needs)
+            results = trainer.train(list(jobs.values()), criterion.needs & trainer.provides)
             for (seed, job), trained in zip(jobs.items(), results, strict=True):
                 now = time.perf_counter()
                 _write(plan, run, job, trained, seed, number, digest(initial[seed]), now - began)
@@ -127,21 +127,28 @@ def job_seed(seed: int, level: int) -> int:
 def _job(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Job:
     if level == 0:
         return Job(initial, plan.dense[seed], job_seed(seed, 0), plan.rewind.dense_budget(plan.total_steps))
-    before = run.read_mask(seed, level - 1)
-    rewound = run.read_rewound(seed, level - 1)
-    trained = run.read_trained(seed, level - 1)
-    finished = Job(rewound, before, job_seed(seed, level - 1), Budget(0, 0))
-    scores = plan.criterion.score(trained, finished)
-    mask = select(scores, before, plan.targets[level], plan.config.scope, plan.config.guard)
-    snapshots = run.read_trained(seed, 0).snapshots if plan.rewind.to_step else {}
-    params = plan.rewind.params(initial, snapshots, trained.params)
+    params = rewind_params(plan, run, initial, seed, level)
+    drawn_from = level - 1 if plan.config.draw_from == "previous" else 0
+    finished = Job(
+        run.read_rewound(seed, drawn_from),
+        run.read_mask(seed, drawn_from),
+        job_seed(seed, drawn_from),
+        Budget(0, 0),
+    )
+    mask = plan.drawing.draw(run.read_trained(seed, drawn_from), finished, params, plan.targets[level])
     return Job(params, mask, job_seed(seed, level), plan.rewind.budget())
+
+
+def rewind_params(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Params:
+    """Return the weights that a level after the first starts from, before its mask is applied."""
+    snapshots = run.read_trained(seed, 0).snapshots if plan.rewind.to_step else {}
+    return plan.rewind.params(initial, snapshots, run.read_trained(seed, level - 1).params)
 
 
 def _write(
     plan: Plan, run: RunDirectory, job: Job, trained: Trained, seed: int, level: int, init: str, seconds: float
 ) -> None:
-    mask = job.mask.with_metadata(
+    mask = (trained.mask or job.mask).with_metadata(
         criterion=plan.config.criterion,
         scope=plan.config.scope,
         level=level,

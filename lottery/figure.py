@@ -67,7 +67,7 @@ def draw_density(axes: Axes, search: Search) -> None:
             zorder=5,
             label=f"winning ticket, {density[at]:.2g} % (chosen on validation data)",
         )
-    _style_density(axes, density.tolist())
+    style_density(axes, density.tolist())
     axes.set_ylabel(f"{'test' if has_test else 'validation'} {search.metric}{' (%)' if scale == 100 else ''}")
 
 
@@ -114,12 +114,13 @@ def comparison_figure(searches: Sequence[Search]) -> Figure:
         if all(bounds):
             low, high = np.array([b for b in bounds if b is not None]).T * scale
             axes.fill_between(density, low, high, color=color, alpha=0.15, lw=0)
-    _style_density(axes, [100 * level.density for level in searches[0].levels])
+    style_density(axes, [100 * level.density for level in searches[0].levels])
     axes.set_ylabel(f"test {searches[0].metric}{' (%)' if scale == 100 else ''}, mean and 95 % interval")
     return figure
 
 
-def _style_density(axes: Axes, density: Sequence[float]) -> None:
+def style_density(axes: Axes, density: Sequence[float]) -> None:
+    """Make the horizontal axis one of densities in percent: logarithmic, dense on the left."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")

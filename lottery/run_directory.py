@@ -77,10 +77,8 @@ class RunDirectory:
             job.mask.save(folder / "mask.safetensors")
             if trained.diverged is None:
                 write_tensors(folder / "trained.safetensors", trained.params, {"format": "pt"})
-            for kind in ("std", "gradients"):
-                arrays = getattr(trained, kind)
-                if arrays is not None:
-                    write_tensors(folder / f"{kind}.safetensors", arrays, {})
+            if trained.std is not None:
+                write_tensors(folder / "std.safetensors", trained.std, {})
             if trained.best is not None:
                 write_tensors(folder / "best.safetensors", trained.best, {"format": "pt"})
             for step, params in trained.snapshots.items():
@@ -108,10 +106,7 @@ class RunDirectory:
     def read_trained(self, seed: int, level: int) -> Trained:
         """Return everything that a level's training gave."""
         folder = self.level_path(seed, level)
-
-        def optional(kind: str) -> Params | None:
-            path = folder / f"{kind}.safetensors"
-            return read_tensors(path)[0] if path.exists() else None
+        std = folder / "std.safetensors"
 
         snapshots = {
             int(match[1]): read_tensors(path)[0]
@@ -122,8 +117,7 @@ class RunDirectory:
             params=read_tensors(folder / "trained.safetensors")[0],
             history=self.read_history(seed, level),
             snapshots=snapshots,
-            std=optional("std"),
-            gradients=optional("gradients"),
+            std=read_tensors(std)[0] if std.exists() else None,
         )
 
     def _write_rewound(self, path: Path, seed: int, level: int, params: Params) -> None:

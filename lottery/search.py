@@ -1,65 +1,19 @@
-"""From what people ask for to a finished search: settings, data, model, trainer, run directory."""
+"""A search from beginning to end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from lottery.config import SearchConfig, ladder
-from lottery.data.parts import Parts, Tensors, prepare
-from lottery.datasets import load_data
 from lottery.engine import Plan, run_seconds, search_levels
 from lottery.environment import environment
-from lottery.identity import identify
-from lottery.models.source import Source, Start, model_source
-from lottery.objective import BatchFunction, Metric
+from lottery.preparing import Request, prepare_search
 from lottery.progress import Display, Recorder
-from lottery.results import Search
-from lottery.rewind import parse_rewind
+from lottery.results import Level, Search
 from lottery.run_directory import RunDirectory, open_run
-from lottery.settings import build, check_names
 from lottery.summary import as_json
-from lottery.trainers import TRAINERS, Ask, Setup
+from lottery.trainers import Setup
 from lottery.winning import choose_winner, matching_tolerance
-from pruning.criteria import Criterion, ScoreFunction, get_criterion
-from pruning.errors import BadValue, LotteryError
 from pruning.files import write_json
-from pruning.jobs import Budget, Job, Params, Trained
-from pruning.mask import Mask
-from pruning.selection import select
-
-if TYPE_CHECKING:
-    from lottery.data.episodes import Episodes
-    from lottery.ticket import Ticket
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a caller asks for.
-
-    Attributes:
-        model: a module, a JAX pair, a callable, a name, `package.module:callable`, or None for the data's default.
-        data: whatever `load_data` understands, or an environment's name.
-        settings: flat settings of the search and of its trainer.
-        loss: the caller's own loss, or None.
-        metric: the caller's own metric, or None.
-        criterion: the caller's own scoring function, or None for the one that the settings name.
-        out: the folder of all runs.
-        force: start over.
-        ticket: where training begins, instead of at the model's own initialization.
-    """
-
-    model: Any
-    data: Any
-    settings: Mapping[str, Any]
-    loss: BatchFunction | None = None
-    metric: Metric | BatchFunction | None = None
-    criterion: ScoreFunction | None = None
-    out: Path = Path("runs")
-    force: bool = False
-    ticket: Ticket | None = None
 
 
 def run_search(request: Request, display: Display) -> Search:
@@ -69,144 +23,19 @@ def run_search(request: Request, display: Display) -> Search:
         UsageError: something in the request is wrong; nothing was trained.
         RunError: the run failed; finished levels are on disk.
     """
-    config, trainer_config = resolve(request.settings)
-    parts = _parts(request.data, config)
-    source = model_source(request.model, parts, config.init)
-    if request.ticket is not None:
-        source = source.starting_at(Start(request.ticket.params, request.ticket.mask))
-    if config.replicates > 1 and not source.varies:
-        raise BadValue(
-            f"{config.replicates} replicates need a callable that makes the model from a seed; "
-            "a module instance has one initialization only"
-        )
     recorder = Recorder(display)
-    setup = TRAINERS[config.trainer].value.setup(
-        Ask(source, parts, trainer_config, request.loss, request.metric, recorder, config.seed, config.splits_by)
-    )
-    criterion = get_criterion(request.criterion or config.criterion)
-    _check_needs(criterion, setup)
-    given = {"model": request.model or parts.default_model, "data": request.data}
-    plan = _plan(config, trainer_config, criterion, source, parts, setup, given)
-    initial = {seed: source.initial_state(seed) for seed in config.seeds}
-    _try_criterion(criterion, initial[config.seed], plan.dense[config.seed])
-    identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
-    identity |= {"criterion": f"{criterion.name} {identify(criterion.score)}"}
-    identity |= {"data_fingerprint": parts.fingerprint(), "model_fingerprint": source.fingerprint(config.seed)}
-    name = f"{parts.name}-{source.name}-{config.trainer}-{config.criterion}"
-    examples = len(parts.test) if isinstance(parts, Parts) and isinstance(parts.test, Tensors) else None
-    with open_run(request.out, name, identity, request.force) as run:
+    ready = prepare_search(request, recorder)
+    plan, setup = ready.plan, ready.setup
+    with open_run(request.out, ready.name, ready.identity, request.force) as run:
         recorder.record_to(run)
         if not (run.path / "environment.json").exists():
             write_json(run.path / "environment.json", environment(setup.device))
-        with display.searching(len(plan.targets), setup.metric, examples):
-            levels = search_levels(plan, setup.trainer, initial, run, recorder)
-        return _conclude(plan, run, levels, setup, examples)
+        with display.searching(len(plan.targets), setup.metric, ready.test_examples):
+            levels = search_levels(plan, setup.trainer, ready.initial, run, recorder)
+        return _conclude(plan, run, levels, setup, ready.test_examples)
 
 
-def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
-    """Return the search's and the trainer's configuration; raises `UsageError` for what is wrong.
-
-    >>> resolve({"levels": 3, "lr": 0.1})[1].lr
-    0.1
-    """
-    trainer = settings.get("trainer", SearchConfig.trainer)
-    kind = TRAINERS[str(trainer)].value
-    check_names(settings, SearchConfig, kind.config)
-    return build(SearchConfig, settings), build(kind.config, settings)
-
-
-def _parts(data: Any, config: SearchConfig) -> Parts | Episodes:
-    """Return checked parts of a data set, or an environment."""
-    if isinstance(data, str) and ":" in data:
-        from es.tasks.environments import is_environment
-        from lottery.data.episodes import load_episodes
-
-        if is_environment(data):
-            return load_episodes(data)
-    return prepare(load_data(data), config.splits_by, config.validation_size)
-
-
-def _check_needs(criterion: Criterion, setup: Setup) -> None:
-    """Raise `BadValue` with the trainer's own reason for not giving what the criterion needs."""
-    for need in sorted(criterion.needs - setup.trainer.provides):
-        if need in setup.refusals:
-            raise BadValue(f"criterion {criterion.name!r}: {setup.refusals[need]}")
-
-
-def _plan(
-    config: SearchConfig,
-    trainer_config: Any,
-    criterion: Criterion,
-    source: Source,
-    parts: Parts | Episodes,
-    setup: Setup,
-    given: Mapping[str, Any],
-) -> Plan:
-    dense = {seed: _dense_mask(config, source, seed) for seed in config.seeds}
-    sizes = dense[config.seed].counts()
-    if any(mask.counts() != sizes for mask in dense.values()):
-        raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
-    totals = {row.name: row.total for row in dense[config.seed].layers()}
-    resolved = {**asdict(config), **asdict(trainer_config), "model": source.name, "data": parts.name}
-    for private in ("device", "checkpoint_seconds"):  # how, not what: they change no result
-        resolved.pop(private, None)
-    about = {
-        "model": source.name,
-        "data": parts.name,
-        "framework": source.framework,
-        "layout": source.layout,
-        "given": {key: value for key, value in given.items() if isinstance(value, str)},
-        "trainer": config.trainer,
-        "criterion": config.criterion,
-        "scope": config.scope,
-        "rewind": config.rewind,
-        "measure_at": config.measure_at,
-        "metric": {
-            "name": setup.metric.name,
-            "higher_is_better": setup.metric.higher_is_better,
-            "is_fraction": setup.metric.is_fraction,
-        },
-        "config": resolved,
-    }
-    return Plan(
-        config=config,
-        criterion=criterion,
-        targets=ladder(config, sizes, totals),
-        dense=dense,
-        rewind=parse_rewind(config.rewind, setup.total_steps, setup.steps_per_epoch),
-        total_steps=setup.total_steps,
-        about=about,
-    )
-
-
-def _try_criterion(criterion: Criterion, params: Params, mask: Mask) -> None:
-    """Score the initial weights, so that a criterion that cannot work is an error before anything is trained."""
-    if criterion.needs:
-        return
-    try:
-        scores = criterion.score(Trained(params, history=[]), Job(params, mask, 0, Budget(0, 0)))
-        select(scores, mask, mask.kept, guard=0)
-    except Exception as error:  # a caller's function may raise anything
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, LotteryError) else error
-        raise BadValue(f"criterion {criterion.name!r} cannot score this model ({reason})") from error
-
-
-def _dense_mask(config: SearchConfig, source: Source, seed: int) -> Mask:
-    """Return level 0's mask: everything, or what `torch.nn.utils.prune` had left of it."""
-    dense = Mask.dense(source.prunable(seed, config.prunable, config.skip))
-    already = source.initial_mask(seed)
-    if already is None:
-        return dense
-    elsewhere = [name for name in already if name not in dense]
-    if elsewhere:
-        raise BadValue(
-            f"{elsewhere[0]!r} was pruned by torch.nn.utils.prune and is not prunable here; name it in `prunable` "
-            "or make its pruning permanent with prune.remove"
-        )
-    return Mask({name: already.get(name, keep) for name, keep in dense.items()})
-
-
-def _conclude(plan: Plan, run: RunDirectory, levels: Any, setup: Setup, examples: int | None) -> Search:
+def _conclude(plan: Plan, run: RunDirectory, levels: Sequence[Level], setup: Setup, examples: int | None) -> Search:
     from lottery.figure import density_figure, save_figure
 
     metric = setup.metric
@@ -217,7 +46,7 @@ def _conclude(plan: Plan, run: RunDirectory, levels: Any, setup: Setup, examples
         stopped = f"every replicate had diverged by level {levels[-1].level} of {len(plan.targets) - 1}"
     search = Search(
         run=run.path,
-        levels=levels,
+        levels=tuple(levels),
         winner=winner,
         reason=reason,
         stopped=stopped,

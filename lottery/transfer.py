@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lottery.objective import BatchFunction, Metric
+from lottery.preparing import Request
 from lottery.progress import Display
 from lottery.results import Search
-from lottery.search import Request, run_search
+from lottery.search import run_search
 from lottery.settings import field_names, layer
 from lottery.ticket import Ticket
 from lottery.trainers import TRAINERS

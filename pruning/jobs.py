@@ -70,7 +70,8 @@ class Trained:
         history: evaluations in the order of their steps, the last one at the end of training.
         snapshots: step to parameters and buffers, for the steps that the budget named.
         std: per-weight standard deviation (need `std`).
-        gradients: loss gradients at the trained weights (need `gradients`).
+        evidence: what a probe saw at the weights that are scored, by need (`gradients`, …) and tensor name.
+        mask: the mask at the end of a training whose mask moved, or None where it is the job's.
         best: parameters and buffers at the evaluation with the smallest validation loss, from a trainer that keeps
             them.
         diverged: why this training failed, or None.
@@ -80,7 +81,8 @@ class Trained:
     history: Sequence[Evaluation]
     snapshots: Mapping[int, Params] = field(default_factory=dict)
     std: Mapping[str, NDArray[Any]] | None = None
-    gradients: Mapping[str, NDArray[Any]] | None = None
+    evidence: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+    mask: Mask | None = None
     best: Params | None = None
     diverged: str | None = None
 
@@ -95,6 +97,25 @@ class Trainer(Protocol):
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterable[Trained]:
         """Train every job."""
+        ...
+
+
+class Prober(Protocol):
+    """Looks at a network on data, without training it for good: gradients, curvature, activations, …"""
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """What a criterion may ask for."""
+        ...
+
+    def look(self, job: Job, density: float, needs: frozenset[str]) -> Mapping[str, Mapping[str, NDArray[Any]]]:
+        """Return one array for each tensor of the mask, for each need.
+
+        Args:
+            job: the weights to look at, their mask, and the seed of everything random.
+            density: of the mask that is about to be drawn from what is seen.
+            needs: what to look for.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.errors import BadValue, MaskMismatch, unknown
+from pruning.errors import BadValue, MaskMismatch
 from pruning.mask import Mask
 
 SCOPES = ("global", "layer")
@@ -21,7 +21,6 @@ def select(
     scores: Mapping[str, NDArray[Any]],
     mask: Mask,
     target: int | Mapping[str, int],
-    scope: str = "global",
     guard: int = 1,
 ) -> Mask:
     """Keep exactly `target` of the weights that `mask` keeps: those with the highest scores.
@@ -29,8 +28,8 @@ def select(
     Args:
         scores: name to real array of the mask's shape; higher is kept. Scores of removed weights are ignored.
         mask: the current mask; the result is nested in it.
-        target: how many weights stay: one number for scope `global`, one for each tensor for scope `layer`.
-        scope: `global` lets all scores compete in one pool, `layer` only within their tensor.
+        target: how many weights stay: one number lets all scores compete in one pool, one for each tensor only
+            within their tensor.
         guard: the fewest weights that every tensor with survivors keeps (its best ones); 0 switches it off.
             It shifts weights between tensors and never changes the total.
 
@@ -48,13 +47,11 @@ def select(
     ({'a': 0, 'b': 3}, {'a': 1, 'b': 2})
     """
     survivors = {name: _survivor_scores(name, scores, mask) for name in mask}
-    if scope == "global":
-        if not isinstance(target, int | np.integer):
-            raise BadValue("scope 'global' takes one target for the whole mask, not one for each tensor")
+    if not isinstance(target, Mapping):
         kept = _split(_select_pool(list(survivors.values()), int(target), guard), survivors)
-    elif scope == "layer":
-        if not isinstance(target, Mapping) or set(target) != set(mask):
-            raise BadValue("scope 'layer' takes one target for each tensor of the mask")
+    else:
+        if set(target) != set(mask):
+            raise BadValue("a target for each tensor must name the tensors of the mask, all of them")
         kept = {}
         for name, values in survivors.items():
             if target[name] < min(guard, len(values)):
@@ -62,8 +59,6 @@ def select(
             if target[name] > len(values):
                 raise BadValue(f"{target[name]} of {len(values)} surviving weights cannot be kept in {name!r}")
             kept[name] = _highest(values, int(target[name]))
-    else:
-        raise unknown("scope", scope, SCOPES)
     return Mask({name: _scatter(mask[name], kept[name]) for name in mask})
 
 

@@ -17,9 +17,8 @@ from lottery.data.parts import Parts, Tensors, prepare
 from lottery.datasets import load_data
 from lottery.gd.config import GDConfig
 from lottery.models.source import ModelSource, torch_source
-from lottery.search import Setup
 from lottery.torch_state import load_state
-from lottery.trainers import Ask
+from lottery.trainers import Ask, Setup
 from lottery.trainers.gd import setup
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask

@@ -79,9 +79,10 @@ def prune(
         "device": device,
     }
     from lottery.cli.output import people, print_json
+    from lottery.preparing import Request
     from lottery.progress import Display
     from lottery.recipes import recipe_settings
-    from lottery.search import Request, run_search
+    from lottery.search import run_search
     from lottery.settings import layer, parse_assignments, read_toml
     from lottery.summary import as_json as search_json
     from lottery.table import conclusion

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.data import DataLoader
 
 from lottery.data.parts import Loader, Part, Tensors, seeded, split_batch
@@ -39,6 +40,21 @@ def training_batches(part: Part, batch_size: int, seed: int, start: int, stop: i
             yield from _shuffled(part, batch_size, epoch_seed, first, last)
         else:
             yield from itertools.islice(_loaded(part.loader, epoch_seed), first, last)
+
+
+def sample(part: Part, count: int, seed: int) -> Batch:
+    """Return up to `count` examples as one batch: the first of a seeded order."""
+    if isinstance(part, Tensors):
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
+        chosen = part.take(order.to(part.inputs.device))
+        return chosen.inputs, chosen.targets
+    batches: list[Batch] = []
+    for batch in _loaded(part.loader, seed):
+        batches.append(batch)
+        if sum(map(size, batches)) >= count:
+            break
+    joined = tree_map(lambda *leaves: torch.cat(leaves), batches[0], *batches[1:])
+    return tree_map_only(torch.Tensor, lambda tensor: tensor[:count], joined)
 
 
 def evaluation_batches(part: Part, batch_size: int) -> Iterator[Batch]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.errors import UnknownName
+from pruning.errors import BadValue, UnknownName
 from pruning.jobs import Job, Trained
 from pruning.registry import Registry, import_by_path, summary_of
 
@@ -24,31 +24,50 @@ class Criterion:
     Attributes:
         name: what people type.
         score: `score(trained, job)` returns one real array for each tensor of `job.mask`; higher is kept.
-        needs: what the trainer must provide beside the trained weights (`std`, `gradients`).
+        needs: what must be seen beside the weights: `std` from the trainer, the rest from probes (`gradients`, …).
+        at: which weights are scored unless a search says otherwise: `trained`, or `rewind` (pruning at initialization).
+        rounds: in how many rounds of scoring and removing a level's mask is drawn unless a search says otherwise.
     """
 
     name: str
     score: ScoreFunction
     needs: frozenset[str]
+    at: str = "trained"
+    rounds: int = 1
 
 
 CRITERIA: Registry[Criterion] = Registry("criterion", "pruning.criteria")
 
 
-def criterion(name: str, *, source: str, needs: Iterable[str] = ()) -> Callable[[ScoreFunction], ScoreFunction]:
+def criterion(
+    name: str, *, source: str, needs: Iterable[str] = (), at: str = "trained", rounds: int = 1
+) -> Callable[[ScoreFunction], ScoreFunction]:
     """Register a scoring function; its docstring's first line is its summary.
 
     Args:
         name: what people type.
         source: the paper (or page) that defines it.
-        needs: what the trainer must provide beside the trained weights.
+        needs: what it must see beside the weights: `std`, or names of probes (`gradients`, …).
+        at: which weights it scores by default, `trained` or `rewind`.
+        rounds: in how many rounds of scoring and removing a mask is drawn by default.
     """
 
     def register(score: ScoreFunction) -> ScoreFunction:
-        CRITERIA.add(name, Criterion(name, score, frozenset(needs)), summary_of(score), source)
+        CRITERIA.add(name, Criterion(name, score, frozenset(needs), at, rounds), summary_of(score), source)
         return score
 
     return register
+
+
+def seen(trained: Trained, need: str) -> Mapping[str, NDArray[Any]]:
+    """Return what a probe saw, by tensor name; raises `BadValue` where nobody looked.
+
+    >>> seen(Trained({}, [], evidence={"gradients": {"w": np.ones(1)}}), "gradients")
+    {'w': array([1.])}
+    """
+    if need not in trained.evidence:
+        raise BadValue(f"the criterion needs {need!r}, and nobody looked; name it in its `needs`")
+    return trained.evidence[need]
 
 
 def get_criterion(name: str | ScoreFunction) -> Criterion:

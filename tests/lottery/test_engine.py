@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from lottery.config import SearchConfig, ladder
+from lottery.drawing import Drawing
 from lottery.engine import Plan, search_levels
+from lottery.probes import NoProber
 from lottery.reading import read_search
 from lottery.rewind import parse_rewind
 from lottery.run_directory import RunDirectory, open_run
@@ -34,7 +36,8 @@ def plan(rewind: str = "0", criterion: Any = "magnitude", **settings: Any) -> Pl
     }
     found = get_criterion(criterion) if isinstance(criterion, str) else criterion
     dense = dict.fromkeys(range(5), Mask.dense({"w": (10, 10)}))
-    return Plan(config, found, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), 100, about)
+    drawing = Drawing(found, NoProber("nobody looks"), config.score_at or found.at, 1, config.candidates, config.guard)
+    return Plan(config, drawing, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), 100, about)
 
 
 def test_jobs_of_a_search_that_rewinds_to_the_start(tmp_path):

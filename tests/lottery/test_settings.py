@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lottery.config import SearchConfig, ladder, prune_rates
+from lottery.preparing import resolve
 from lottery.recipes import read_recipe, recipe_names, recipe_settings
 from lottery.rewind import Rewind, parse_rewind
-from lottery.search import resolve
 from lottery.settings import build, layer, parse_assignments, read_toml
 from pruning.errors import BadValue, FileFormatError, UnknownName, UsageError
 

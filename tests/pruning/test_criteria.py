@@ -21,7 +21,12 @@ def trained_and_job(seed=0):
     params["bias"] = np.zeros(2, np.float32)
     start = {name: value / 2 for name, value in params.items()}
     std = {name: np.full(shape, 0.5, np.float32) for name, shape in MASK.shapes().items()}
-    return Trained(params, history=[], std=std), Job(start, MASK, seed, Budget(0, 1))
+    needs = set().union(*(entry.value.needs for entry in CRITERIA))
+    evidence = {
+        need: {n: rng.standard_normal(shape).astype(np.float32) for n, shape in MASK.shapes().items()}
+        for need in sorted(needs - {"std"})
+    }
+    return Trained(params, history=[], std=std, evidence=evidence), Job(start, MASK, seed, Budget(0, 1))
 
 
 @pytest.mark.parametrize("entry", list(CRITERIA), ids=lambda entry: entry.name)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning.errors import BadValue, MaskMismatch, UnknownName
+from pruning.errors import BadValue, MaskMismatch
 from pruning.mask import Mask
 from pruning.selection import select
 
@@ -59,7 +59,7 @@ def test_the_guard_moves_as_few_weights_as_it_must(problem):
 def test_layer_scope_keeps_exactly_each_target(problem, fraction):
     scores, mask, _ = problem
     targets = {name: max(1, round(fraction * count)) for name, count in mask.counts().items()}
-    selected = select(scores, mask, targets, scope="layer")
+    selected = select(scores, mask, targets)
     assert selected.counts() == targets
     assert selected.issubset(mask)
 
@@ -106,12 +106,9 @@ def test_a_tensor_that_is_already_empty_stays_empty():
         ({"target": 7}, BadValue, "7 of 6"),
         ({"target": -1}, BadValue, "cannot leave"),
         ({"target": 1}, BadValue, "cannot leave 1 in each of 2"),
-        ({"target": {"a": 1, "b": 1}}, BadValue, "one target for the whole mask"),
-        ({"target": 3, "scope": "layer"}, BadValue, "one target for each tensor"),
-        ({"target": {"a": 1}, "scope": "layer"}, BadValue, "one target for each tensor"),
-        ({"target": {"a": 0, "b": 1}, "scope": "layer"}, BadValue, "'a' would keep 0"),
-        ({"target": {"a": 4, "b": 1}, "scope": "layer"}, BadValue, "4 of 3"),
-        ({"scope": "globl"}, UnknownName, "did you mean 'global'"),
+        ({"target": {"a": 1}}, BadValue, "a target for each tensor"),
+        ({"target": {"a": 0, "b": 1}}, BadValue, "'a' would keep 0"),
+        ({"target": {"a": 4, "b": 1}}, BadValue, "4 of 3"),
         ({"scores": {"a": np.ones(3)}}, MaskMismatch, "scores of 'b'.*got none"),
         ({"scores": {"a": np.ones(3), "b": np.ones(2)}}, MaskMismatch, "'b'.*got \\(2,\\)"),
         ({"scores": {"a": np.ones(3), "b": np.array([1, np.nan, 2])}}, BadValue, "'b' contain NaN"),

@@ -1,0 +1,77 @@
+"""Ablations: controls that break one thing about a ticket on purpose, by name. One file each, found by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pruning.errors import BadValue
+from pruning.jobs import Params
+from pruning.mask import Mask
+from pruning.registry import Registry, summary_of
+
+
+@dataclass(frozen=True)
+class Control:
+    """What a control trains instead of the ticket; `start` is the step at which its schedules begin (None: as before).
+
+    Attributes:
+        params: the weights that training starts from (not masked).
+        mask: which of them take part.
+        start: the step at which the schedules begin, or None for the ticket's own.
+    """
+
+    params: Params
+    mask: Mask
+    start: int | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The ticket that a control is made of, and what it may be made with.
+
+    Attributes:
+        seed: of the replicate.
+        level: of the ticket.
+        mask: its mask.
+        params: its weights at the rewind point (not masked).
+        fresh: another initialization of the same network, new in every repeat.
+        redraw: draws the mask again from the level before: by the scores turned upside down.
+        snapshots: weights of the dense training by step, as far as they were kept; step 0 is the initialization.
+        others: masks of the same level, by replicate seed, this one's not among them.
+        rng: of this replicate, level, ablation and repeat alone.
+    """
+
+    seed: int
+    level: int
+    mask: Mask
+    params: Params
+    fresh: Callable[[], Params]
+    redraw: Callable[[], Mask]
+    snapshots: Mapping[int, Params]
+    others: Mapping[int, Mask]
+    rng: np.random.Generator
+
+
+Ablate = Callable[[Subject], Control]
+
+ABLATIONS: Registry[Ablate] = Registry("ablation", "lottery.ablations")
+
+
+def ablation(name: str, *, source: str) -> Callable[[Ablate], Ablate]:
+    """Register an ablation; its docstring's first line is its summary and says what it breaks."""
+
+    def register(function: Ablate) -> Ablate:
+        ABLATIONS.add(name, function, summary_of(function), source)
+        return function
+
+    return register
+
+
+def others_in_order(subject: Subject) -> Sequence[int]:
+    """Return the other replicates' seeds, those after this one first; raises `BadValue` where there are none."""
+    if not subject.others:
+        raise BadValue("masks are exchanged between replicates, and this run has one: search with more replicates")
+    return sorted(subject.others, key=lambda seed: (seed < subject.seed, seed))

@@ -1,0 +1,93 @@
+"""Drawing the next mask: what is scored, in how many rounds, among which weights.
+
+weights, mask ─▶ evidence ─▶ criterion ─▶ scores ─▶ select ─▶ mask     (once, or in rounds)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from pruning.criteria import Criterion
+from pruning.jobs import Job, Params, Prober, Trained
+from pruning.ladder import Target
+from pruning.mask import Mask
+from pruning.selection import select
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How masks are drawn.
+
+    Attributes:
+        criterion: scores weights.
+        prober: looks at networks for what the criterion needs to see.
+        at: which weights are scored: `trained` or `rewind`.
+        rounds: of scoring and removing, on an exponential schedule (Tanaka et al. 2020, Algorithm 1).
+        candidates: `survivors`, or `all` (removed weights compete too, at their rewind values).
+        guard: the fewest weights that every tensor keeps.
+    """
+
+    criterion: Criterion
+    prober: Prober
+    at: str
+    rounds: int
+    candidates: str
+    guard: int
+
+    def draw(self, trained: Trained, job: Job, rewound: Params, target: Target) -> Mask:
+        """Return the next mask.
+
+        Args:
+            trained: what the training of `job` gave.
+            job: that training, with the mask that it ended with.
+            rewound: the weights that the next training will start from.
+            target: how many weights the next mask keeps.
+
+        Raises:
+            BadValue: scores that are not a number, or a target that cannot be kept.
+        """
+        mask = Mask.dense(job.mask.shapes()) if self.candidates == "all" else job.mask
+        params = rewound if self.at == "rewind" else trained.params
+        if self.candidates == "all" and self.at == "trained":
+            params = _revived(trained.params, rewound, job.mask)
+        needs = self.criterion.needs & self.prober.provides
+        for goal in rounds_between(mask, target, self.rounds):
+            look = replace(job, params=mask.apply(dict(params)), mask=mask)
+            evidence = self.prober.look(look, _kept(goal) / mask.total, needs) if needs else {}
+            seen = replace(trained, params=look.params, evidence=evidence)
+            scores = self.criterion.score(seen, replace(job, mask=mask))
+            mask = select(scores, mask, goal, guard=self.guard)
+        return mask
+
+
+def rounds_between(mask: Mask, target: Target, rounds: int) -> list[Target]:
+    """Return how many weights stay after each round: equal ratios, the last one exactly the target.
+
+    >>> rounds_between(Mask.dense({"w": (100,)}), 1, 2)
+    [10, 1]
+    """
+    counts = mask.counts()
+
+    def after(number: int, before: int, goal: int) -> int:
+        return goal if number == rounds else max(goal, round(before * (goal / before) ** Fraction(number, rounds)))
+
+    goals: list[Target] = []
+    for number in range(1, rounds + 1):
+        if isinstance(target, Mapping):
+            goals.append({name: after(number, counts[name], goal) if goal else 0 for name, goal in target.items()})
+        else:
+            goals.append(after(number, mask.kept, target))
+    return goals
+
+
+def _revived(trained: Params, rewound: Params, mask: Mask) -> Params:
+    """Return the trained survivors, and removed weights at the values that they would start from."""
+    return {**trained, **{name: np.where(keep, trained[name], rewound[name]) for name, keep in mask.items()}}
+
+
+def _kept(target: Target) -> int:
+    return target if isinstance(target, int) else sum(target.values())

@@ -1,0 +1,237 @@
+"""From what people ask for to a search that is ready to run: settings, data, model, trainer, plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lottery.config import SearchConfig, ladder
+from lottery.data.parts import Parts, Tensors, prepare
+from lottery.datasets import load_data
+from lottery.drawing import Drawing
+from lottery.engine import Plan
+from lottery.identity import identify
+from lottery.models.source import Source, Start, model_source
+from lottery.objective import BatchFunction, Metric
+from lottery.probing import prober_for, refusals
+from lottery.rewind import parse_rewind
+from lottery.settings import build, check_names
+from lottery.trainers import TRAINERS, Ask, Setup
+from pruning.criteria import Criterion, ScoreFunction, get_criterion
+from pruning.errors import BadValue, LotteryError
+from pruning.jobs import Budget, Job, Params, Prober, Trained
+from pruning.mask import Mask
+from pruning.selection import select
+from pruning.watch import Watch
+
+if TYPE_CHECKING:
+    from lottery.data.episodes import Episodes
+    from lottery.ticket import Ticket
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a caller asks for.
+
+    Attributes:
+        model: a module, a JAX pair, a callable, a name, `package.module:callable`, or None for the data's default.
+        data: whatever `load_data` understands, or an environment's name.
+        settings: flat settings of the search and of its trainer.
+        loss: the caller's own loss, or None.
+        metric: the caller's own metric, or None.
+        criterion: the caller's own scoring function, or None for the one that the settings name.
+        out: the folder of all runs.
+        force: start over.
+        ticket: where training begins, instead of at the model's own initialization.
+    """
+
+    model: Any
+    data: Any
+    settings: Mapping[str, Any]
+    loss: BatchFunction | None = None
+    metric: Metric | BatchFunction | None = None
+    criterion: ScoreFunction | None = None
+    out: Path = Path("runs")
+    force: bool = False
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search that is ready to run.
+
+    Attributes:
+        plan: everything that decides it.
+        setup: the trainer, and what it measures.
+        ask: model, data, loss and metric, as the trainer was given them.
+        initial: initial weights of each replicate, by seed.
+        identity: what the run's name is a hash of.
+        name: the readable part of the run's name.
+    """
+
+    plan: Plan
+    setup: Setup
+    ask: Ask
+    initial: Mapping[int, Params]
+    identity: Mapping[str, Any]
+    name: str
+
+    @property
+    def test_examples(self) -> int | None:
+        """Size of the test part, where known."""
+        parts = self.ask.parts
+        return len(parts.test) if isinstance(parts, Parts) and isinstance(parts.test, Tensors) else None
+
+
+def prepare_search(request: Request, watch: Watch) -> Prepared:
+    """Resolve and check everything that a request names; nothing is trained and nothing is written.
+
+    Args:
+        request: what is asked for.
+        watch: is told of the trainer's progress.
+
+    Raises:
+        UsageError: something in the request is wrong.
+    """
+    config, trainer_config = resolve(request.settings)
+    parts = _parts(request.data, config)
+    source = model_source(request.model, parts, config.init)
+    if request.ticket is not None:
+        source = source.starting_at(Start(request.ticket.params, request.ticket.mask))
+    if config.replicates > 1 and not source.varies:
+        raise BadValue(
+            f"{config.replicates} replicates need a callable that makes the model from a seed; "
+            "a module instance has one initialization only"
+        )
+    ask = Ask(source, parts, trainer_config, request.loss, request.metric, watch, config.seed, config.splits_by)
+    setup = TRAINERS[config.trainer].value.setup(ask)
+    criterion = get_criterion(request.criterion or config.criterion)
+    prober = prober_for(ask, config, criterion.needs)
+    _check_needs(criterion, setup, prober)
+    given = {"model": request.model or parts.default_model, "data": request.data}
+    plan = _plan(config, trainer_config, _drawing(config, criterion, prober), source, parts, setup, given)
+    initial = {seed: source.initial_state(seed) for seed in config.seeds}
+    _try_criterion(criterion, initial[config.seed], plan.dense[config.seed])
+    identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
+    identity |= {"criterion": f"{criterion.name} {identify(criterion.score)}"}
+    identity |= {"data_fingerprint": parts.fingerprint(), "model_fingerprint": source.fingerprint(config.seed)}
+    name = f"{parts.name}-{source.name}-{config.trainer}-{config.criterion}"
+    return Prepared(plan, setup, ask, initial, identity, name)
+
+
+def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
+    """Return the search's and the trainer's configuration; raises `UsageError` for what is wrong.
+
+    >>> resolve({"levels": 3, "lr": 0.1})[1].lr
+    0.1
+    """
+    trainer = settings.get("trainer", SearchConfig.trainer)
+    kind = TRAINERS[str(trainer)].value
+    check_names(settings, SearchConfig, kind.config)
+    return build(SearchConfig, settings), build(kind.config, settings)
+
+
+def _parts(data: Any, config: SearchConfig) -> Parts | Episodes:
+    """Return checked parts of a data set, or an environment."""
+    if isinstance(data, str) and ":" in data:
+        from es.tasks.environments import is_environment
+        from lottery.data.episodes import load_episodes
+
+        if is_environment(data):
+            return load_episodes(data)
+    return prepare(load_data(data), config.splits_by, config.validation_size)
+
+
+def _check_needs(criterion: Criterion, setup: Setup, prober: Prober) -> None:
+    """Raise `BadValue` with the reason why what the criterion needs cannot be had."""
+    for need in sorted(criterion.needs - setup.trainer.provides - prober.provides):
+        reasons = {**setup.refusals, **refusals(prober)}
+        if need in reasons:
+            raise BadValue(f"criterion {criterion.name!r}: {reasons[need]}")
+        raise BadValue(f"criterion {criterion.name!r} needs {need!r}, which neither the trainer nor a probe gives")
+
+
+def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober) -> Drawing:
+    return Drawing(
+        criterion=criterion,
+        prober=prober,
+        at=config.score_at or criterion.at,
+        rounds=config.score_rounds or criterion.rounds,
+        candidates=config.candidates,
+        guard=config.guard,
+    )
+
+
+def _plan(
+    config: SearchConfig,
+    trainer_config: Any,
+    drawing: Drawing,
+    source: Source,
+    parts: Parts | Episodes,
+    setup: Setup,
+    given: Mapping[str, Any],
+) -> Plan:
+    dense = {seed: _dense_mask(config, source, seed) for seed in config.seeds}
+    sizes = dense[config.seed].counts()
+    if any(mask.counts() != sizes for mask in dense.values()):
+        raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
+    totals = {row.name: row.total for row in dense[config.seed].layers()}
+    resolved = {**asdict(config), **asdict(trainer_config), "model": source.name, "data": parts.name}
+    for private in ("device", "checkpoint_seconds"):  # how, not what: they change no result
+        resolved.pop(private, None)
+    about = {
+        "model": source.name,
+        "data": parts.name,
+        "framework": source.framework,
+        "layout": source.layout,
+        "given": {key: value for key, value in given.items() if isinstance(value, str)},
+        "trainer": config.trainer,
+        "criterion": config.criterion,
+        "scope": config.scope,
+        "rewind": config.rewind,
+        "measure_at": config.measure_at,
+        "metric": {
+            "name": setup.metric.name,
+            "higher_is_better": setup.metric.higher_is_better,
+            "is_fraction": setup.metric.is_fraction,
+        },
+        "config": resolved,
+    }
+    return Plan(
+        config=config,
+        drawing=drawing,
+        targets=ladder(config, sizes, totals),
+        dense=dense,
+        rewind=parse_rewind(config.rewind, setup.total_steps, setup.steps_per_epoch),
+        total_steps=setup.total_steps,
+        about=about,
+    )
+
+
+def _try_criterion(criterion: Criterion, params: Params, mask: Mask) -> None:
+    """Score the initial weights, so that a criterion that cannot work is an error before anything is trained."""
+    if criterion.needs:
+        return
+    try:
+        scores = criterion.score(Trained(params, history=[]), Job(params, mask, 0, Budget(0, 0)))
+        select(scores, mask, mask.kept, guard=0)
+    except Exception as error:  # a caller's function may raise anything
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, LotteryError) else error
+        raise BadValue(f"criterion {criterion.name!r} cannot score this model ({reason})") from error
+
+
+def _dense_mask(config: SearchConfig, source: Source, seed: int) -> Mask:
+    """Return level 0's mask: everything, or what `torch.nn.utils.prune` had left of it."""
+    dense = Mask.dense(source.prunable(seed, config.prunable, config.skip))
+    already = source.initial_mask(seed)
+    if already is None:
+        return dense
+    elsewhere = [name for name in already if name not in dense]
+    if elsewhere:
+        raise BadValue(
+            f"{elsewhere[0]!r} was pruned by torch.nn.utils.prune and is not prunable here; name it in `prunable` "
+            "or make its pruning permanent with prune.remove"
+        )
+    return Mask({name: already.get(name, keep) for name, keep in dense.items()})

@@ -1,0 +1,18 @@
+"""Gradients of the loss."""
+
+from __future__ import annotations
+
+import torch
+
+from lottery.objective import call
+from lottery.probes import Look, probe
+
+
+@probe("gradients", source="Lee et al. 2019, section 4 (arXiv 1810.02340)")
+def gradients(look: Look) -> dict[str, torch.Tensor]:
+    """dL/dw on a batch of training examples, at the masked weights (of removed weights too)."""
+    inputs, targets = look.examples
+    weights = look.weights
+    loss = look.loss(call(look.model, inputs), targets)
+    found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+    return dict(zip(weights, found, strict=True))

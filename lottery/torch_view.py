@@ -1,0 +1,64 @@
+"""A search's networks and data in PyTorch, whoever trained them: what analyses look at."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lottery.data.parts import Part, Parts
+from lottery.gd.device import choose_device
+from lottery.gd.evaluation import evaluate
+from lottery.models.source import ModelSource
+from lottery.objective import Objective, objective_for
+from lottery.preparing import Prepared
+from lottery.torch_state import float_type, load_state
+from pruning.errors import BadValue
+from pruning.jobs import Params
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class TorchView:
+    """Networks and data in PyTorch.
+
+    Attributes:
+        model: the architecture; its weights are never used nor changed.
+        parts: the data.
+        objective: loss and metric.
+        device: where to compute.
+    """
+
+    model: nn.Module
+    parts: Parts
+    objective: Objective
+    device: torch.device
+
+    def network(self, params: Params) -> nn.Module:
+        """Return a network with these weights and buffers, in evaluation mode, on the device."""
+        network = copy.deepcopy(self.model)
+        load_state(network, params)
+        return network.to(self.device).eval()
+
+    def measure(self, network: nn.Module, part: Part | None) -> tuple[float, float]:
+        """Return the mean loss and the mean metric over a part of the data; NaN for no part."""
+        return evaluate(network, part, self.objective, self.device, _BATCH)
+
+
+def torch_view(ready: Prepared) -> TorchView:
+    """Return the networks and data of a search in PyTorch.
+
+    Raises:
+        BadValue: a search on an environment, or of a JAX pair.
+    """
+    ask = ready.ask
+    if not isinstance(ask.parts, Parts):
+        raise BadValue(f"{ask.parts.name} is an environment: this analysis needs labelled examples")
+    if not isinstance(ask.source, ModelSource):
+        raise BadValue("this analysis looks at PyTorch modules, and this model is a JAX pair")
+    model = ask.source.build(ask.seed)
+    parts = ask.parts.with_floats(float_type(model))
+    return TorchView(model, parts, objective_for(parts.example[1], ask.loss, ask.metric), choose_device("auto"))
