@@ -101,7 +101,8 @@ def search_levels(
             results = trainer.train(list(jobs.values()), criterion.needs & trainer.provides)
             for (seed, job), trained in zip(jobs.items(), results, strict=True):
                 now = time.perf_counter()
-                _write(plan, run, job, trained, seed, number, digest(initial[seed]), now - began)
+                dense = run.read_record(seed, 0) if number else None
+                store(plan, run, Outcome(job, trained, seed, number, digest(initial[seed]), now - began), dense)
                 began = now
         level = Level(number, tuple(read_replicate(run, seed, number) for seed in alive))
         levels.append(level)
@@ -145,9 +146,44 @@ def rewind_params(plan: Plan, run: RunDirectory, initial: Params, seed: int, lev
     return plan.rewind.params(initial, snapshots, run.read_trained(seed, level - 1).params)
 
 
-def _write(
-    plan: Plan, run: RunDirectory, job: Job, trained: Trained, seed: int, level: int, init: str, seconds: float
+@dataclass(frozen=True)
+class Outcome:
+    """One training of a search or of a control, and which it was.
+
+    Attributes:
+        job: what was trained.
+        trained: what came out.
+        seed: of the replicate.
+        level: its level.
+        init_sha256: hash of the initialization that its replicate began with.
+        seconds: that it took.
+    """
+
+    job: Job
+    trained: Trained
+    seed: int
+    level: int
+    init_sha256: str
+    seconds: float
+
+
+def store(
+    plan: Plan,
+    run: RunDirectory,
+    outcome: Outcome,
+    dense: Mapping[str, Any] | None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
+    """Write one training as a ticket directory.
+
+    Args:
+        plan: of the search.
+        run: where to.
+        outcome: the training.
+        dense: the record of the same replicate's dense level, or None for that level itself.
+        facts: what else the record says.
+    """
+    job, trained, seed, level = outcome.job, outcome.trained, outcome.seed, outcome.level
     mask = (trained.mask or job.mask).with_metadata(
         criterion=plan.config.criterion,
         scope=plan.config.scope,
@@ -155,14 +191,13 @@ def _write(
         seed=seed,
         framework=plan.about["framework"],
         layout=plan.about["layout"],
-        init_sha256=init,
+        init_sha256=outcome.init_sha256,
     )
     last = trained.history[-1] if trained.history else None
     stopped = early_stop(trained.history)
     final = (last.validation, last.test) if last else (None, None)
     early = (stopped.validation, stopped.test) if stopped else (None, None)
     validation, test = early if plan.config.measure_at == "early-stop" else final
-    dense = run.read_record(seed, 0) if level else None
     record = {
         "format": 1,
         "kind": "lottery-ticket",
@@ -180,9 +215,10 @@ def _write(
         "dense": {key: dense[key] for key in ("validation", "test")} if dense else None,
         "steps": last.step - job.budget.start if last else 0,
         "diverged": trained.diverged,
-        "seconds": seconds,
-        "init_sha256": init,
+        "seconds": outcome.seconds,
+        "init_sha256": outcome.init_sha256,
         **plan.about,
+        **(facts or {}),
     }
     run.write_level(replace(job, mask=mask), trained, record, card(record))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lottery.comparison import labels
-from lottery.results import Search
+from lottery.results import Level, Search
 from lottery.statistics import interval
 
 if TYPE_CHECKING:
@@ -104,19 +104,24 @@ def comparison_figure(searches: Sequence[Search]) -> Figure:
     axes = figure.add_subplot()
     scale = 100 if searches[0].is_fraction else 1
     for number, (search, label) in enumerate(zip(searches, labels(searches), strict=True)):
-        color, marker = colormaps["tab10"](number), "os^Dvx"[number % 6]
-        levels = [level for level in search.levels if level.alive]
-        density = [100 * level.density for level in levels]
-        values = [scale * (level.test if level.test is not None else level.validation) for level in levels]
-        bounds = [interval(level, search.is_fraction, search.test_examples) for level in levels]
-        count = len(search.levels[0].replicates)
-        axes.plot(density, values, f"{marker}-", color=color, ms=4, lw=1.5, label=f"{label} (n = {count})")
-        if all(bounds):
-            low, high = np.array([b for b in bounds if b is not None]).T * scale
-            axes.fill_between(density, low, high, color=color, alpha=0.15, lw=0)
+        draw_levels(axes, search, search.levels, label, colormaps["tab10"](number), "os^Dvx"[number % 6])
     style_density(axes, [100 * level.density for level in searches[0].levels])
     axes.set_ylabel(f"test {searches[0].metric}{' (%)' if scale == 100 else ''}, mean and 95 % interval")
     return figure
+
+
+def draw_levels(axes: Axes, search: Search, levels: Sequence[Level], label: str, color: Any, marker: str) -> None:
+    """Draw the mean test metric of some levels against density, with its 95 % interval; n goes into the label."""
+    scale = 100 if search.is_fraction else 1
+    alive = [level for level in levels if level.alive]
+    density = [100 * level.density for level in alive]
+    values = [scale * (level.test if level.test is not None else level.validation) for level in alive]
+    bounds = [interval(level, search.is_fraction, search.test_examples) for level in alive]
+    count = len(search.levels[0].replicates)
+    axes.plot(density, values, f"{marker}-", color=color, ms=4, lw=1.5, label=f"{label} (n = {count})")
+    if all(bounds):
+        low, high = np.array([b for b in bounds if b is not None]).T * scale
+        axes.fill_between(density, low, high, color=color, alpha=0.15, lw=0)
 
 
 def style_density(axes: Axes, density: Sequence[float]) -> None:

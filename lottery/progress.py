@@ -17,7 +17,7 @@ from lottery.results import Level
 from lottery.run_directory import RunDirectory
 from lottery.table import HEADER, level_row
 from pruning.jobs import Evaluation, Job
-from pruning.watch import Arrays
+from pruning.watch import Arrays, Silent
 
 Write = Callable[[str], None]
 
@@ -41,6 +41,13 @@ class Display:
     def searching(self, levels: int, metric: Measure, examples: int | None) -> Iterator[None]:
         """Show bars and the table's header while a search of so many levels runs."""
         self._metric, self._examples = metric, examples
+        with self.training(levels):
+            self._line(HEADER)
+            yield
+
+    @contextmanager
+    def training(self, levels: int) -> Iterator[None]:
+        """Show bars while so many levels are trained."""
         # tqdm draws nothing on a terminal that does not know its size; this falls back to 80 by 24.
         size = shutil.get_terminal_size()
         options: dict[str, Any] = {
@@ -54,7 +61,6 @@ class Display:
             tqdm(desc="steps", unit="step", position=1, **options) as step_bar,
         ):
             self._levels, self._steps = level_bar, step_bar
-            self._line(HEADER)
             yield
 
     def started(self, level: int, steps: int) -> None:
@@ -72,12 +78,40 @@ class Display:
         """Show a finished level."""
         if self._levels is not None and self._metric is not None:
             self._line(level_row(level, dense, self._metric.is_fraction, self._examples))
+            self.passed()
+
+    def passed(self) -> None:
+        """Count a level."""
+        if self._levels is not None:
             self._levels.update()
 
     def _line(self, text: str) -> None:
         if self._write is not None:
             with tqdm.external_write_mode(file=sys.stderr):
                 self._write(text)
+
+
+class StepCounter(Silent):
+    """Shows the steps of trainings that are no levels of a search: controls, copies. Keeps nothing of them.
+
+    Args:
+        display: draws the bars.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self._reached: dict[int, int] = {}
+
+    def expect(self, jobs: Sequence[Job], level: int) -> None:
+        """Begin the bar of these jobs."""
+        self._reached = {id(job): job.budget.start for job in jobs}
+        self.display.started(level, sum(job.budget.stop - job.budget.start for job in jobs))
+
+    def stepped(self, job: Job, step: int) -> None:
+        """Pass the steps on that are new."""
+        if id(job) in self._reached:
+            self.display.stepped(step - self._reached[id(job)])
+            self._reached[id(job)] = step
 
 
 class Recorder:

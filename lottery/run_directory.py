@@ -151,7 +151,7 @@ def open_run(out: Path, name: str, config: Mapping[str, Any], force: bool) -> It
     text = json.dumps(finite(config), sort_keys=True)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
     path = out / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    with _locked(out, path.name):
+    with locked(out, path.name):
         try:
             if force and path.exists():
                 shutil.rmtree(path)
@@ -165,7 +165,8 @@ def open_run(out: Path, name: str, config: Mapping[str, Any], force: bool) -> It
 
 
 @contextlib.contextmanager
-def _locked(out: Path, name: str) -> Iterator[None]:
+def locked(out: Path, name: str) -> Iterator[None]:
+    """Work on `out/name` alone; raises `RunBusy` where another process does, `BadValue` for an unwritable `out`."""
     lock = filelock.FileLock(out / f".{name}.lock", timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)

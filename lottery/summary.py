@@ -33,14 +33,15 @@ def as_json(search: Search) -> dict[str, Any]:
         "higher_is_better": search.higher_is_better,
         "measured_at": search.config.get("measure_at"),
         "tolerance": {"value": search.tolerance.value, "rule": search.tolerance.rule},
-        "levels": [_level_json(level, search) for level in search.levels],
+        "levels": [level_json(level, search) for level in search.levels],
         "winning": winning,
         "reason": search.reason,
         "stopped": search.stopped,
     }
 
 
-def _level_json(level: Level, search: Search) -> dict[str, Any]:
+def level_json(level: Level, search: Search) -> dict[str, Any]:
+    """Return one entry of `levels`."""
     bounds = interval(level, search.is_fraction, search.test_examples)
     return {
         "level": level.level,

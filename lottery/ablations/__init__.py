@@ -1,4 +1,4 @@
-"""Ablations: controls that break one thing about a ticket on purpose, by name. One file each, found by itself."""
+"""Ablations: controls that break one thing about a ticket on purpose, by name."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ from pruning.registry import Registry, summary_of
 
 @dataclass(frozen=True)
 class Control:
-    """What a control trains instead of the ticket; `start` is the step at which its schedules begin (None: as before).
+    """What is trained instead of the ticket.
 
     Attributes:
         params: the weights that training starts from (not masked).
         mask: which of them take part.
-        start: the step at which the schedules begin, or None for the ticket's own.
+        start: the step at which training's schedules begin, or None for the ticket's own.
     """
 
     params: Params
     mask: Mask
     start: int | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """Weights of the dense training at some step, from which a ticket may be trained."""
+
+    params: Params
+    start: int
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,9 @@ class Subject:
         level: of the ticket.
         mask: its mask.
         params: its weights at the rewind point (not masked).
-        fresh: another initialization of the same network, new in every repeat.
-        redraw: draws the mask again from the level before: by the scores turned upside down.
-        snapshots: weights of the dense training by step, as far as they were kept; step 0 is the initialization.
+        fresh: makes another initialization of the same network, one for each repeat.
+        redraw: draws a mask of the same density from the dense network, by its scores turned upside down.
+        elsewhere: returns the dense network at the other rewind point that was asked for.
         others: masks of the same level, by replicate seed, this one's not among them.
         rng: of this replicate, level, ablation and repeat alone.
     """
@@ -50,7 +58,7 @@ class Subject:
     params: Params
     fresh: Callable[[], Params]
     redraw: Callable[[], Mask]
-    snapshots: Mapping[int, Params]
+    elsewhere: Callable[[], Point]
     others: Mapping[int, Mask]
     rng: np.random.Generator
 

@@ -6,6 +6,7 @@ import json
 import sys
 from typing import Any
 
+from pruning.errors import BadValue
 from pruning.files import finite
 
 
@@ -17,3 +18,15 @@ def print_json(value: Any) -> None:
 def people(json_wanted: bool) -> Any:
     """Return the stream for people's text: standard output, unless that is kept for JSON."""
     return sys.stderr if json_wanted else sys.stdout
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Read whole numbers between commas; raises `BadValue` for anything else.
+
+    >>> numbers("levels", "7,11")
+    [7, 11]
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadValue(f"--{option} takes whole numbers between commas (7,11), not {text!r}") from error

@@ -1,0 +1,318 @@
+"""Controls of a search: trained as its levels were, stored beside them, read back in the same statistical frame.
+
+RUN/ablations/<kind>/repeat-R/seed-S/level-LL/     one ticket directory each, complete or absent
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery.ablations import ABLATIONS, Point, Subject
+from lottery.engine import Outcome, job_seed, read_replicate, store
+from lottery.objective import BatchFunction, Metric
+from lottery.preparing import Prepared
+from lottery.progress import Display, StepCounter
+from lottery.reading import read_search
+from lottery.reopening import reopen
+from lottery.results import Level, Replicate, Search, mean
+from lottery.rewind import Rewind, parse_rewind
+from lottery.run_directory import RunDirectory, locked
+from pruning.criteria import Criterion, ScoreFunction, Scores
+from pruning.errors import BadValue, FileFormatError
+from pruning.jobs import Budget, Job, Params, Trained
+from pruning.mask import Mask
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """One kind of control of a search.
+
+    Attributes:
+        kind: its name; with the other rewind point behind it, where there is one.
+        levels: with one replicate for each seed: its mean over repeats (the path is the first repeat's).
+        repeats: how often every ticket was ablated.
+        every: all trainings, by level and repeat.
+    """
+
+    kind: str
+    levels: tuple[Level, ...]
+    repeats: int
+    every: Mapping[int, tuple[Level, ...]]
+
+
+@dataclass(frozen=True)
+class AblationRequest:
+    """What to ablate.
+
+    Attributes:
+        kinds: names of ablations.
+        levels: which levels; by default all pruned ones.
+        repeats: how often every ticket is ablated, with other random choices each time.
+        rewind: the other rewind point of the kind `rewind`: `0`, a step or an epoch.
+    """
+
+    kinds: Sequence[str]
+    levels: Sequence[int] | None = None
+    repeats: int = 1
+    rewind: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            raise BadValue("name at least one ablation (lottery list ablations)")
+        for kind in self.kinds:
+            ABLATIONS[kind]
+        if self.repeats < 1:
+            raise BadValue(f"repeats must be 1 or more, not {self.repeats}")
+        if ("rewind" in self.kinds) != (self.rewind is not None):
+            raise BadValue("the ablation 'rewind' and the other rewind point (0, 500, 2ep) go together: give both")
+
+    def folder(self, kind: str) -> str:
+        """Return the name under which a kind is stored."""
+        return f"{kind}-{self.rewind}" if kind == "rewind" else kind
+
+
+def ablate(
+    run: str | Path,
+    kinds: str | Sequence[str],
+    *,
+    levels: Sequence[int] | None = None,
+    repeats: int = 1,
+    rewind: str | None = None,
+    model: Any = None,
+    data: Any = None,
+    loss: BatchFunction | None = None,
+    metric: Metric | BatchFunction | None = None,
+    criterion: ScoreFunction | None = None,
+    device: str | None = None,
+    display: Display | None = None,
+) -> list[Ablated]:
+    """Train controls of a search's tickets; each breaks one thing and keeps everything else, the data order too.
+
+    What is already there is read and not trained again.
+
+    Args:
+        run: a run directory.
+        kinds: names of ablations (`lottery list ablations`).
+        levels: which levels; by default every pruned one.
+        repeats: how often every ticket is ablated.
+        rewind: the other rewind point, for the kind `rewind`.
+        model: what the search was given; may be left out where it was a name.
+        data: likewise.
+        loss: likewise.
+        metric: likewise.
+        criterion: likewise, where it was a function.
+        device: where to train now.
+        display: shows progress.
+
+    Raises:
+        UnknownName: a kind that is not registered.
+        BadValue: a level that the run has not finished, or a control that this run cannot have.
+        ConfigMismatch: another model or other data than the search was made with.
+
+    One level of controls is handed to the trainer in one piece, so that it can train them stacked.
+    """
+    request = AblationRequest([kinds] if isinstance(kinds, str) else list(kinds), levels, repeats, rewind)
+    counter = StepCounter(display or Display(False, None))
+    directory, ready = reopen(
+        run, model, data, loss=loss, metric=metric, criterion=criterion, device=device, watch=counter
+    )
+    search = read_search(directory.path)
+    numbers = _levels(search, request.levels)
+    elsewhere = functools.cache(functools.partial(_elsewhere, ready, request.rewind or ""))
+    frame = _Frame(directory, ready, request, elsewhere)
+    with locked(directory.path, "ablations"), counter.display.training(len(numbers)):
+        for number in numbers:
+            seeds = [replicate.seed for replicate in search.levels[number].alive]
+            _train_level(frame, number, seeds, counter)
+            counter.display.passed()
+    return [read_ablation(directory.path, request.folder(kind), numbers) for kind in request.kinds]
+
+
+def read_ablations(run: str | Path) -> list[Ablated]:
+    """Return every kind of control that is stored with a run, sorted by name; none is an empty list."""
+    folder = Path(run) / "ablations"
+    kinds = sorted(path.name for path in folder.glob("*") if (path / "repeat-0").is_dir())
+    return [read_ablation(run, kind) for kind in kinds]
+
+
+def read_ablation(run: str | Path, kind: str, levels: Iterable[int] | None = None) -> Ablated:
+    """Return one kind of control of a run.
+
+    Args:
+        run: the run directory.
+        kind: its folder's name.
+        levels: which; by default those that are complete.
+
+    Raises:
+        FileFormatError: no such control, or no level of it is complete.
+    """
+    folders = sorted((Path(run) / "ablations" / kind).glob("repeat-*"), key=lambda path: int(path.name[7:]))
+    repeats = [RunDirectory(path) for path in folders]
+    search = read_search(Path(run))
+    wanted = set(levels) if levels is not None else None
+    every: dict[int, tuple[Level, ...]] = {}
+    for level in search.levels:
+        seeds = [replicate.seed for replicate in level.alive]
+        if wanted is not None and level.level not in wanted:
+            continue
+        done = [r for r in repeats if seeds and all(r.has(seed, level.level) for seed in seeds)]
+        if done:
+            every[level.level] = tuple(
+                Level(level.level, tuple(read_replicate(r, seed, level.level) for seed in seeds)) for r in done
+            )
+    if not every:
+        raise FileFormatError(f"{run}: no level of the ablation {kind!r} is finished")
+    averaged = tuple(_averaged(repeats) for repeats in every.values())
+    return Ablated(kind, averaged, max(map(len, every.values())), every)
+
+
+def _levels(search: Search, wanted: Sequence[int] | None) -> list[int]:
+    finished = [level.level for level in search.levels if level.alive]
+    if wanted is None:
+        return [number for number in finished if number]
+    missing = sorted(set(wanted) - set(finished))
+    if missing:
+        raise BadValue(f"{search.run}: there is no level {missing[0]}; it has levels 0 to {finished[-1]}")
+    return sorted(set(wanted))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What all controls of a call share."""
+
+    run: RunDirectory
+    ready: Prepared
+    request: AblationRequest
+    elsewhere: Callable[[int], Point]
+
+    def directory(self, kind: str, repeat: int) -> RunDirectory:
+        return RunDirectory(self.run.path / "ablations" / self.request.folder(kind) / f"repeat-{repeat}")
+
+
+def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: StepCounter) -> None:
+    """Train the controls of one level that are missing, all in one piece, and store each as it is done."""
+    run, ready, request = frame.run, frame.ready, frame.request
+    masks = {seed: run.read_mask(seed, number) for seed in seeds}
+    wanted = [
+        (kind, repeat, seed)
+        for kind in request.kinds
+        for repeat in range(request.repeats)
+        for seed in seeds
+        if not frame.directory(kind, repeat).has(seed, number)
+    ]
+    jobs = [_job(ready, kind, _subject(frame, (kind, repeat, seed, number), masks)) for kind, repeat, seed in wanted]
+    counter.expect(jobs, number)
+    began = time.perf_counter()
+    results = ready.setup.trainer.train(jobs, frozenset())
+    for (kind, repeat, seed), job, trained in zip(wanted, jobs, results, strict=True):
+        now = time.perf_counter()
+        dense = run.read_record(seed, 0)
+        outcome = Outcome(job, trained, seed, number, dense["init_sha256"], now - began)
+        facts = {"ablation": request.folder(kind), "repeat": repeat}
+        store(ready.plan, frame.directory(kind, repeat), outcome, dense, facts)
+        began = now
+
+
+def _job(ready: Prepared, kind: str, subject: Subject) -> Job:
+    control = ABLATIONS[kind].value(subject)
+    plan = ready.plan
+    budget = plan.rewind.budget() if subject.level else plan.rewind.dense_budget(plan.total_steps)
+    if control.start is not None:
+        budget = Budget(control.start, plan.total_steps)
+    # The ticket's own seed: the order of the data stays, and the difference is the control's alone.
+    return Job(control.params, control.mask, job_seed(subject.seed, subject.level), budget)
+
+
+def _subject(frame: _Frame, which: tuple[str, int, int, int], masks: Mapping[int, Mask]) -> Subject:
+    kind, repeat, seed, level = which
+    run, ready = frame.run, frame.ready
+    return Subject(
+        seed=seed,
+        level=level,
+        mask=masks[seed],
+        params=run.read_rewound(seed, level),
+        fresh=lambda: _fresh(ready, seed, repeat),
+        redraw=lambda: _redraw(run, ready, seed, masks[seed]),
+        elsewhere=lambda: frame.elsewhere(seed),
+        others={other: mask for other, mask in masks.items() if other != seed},
+        rng=np.random.default_rng([seed, level, repeat, zlib.crc32(kind.encode())]),
+    )
+
+
+def _fresh(ready: Prepared, seed: int, repeat: int) -> Params:
+    """Return another initialization: the same one at every level, another one for each replicate and repeat."""
+    source = ready.ask.source
+    if not source.varies:
+        raise BadValue(
+            f"model {source.name!r} has one initialization only: to draw another, search with a callable that makes "
+            "the model from a seed, or with init=… (lottery list initializers)"
+        )
+    own = source.initial_state(seed)
+    other = int(np.random.SeedSequence([seed, repeat, 0x5EED]).generate_state(1, np.uint32)[0])
+    fresh = source.initial_state(other)
+    if all(np.array_equal(own[name], fresh[name]) for name in own):
+        raise BadValue(f"model {source.name!r} is the same for every seed: it cannot be drawn afresh")
+    return fresh
+
+
+def _redraw(run: RunDirectory, ready: Prepared, seed: int, mask: Mask) -> Mask:
+    """Return the mask that the dense network's scores, turned upside down, give with the same counts."""
+    drawing = ready.plan.drawing
+    criterion = drawing.criterion
+    if "std" in criterion.needs and run.read_trained(seed, 0).std is None:
+        raise BadValue(f"{run.path}: level 0 holds no standard deviations to invert")
+    dense = Job(run.read_rewound(seed, 0), run.read_mask(seed, 0), job_seed(seed, 0), Budget(0, 0))
+    turned = replace(drawing, criterion=_inverted(criterion), rounds=1)
+    return turned.draw(run.read_trained(seed, 0), dense, dense.params, mask.counts())
+
+
+def _inverted(criterion: Criterion) -> Criterion:
+    def score(trained: Trained, job: Job) -> Scores:
+        return {name: -value for name, value in criterion.score(trained, job).items()}
+
+    return replace(criterion, score=score)
+
+
+def _elsewhere(ready: Prepared, text: str, seed: int) -> Point:
+    """Return the dense network at another step: trained again up to there, by the same rules."""
+    plan = ready.plan
+    point: Rewind = parse_rewind(text, plan.total_steps, ready.setup.steps_per_epoch)
+    if point.to_step is None:
+        raise BadValue(f"the ablation 'rewind' goes to a step of the dense training (0, 500, 2ep), not {text!r}")
+    if point.to_step == 0:
+        return Point(ready.initial[seed], 0)
+    budget = Budget(0, point.to_step, (point.to_step,))
+    job = Job(ready.initial[seed], plan.dense[seed], job_seed(seed, 0), budget)
+    (trained,) = ready.setup.trainer.train([job], frozenset())
+    return Point(trained.snapshots[point.to_step], point.to_step)
+
+
+def _averaged(repeats: Sequence[Level]) -> Level:
+    """Return one level in which each seed counts once: the mean over its repeats that did not diverge."""
+    seeds = [replicate.seed for replicate in repeats[0].replicates]
+    rows = {seed: [r for level in repeats for r in level.replicates if r.seed == seed] for seed in seeds}
+    return Level(repeats[0].level, tuple(_mean_replicate(replicates) for replicates in rows.values()))
+
+
+def _mean_replicate(replicates: Sequence[Replicate]) -> Replicate:
+    alive = [replicate for replicate in replicates if replicate.diverged is None]
+    if not alive:
+        return replicates[0]
+    tests = [replicate.test for replicate in alive if replicate.test is not None]
+    final_tests = [replicate.final_test for replicate in alive if replicate.final_test is not None]
+    return dataclasses.replace(
+        alive[0],
+        validation=mean([replicate.validation for replicate in alive]),
+        test=mean(tests) if tests else None,
+        final_validation=mean([replicate.final_validation for replicate in alive]),
+        final_test=mean(final_tests) if final_tests else None,
+    )

@@ -1,0 +1,58 @@
+"""Other masks with the ticket's counts, at the ticket's weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lottery.ablations import Control, Subject, ablation, others_in_order
+from pruning.mask import Mask
+from pruning.selection import select
+
+
+@ablation("random-mask", source="Lange & Sprekeler 2023, random baseline (arXiv 2306.00045)")
+def random_mask(subject: Subject) -> Control:
+    """A random mask of the same density over all weights; the densities of the tensors change too."""
+    scores = {name: subject.rng.random(keep.shape, np.float32) for name, keep in subject.mask.items()}
+    guard = int(min(subject.mask.counts().values()) > 0)
+    return Control(subject.params, select(scores, Mask.dense(subject.mask.shapes()), subject.mask.kept, guard=guard))
+
+
+@ablation("random-layers", source="Su et al. 2020, section 3 (arXiv 2009.11094)")
+def random_layers(subject: Subject) -> Control:
+    """A random mask with the ticket's density in every tensor: is it more than the densities of the layers?"""
+    scores = {name: subject.rng.random(keep.shape, np.float32) for name, keep in subject.mask.items()}
+    return Control(subject.params, select(scores, Mask.dense(subject.mask.shapes()), subject.mask.counts(), guard=0))
+
+
+@ablation("shuffle-mask", source="Frankle et al. 2021, section 5 (arXiv 2009.08576)")
+def shuffle_mask(subject: Subject) -> Control:
+    """The ticket's mask with the entries of every tensor permuted: which positions survive is chance."""
+    return Control(subject.params, _permuted(subject.mask, subject.rng))
+
+
+@ablation("shuffle-units", source="Su et al. 2020, section 3, layerwise rearrangement (arXiv 2009.11094)")
+def shuffle_units(subject: Subject) -> Control:
+    """The ticket's mask with the units of every tensor permuted: they keep their counts, not their places."""
+    return Control(subject.params, Mask({name: _units(keep, subject.rng) for name, keep in subject.mask.items()}))
+
+
+@ablation("inverted", source="Frankle et al. 2021, section 5 (arXiv 2009.08576)")
+def inverted(subject: Subject) -> Control:
+    """The mask of the weights that scored lowest in the dense network: does the order of the scores matter?"""
+    return Control(subject.params, subject.redraw())
+
+
+@ablation("exchange-masks", source="Paul et al. 2023, masks of other runs (arXiv 2210.03044)")
+def exchange_masks(subject: Subject) -> Control:
+    """The mask of the next replicate at this replicate's weights: do mask and initialization belong together?"""
+    return Control(subject.params, subject.others[others_in_order(subject)[0]])
+
+
+def _permuted(mask: Mask, rng: np.random.Generator) -> Mask:
+    return Mask({name: rng.permutation(keep.reshape(-1)).reshape(keep.shape) for name, keep in mask.items()})
+
+
+def _units(keep: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Permute the output units, and the inputs (of a convolution: the input channels; a kernel stays whole)."""
+    shuffled = keep[rng.permutation(len(keep))]
+    return shuffled[:, rng.permutation(keep.shape[1])] if keep.ndim > 1 else shuffled

@@ -1,0 +1,66 @@
+"""`lottery ablate`: controls of a search's tickets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ablate(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    kind: Annotated[
+        list[str], typer.Option("--kind", help="An ablation (lottery list ablations); repeatable.", metavar="NAME")
+    ],
+    levels: Annotated[
+        str | None, typer.Option(help="Which levels, for instance 7,11; by default every pruned one.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="How often every ticket is ablated, by other chance each time.")] = 1,
+    rewind: Annotated[str | None, typer.Option(help="For --kind rewind: the other rewind point (0, 500, 2ep).")] = None,
+    model: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
+    data: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Where to draw ticket and controls; by default ablations.png in the run.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
+) -> None:
+    """Train controls that break one thing about the tickets of a run, level by level, and compare.
+
+    The same command resumes what was cut off and trains nothing that is already there.
+    """
+    from lottery.ablating import ablate as train_controls
+    from lottery.ablating import read_ablations
+    from lottery.ablation_report import ablation_figure, ablation_table, ablations_json
+    from lottery.cli.output import numbers, people, print_json
+    from lottery.figure import save_figure
+    from lottery.progress import Display
+    from lottery.reading import read_search
+
+    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    stream = people(as_json)
+    display = Display(not quiet and sys.stderr.isatty(), None)
+    ablated = train_controls(
+        run,
+        kind,
+        levels=numbers("levels", levels) if levels is not None else None,
+        repeats=repeats,
+        rewind=rewind,
+        model=model,
+        data=data,
+        device=device,
+        display=display,
+    )
+    search = read_search(run)
+    drawn = save_figure(ablation_figure(search, read_ablations(run)), figure or run / "ablations.png")
+    if as_json:
+        print_json({**ablations_json(search, ablated), "figure": str(drawn)})
+    if not quiet:
+        print(ablation_table(search, ablated), file=stream)
+        print(f"Controls: {run / 'ablations'}", file=stream)
+        print(f"Figure: {drawn}", file=stream)
+    elif not as_json:
+        print(drawn)
