@@ -22,7 +22,14 @@ def prune(
     criterion: Annotated[
         str | None, typer.Option(help="A name (lottery list criteria) or package.module:function.")
     ] = None,
-    scope: Annotated[str | None, typer.Option(help="global: one pool of scores; layer: tensor by tensor.")] = None,
+    score_at: Annotated[
+        str | None, typer.Option(help="Which weights are scored: trained, or rewind (pruning at initialization).")
+    ] = None,
+    scope: Annotated[str | None, typer.Option(help="A name (lottery list scopes): global, layer, erk, …")] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="Weights that go together (lottery list patterns); sizes by --set pattern_params.n=2"),
+    ] = None,
     levels: Annotated[int | None, typer.Option(help="How many times to prune (level 0 is dense).")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Prune until this sparsity, a fraction: 0.9.")] = None,
     prune_rate: Annotated[float | None, typer.Option(help="Fraction of the survivors a level removes.")] = None,
@@ -39,6 +46,13 @@ def prune(
     strategy: Annotated[str | None, typer.Option(help="es: a name (lottery list strategies).")] = None,
     population: Annotated[int | None, typer.Option(help="es: members of a generation.")] = None,
     generations: Annotated[int | None, typer.Option(help="es: generations a level.")] = None,
+    train_only: Annotated[
+        list[str] | None,
+        typer.Option(help="Train these parameters only: a name pattern, norm, biases or all-but-first; repeatable."),
+    ] = None,
+    data_diet: Annotated[
+        float | None, typer.Option(help="Search on this fraction of the training examples, the hardest ones.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Named settings (lottery list recipes).")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings; beats the recipe.")] = None,
@@ -61,7 +75,9 @@ def prune(
         "data": data,
         "trainer": trainer,
         "criterion": criterion,
+        "score_at": score_at,
         "scope": scope,
+        "pattern": pattern,
         "levels": levels,
         "sparsity": sparsity,
         "prune_rate": prune_rate,
@@ -76,6 +92,8 @@ def prune(
         "strategy": strategy,
         "population": population,
         "generations": generations,
+        "train_only": train_only,
+        "data_diet": data_diet,
         "device": device,
     }
     from lottery.cli.output import people, print_json

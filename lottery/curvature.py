@@ -1,0 +1,288 @@
+"""Curvature of the loss: Hessian-vector products, top eigenvalues, trace, and flatness along random directions.
+
+Everything is taken over the coordinates that training can move: the surviving weights of the mask, and every entry
+of the other trainable parameters (biases, normalization). The network is in evaluation mode: batch norms use their
+running statistics and dropout is off, so the loss is one fixed function of these coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from lottery.gd.batches import Batch, move, sample, size
+from lottery.gd.evaluation import measure
+from lottery.objective import Objective, call
+from lottery.torch_view import TorchView
+from pruning.errors import BadValue
+from pruning.jobs import Params
+from pruning.mask import Mask
+from pruning.torch_modules import apply_mask
+
+EXAMPLES = 1000
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The loss of one network on fixed examples, as a function of its coordinates.
+
+    Attributes:
+        network: masked, in evaluation mode; never changed.
+        coordinates: trainable parameters by name, each with the flat positions that count.
+        batches: the examples, on the network's device.
+        objective: loss and metric.
+    """
+
+    network: nn.Module
+    coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]]
+    batches: tuple[Batch, ...]
+    objective: Objective
+
+    @property
+    def dimension(self) -> int:
+        """How many coordinates there are."""
+        return sum(len(index) for _, index in self.coordinates.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the coordinates are."""
+        return next(iter(self.coordinates.values()))[0].device
+
+    def product(self, vector: torch.Tensor) -> torch.Tensor:
+        """Return the Hessian of the mean loss times a vector [dimension], in float64; by double backward."""
+        tangents = _spread(self.coordinates, vector)
+        parameters = [parameter for parameter, _ in self.coordinates.values()]
+        examples = sum(size(targets) for _, targets in self.batches)
+        total = torch.zeros(self.dimension, dtype=torch.float64, device=self.device)
+        for inputs, targets in self.batches:
+            loss = self.objective.loss(call(self.network, inputs), targets)
+            first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+            slope = torch.stack([(g * t).sum() for g, t in zip(first, tangents, strict=True)]).sum()
+            if slope.requires_grad:  # a loss that is linear in the weights has no second derivative
+                second = torch.autograd.grad(slope, parameters, materialize_grads=True)
+                total += _gather(self.coordinates, second) * (size(targets) / examples)
+        return total
+
+    def measure(self, step: torch.Tensor | None = None) -> tuple[float, float]:
+        """Return the mean loss and the mean metric, at the network or a step [dimension] away from it."""
+        found, count = torch.zeros(2, dtype=torch.float64), 0
+        named = dict(self.network.named_parameters())
+        if step is not None:
+            tangents = _spread(self.coordinates, step)
+            for (name, (parameter, _)), tangent in zip(self.coordinates.items(), tangents, strict=True):
+                named[name] = nn.Parameter(parameter.detach() + tangent, requires_grad=False)
+        probe = _Substitute(self.network, named)
+        with torch.no_grad():
+            for inputs, targets in self.batches:
+                found += measure(self.objective, call(probe, inputs), targets) * size(targets)
+                count += size(targets)
+        loss, metric = (found / count).tolist()
+        return loss, metric
+
+
+@dataclass(frozen=True)
+class Eigenvalues:
+    """The largest eigenvalues of a Hessian.
+
+    Attributes:
+        values: [count], the largest first.
+        residuals: ‖H·x − λ·x‖ of each Ritz pair [count]: an eigenvalue lies within so much of the value.
+    """
+
+    values: NDArray[np.float64]
+    residuals: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An estimate of a Hessian's trace, and its standard error over probes."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """Loss and metric around a network.
+
+    Attributes:
+        sigmas: standard deviation of the step of every coordinate [sigmas].
+        loss: [sigmas, directions].
+        metric: [sigmas, directions].
+        centre: loss and metric at the network itself.
+    """
+
+    sigmas: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    metric: NDArray[np.float64]
+    centre: tuple[float, float]
+
+
+def surface(view: TorchView, params: Params, mask: Mask, *, examples: int = EXAMPLES, seed: int = 0) -> Surface:
+    """Return the training loss around one network.
+
+    Args:
+        view: networks and data.
+        params: parameters and buffers.
+        mask: which weights survive.
+        examples: the most training examples to look at (the first of a seeded order).
+        seed: of that order.
+
+    Raises:
+        BadValue: no coordinate is left.
+        MaskMismatch: a mask that does not fit the model.
+    """
+    network = apply_mask(view.network(params), mask)
+    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad and p.is_floating_point()}
+    fitted = mask.fit({name: tuple(p.shape) for name, p in network.named_parameters()})
+    coordinates = {}
+    for name, parameter in trainable.items():
+        keep = fitted[name] if name in fitted else np.ones(tuple(parameter.shape), bool)
+        coordinates[name] = (parameter, torch.from_numpy(np.flatnonzero(keep)).to(view.device))
+    found = Surface(
+        network, coordinates, tuple(_chunks(move(sample(view.parts.train, examples, seed), view.device))), view.objective
+    )
+    if not found.dimension:
+        raise BadValue("this network has no trainable weight: its loss has no curvature")
+    return found
+
+
+def top_eigenvalues(where: Surface, count: int = 1, iterations: int = 20, seed: int = 0) -> Eigenvalues:
+    """Return the largest eigenvalues (algebraically) of the Hessian, by Lanczos with full reorthogonalisation.
+
+    Args:
+        where: the loss.
+        count: how many.
+        iterations: Hessian-vector products at most (as many as there are coordinates give all eigenvalues).
+        seed: of the first vector.
+
+    Raises:
+        BadValue: more eigenvalues than iterations or coordinates.
+
+    Source: Golub & Van Loan, Matrix Computations, section 10.1 to 10.3; Ghorbani et al. 2019 (arXiv 1901.10159).
+    """
+    steps = min(iterations, where.dimension)
+    if not 1 <= count <= steps:
+        raise BadValue(f"count must be from 1 to {steps} (iterations, coordinates), not {count}")
+    generator = torch.Generator().manual_seed(seed)
+    basis = [_new_direction([], where, generator)]
+    diagonal, beside = [], []
+    for step in range(steps):
+        image = where.product(basis[-1])
+        diagonal.append(float(image @ basis[-1]))
+        rest = _orthogonal(image, basis)
+        norm = float(rest.norm())
+        # An invariant subspace is complete: what is left of the image is rounding. Go on from a new direction.
+        broken = norm <= 1e-10 * max(1e-30, *map(abs, diagonal), *beside)
+        beside.append(0.0 if broken else norm)
+        if step + 1 < steps:
+            basis.append(_new_direction(basis, where, generator) if broken else rest / norm)
+    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
+    residuals = np.abs(beside[-1] * vectors[-1])
+    return Eigenvalues(values[::-1][:count].copy(), residuals[::-1][:count].copy())
+
+
+def trace(where: Surface, probes: int = 10, seed: int = 0) -> Trace:
+    """Return Hutchinson's estimate of the Hessian's trace: the mean of vᵀHv over vectors of random signs.
+
+    Args:
+        where: the loss.
+        probes: how many vectors; 2 or more, for the standard error.
+        seed: of the signs.
+
+    Raises:
+        BadValue: fewer than two probes.
+
+    Source: Hutchinson 1990, A stochastic estimator of the trace of the influence matrix, section 2.
+    """
+    if probes < 2:
+        raise BadValue(f"probes must be 2 or more (the standard error needs them), not {probes}")
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(probes):
+        signs = torch.randint(0, 2, (where.dimension,), generator=generator).double().mul(2).sub(1).to(where.device)
+        found.append(float(signs @ where.product(signs)))
+    return Trace(float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(probes)))
+
+
+def flatness(where: Surface, sigmas: Sequence[float], directions: int = 5, seed: int = 0) -> Flatness:
+    """Return loss and metric at w + σ·ε, with ε from a standard normal distribution over the coordinates.
+
+    The same directions serve every σ. Steps are not scaled to the size of filters or layers: σ is in the unit of the
+    weights, and the length of a step grows with the square root of the number of coordinates (random-direction
+    flatness, as Lange & Sprekeler 2023 look at optima of evolution strategies, arXiv 2306.00045).
+
+    Args:
+        where: the loss.
+        sigmas: standard deviations of the step of a coordinate, 0 or more.
+        directions: how many ε.
+        seed: of the directions.
+
+    Raises:
+        BadValue: a negative σ, or no σ or direction.
+    """
+    if not sigmas or directions < 1 or min(sigmas) < 0:
+        raise BadValue(f"flatness needs sigmas of 0 or more and a direction, not {list(sigmas)} and {directions}")
+    generator = torch.Generator().manual_seed(seed)
+    found = np.empty((2, len(sigmas), directions))
+    for column in range(directions):
+        direction = torch.randn(where.dimension, generator=generator, dtype=torch.float64).to(where.device)
+        for row, sigma in enumerate(sigmas):
+            found[:, row, column] = where.measure(sigma * direction)
+    return Flatness(np.array(sigmas, np.float64), found[0], found[1], where.measure())
+
+
+class _Substitute(nn.Module):
+    """A network called with other parameters."""
+
+    def __init__(self, network: nn.Module, parameters: dict[str, nn.Parameter]) -> None:
+        super().__init__()
+        self._call = lambda *inputs, **named: torch.func.functional_call(network, dict(parameters), inputs, named)
+
+    def forward(self, *inputs: object, **named: object) -> object:
+        """Return the network's outputs."""
+        return self._call(*inputs, **named)
+
+
+def _chunks(batch: Batch) -> Iterator[Batch]:
+    for start in range(0, size(batch[1]), _BATCH):
+        yield tree_map_only(torch.Tensor, lambda tensor, start=start: tensor[start : start + _BATCH], batch)
+
+
+def _spread(coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]], vector: torch.Tensor) -> list[torch.Tensor]:
+    """Return one tensor for each parameter: the vector at its coordinates, 0 elsewhere."""
+    parts = vector.split([len(index) for _, index in coordinates.values()])
+    tensors = []
+    for (parameter, index), part in zip(coordinates.values(), parts, strict=True):
+        flat = torch.zeros(parameter.numel(), dtype=parameter.dtype, device=parameter.device)
+        tensors.append(flat.index_copy(0, index, part.to(parameter.dtype)).view(parameter.shape))
+    return tensors
+
+
+def _gather(
+    coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]], tensors: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    pairs = zip(coordinates.values(), tensors, strict=True)
+    return torch.cat([tensor.reshape(-1)[index].double() for (_, index), tensor in pairs])
+
+
+def _orthogonal(vector: torch.Tensor, basis: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return a vector without what lies along the basis; twice, because once leaves rounding behind."""
+    matrix = torch.stack(list(basis))
+    for _ in range(2):
+        vector = vector - matrix.T @ (matrix @ vector)
+    return vector
+
+
+def _new_direction(basis: Sequence[torch.Tensor], where: Surface, generator: torch.Generator) -> torch.Tensor:
+    vector = torch.randn(where.dimension, generator=generator, dtype=torch.float64).to(where.device)
+    vector = _orthogonal(vector, basis) if basis else vector
+    return vector / vector.norm()
