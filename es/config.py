@@ -22,6 +22,8 @@ class ESConfig:
         mean_decay: fraction of the mean that is taken away after every generation (the paper's weight decay).
         strategy_params: the strategy's own hyper-parameters, by name.
         batch_size: examples a generation; all members see the same ones.
+        train_only: name patterns of the parameters that are evolved, or the named sets `norm`, `biases` and
+            `all-but-first` (PyTorch modules only); everything where none is given.
         episodes: episodes that every member plays in a generation (environments only).
         episode_steps: longest episode (environments only); by default the environment's own limit.
         test_episodes: episodes that the mean plays for each of validation and test (environments only).
@@ -38,6 +40,7 @@ class ESConfig:
     mean_decay: float = 0.0
     strategy_params: Mapping[str, float] = field(default_factory=dict)
     batch_size: int = 256
+    train_only: tuple[str, ...] = ()
     episodes: int = 4
     episode_steps: int | None = None
     test_episodes: int = 32

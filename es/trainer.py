@@ -53,14 +53,16 @@ class ESTrainer:
 
     @property
     def provides(self) -> frozenset[str]:
-        """The standard deviation of the search distribution, where weights have one each."""
+        """The standard deviation of the search distribution, where all weights have one each."""
         scalar = get_strategy(self.config.strategy).distribution == "scalar"
-        return frozenset() if scalar else frozenset({"std"})
+        return frozenset() if scalar or self.config.train_only else frozenset({"std"})
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
         """Yield every job's network; raises `BadValue` for a need it cannot meet."""
         if needs - self.provides:
             raise BadValue(f"the es trainer does not provide {', '.join(sorted(needs - self.provides))}")
+        if any(job.budget.until is not None for job in jobs):
+            raise BadValue("the es trainer does not end a training early: its budgets have no `until`")
         precision = "highest" if self.config.precision == "float32" else "default"
         # What an earlier attempt finished and had no time to hand over comes first, so that the others are evolved in
         # the groups that they were in.
@@ -192,7 +194,7 @@ class _Group:
         # A buffer that the task left alone comes back as it was: its trip through the device may have rounded it.
         before = _fixed(space, job)
         changed = {name: value for name, value in state.fixed.items() if not np.array_equal(value, before[name])}
-        return replaced(job.params, {**changed, **mean})
+        return replaced(job.mask.apply(job.params), {**changed, **mean})
 
 
 def _as_many_as_divide(devices: Sequence[Device], population: int) -> tuple[Device, ...]:
@@ -201,7 +203,9 @@ def _as_many_as_divide(devices: Sequence[Device], population: int) -> tuple[Devi
 
 
 def _fixed(space: Space, job: Job) -> dict[str, jax.Array]:
-    return {name: jnp.asarray(value) for name, value in job.params.items() if name not in space.names}
+    # A tensor that is not evolved may be one that the mask covers.
+    params = job.mask.apply(job.params)
+    return {name: jnp.asarray(value) for name, value in params.items() if name not in space.names}
 
 
 def _row(states: Evolution, row: int) -> Evolution:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lottery.ablating import ablate
     from lottery.api import find_ticket
     from lottery.data import Data
     from lottery.objective import Metric
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lottery.transfer import train_ticket
     from pruning.mask import Mask
 
-__all__ = ["Data", "Mask", "Metric", "Search", "Ticket", "find_ticket", "train_ticket"]
+__all__ = ["Data", "Mask", "Metric", "Search", "Ticket", "ablate", "analyze", "find_ticket", "train_ticket"]
 
 _HOMES = {
     "Data": "lottery.data",
@@ -27,6 +28,8 @@ _HOMES = {
     "Metric": "lottery.objective",
     "Search": "lottery.results",
     "Ticket": "lottery.ticket",
+    "ablate": "lottery.ablating",
+    "analyze": "lottery.analyses.study",
     "find_ticket": "lottery.api",
     "train_ticket": "lottery.transfer",
 }

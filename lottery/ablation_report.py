@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lottery.ablating import Ablated
+from lottery.comparison import difference_text
 from lottery.results import Level, Search
-from lottery.statistics import Estimate, interval, paired_difference
+from lottery.statistics import Estimate, by_seed, interval, paired_difference, pairs
 from lottery.summary import level_json
 
 if TYPE_CHECKING:
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
 def difference(ticket: Level, control: Level) -> Estimate | None:
     """Return control minus ticket, paired by seed: test metrics, or validation metrics without a test part."""
-    by_seed = {replicate.seed: _value(replicate) for replicate in ticket.alive}
-    pairs = [(_value(r), by_seed[r.seed]) for r in control.alive if r.seed in by_seed]
-    return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+    return paired_difference(*pairs(by_seed(control), by_seed(ticket)))
 
 
 def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
@@ -39,7 +38,7 @@ def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
             bounds = interval(level, search.is_fraction, search.test_examples)
             shown = f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else "–"
             value = level.test if level.test is not None else level.validation
-            delta = _shown(against, scale, unit) if level is not ticket else ""
+            delta = difference_text(against, scale, unit) if against is not None else ""
             failed = len(level.replicates) - len(level.alive)
             lines.append(
                 f"{number:>5}  {100 * level.density:>7.2f}%  {kind:<{width}}  {value * scale:>7.2f}  {shown:>17}  "
@@ -48,8 +47,8 @@ def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
     seeds = len(search.levels[0].replicates)
     repeats = sorted({each.repeats for each in ablated})
     lines.append(
-        f"n = {seeds} replicates, each control repeated {' or '.join(map(str, repeats))} time(s) and averaged within its "
-        "seed. Differences are paired by seed, with Student's t interval."
+        f"n = {seeds} replicates; each control was trained {' or '.join(map(str, repeats))} time(s) for every seed and "
+        "averaged within it. Differences are paired by seed, with Student's t interval."
     )
     return "\n".join(lines)
 
@@ -111,15 +110,3 @@ def ablation_figure(search: Search, ablated: Sequence[Ablated]) -> Figure:
         f"{'test' if dense.test is not None else 'validation'} {search.metric}{' (%)' if scale == 100 else ''}"
     )
     return figure
-
-
-def _value(replicate: Any) -> float:
-    return replicate.test if replicate.test is not None else replicate.validation
-
-
-def _shown(estimate: Estimate | None, scale: int, unit: str) -> str:
-    if estimate is None:
-        return "–"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value * scale:+.2f}{unit} (n = {estimate.n})"
-    return f"{estimate.value * scale:+.2f}{unit} [{estimate.low * scale:+.2f}, {estimate.high * scale:+.2f}]"

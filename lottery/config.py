@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pruning.errors import BadValue, unknown
-from pruning.ladder import Target, check_fraction, explicit, geometric, until_sparsity
-from pruning.names import match_patterns
-from pruning.selection import SCOPES
+from pruning.ladder import Target, check_fraction
+from pruning.patterns import get_pattern
+from pruning.scopes import SCOPES, Schedule, Tensors, place
+from pruning.scopes.layer import tensor_rates
 
 MEASURE_AT = ("final", "early-stop")
 SCORE_AT = ("trained", "rewind")
 DRAW_FROM = ("previous", "dense")
 CANDIDATES = ("survivors", "all")
+DIET_KEEPS = ("hard", "easy")
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,23 @@ class SearchConfig:
         score_examples: the most training examples that a criterion's probes look at.
         score_steps: training steps of probes that learn (learned masks).
         score_lr: their learning rate; by default the probe's own.
+        data_diet: fraction of the training examples that the search learns from, or all of them where it is absent.
+        data_diet_score: what chooses them (`lottery list data-scores`): `el2n` or `grand`.
+        data_diet_steps: steps that the networks which score examples have trained for; by default a tenth of a
+            training by gradient descent (20 of 200 epochs in the paper).
+        data_diet_networks: over how many networks the scores are averaged.
+        data_diet_keep: which examples stay: `hard` (the highest scores) or `easy`.
         draw_from: which level's training the next mask is drawn from: `previous` (iterative pruning) or `dense`
             (one-shot pruning: always level 0's).
         candidates: which weights compete for the next mask: `survivors`, or `all` (a removed weight, at its rewind
             value, may be revived; masks are then not nested).
+        early_bird: for Early-Bird tickets (trainer `gd`): the largest normalised Hamming distance (0.1 in the paper)
+            between the masks of the last evaluations at which a mask counts as stable. Level 0 is trained whole, and
+            the next mask drawn from its weights at the first stable evaluation; later levels but the last end there.
+        early_bird_window: how many masks are compared.
         scope: how scores compete (`lottery list scopes`): in one pool (`global`) or within each tensor.
-        layer_densities: for scope `table`: by tensor-name pattern, the density at the last level.
+        layer_densities: for scope `table`: by tensor-name pattern, the density at the last level. Exact names win;
+            tensors that are not named stay dense.
         pattern: which weights are removed together (`lottery list patterns`): `unstructured`, `n-m`, `blocks`, `rows`.
         pattern_params: the pattern's sizes: `n` and `m`, or `height` and `width`.
         levels: how many times to prune; level 0 is dense.
@@ -72,8 +85,15 @@ class SearchConfig:
     score_examples: int = 1024
     score_steps: int = 500
     score_lr: float | None = None
+    data_diet: float | None = None
+    data_diet_score: str = "el2n"
+    data_diet_steps: int | None = None
+    data_diet_networks: int = 10
+    data_diet_keep: str = "hard"
     draw_from: str = "previous"
     candidates: str = "survivors"
+    early_bird: float | None = None
+    early_bird_window: int = 5
     scope: str = "global"
     layer_densities: Mapping[str, float] = field(default_factory=dict)
     pattern: str = "unstructured"
@@ -97,21 +117,33 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
-            raise unknown("scope", self.scope, SCOPES)
+            raise unknown("scope", self.scope, SCOPES.names())
+        get_pattern(self.pattern, self.pattern_params)
         for name, known in (("measure_at", MEASURE_AT), ("draw_from", DRAW_FROM), ("candidates", CANDIDATES)):
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
         if self.score_at is not None and self.score_at not in SCORE_AT:
             raise unknown("score_at", self.score_at, SCORE_AT)
+        if self.data_diet_keep not in DIET_KEEPS:
+            raise unknown("data_diet_keep", self.data_diet_keep, DIET_KEEPS)
+        if self.data_diet is not None:
+            check_fraction("data_diet", self.data_diet, zero=False)
         check_fraction("prune_rate", self.prune_rate, zero=False)
         if self.sparsity is not None:
             check_fraction("sparsity", self.sparsity, zero=True)
         if self.seed >= 2**32 - self.replicates:
             raise BadValue(f"seed must be less than {2**32 - self.replicates}, not {self.seed}")
-        smallest = {"levels": 0, "guard": 0, "replicates": 1, "seed": 0}
-        for name, least in {**smallest, "score_examples": 1, "score_steps": 1, "score_rounds": 1}.items():
+        smallest = {"levels": 0, "guard": 0, "replicates": 1, "seed": 0, "data_diet_steps": 0, "data_diet_networks": 1}
+        for name, least in {**smallest, "score_examples": 1, "score_steps": 1, "score_rounds": 1, "early_bird_window": 2}.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise BadValue(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if self.early_bird is not None:
+            if not 0 <= self.early_bird <= 1:
+                raise BadValue(f"early_bird must be a distance between 0 and 1, not {self.early_bird:g}")
+            if self.trainer == "es":
+                raise BadValue("early_bird ends a training by gradient descent: leave it out, or use trainer 'gd'")
+            if self.draw_from != "previous":
+                raise BadValue("early_bird draws each mask from the level before it: use draw_from 'previous'")
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise BadValue(f"tolerance must be 0 or more and finite, not {self.tolerance:g}")
 
@@ -126,39 +158,38 @@ class SearchConfig:
         return tuple(range(self.seed, self.seed + self.replicates))
 
 
-def ladder(config: SearchConfig, sizes: Mapping[str, int], totals: Mapping[str, int] | None = None) -> list[Target]:
+def ladder(
+    config: SearchConfig, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> list[Target]:
     """Return how many weights every level keeps, level 0 first.
 
     Args:
         config: the search.
         sizes: weights at level 0 in each tensor, in the model's order.
-        totals: all prunable weights in each tensor, where the network was already pruned.
+        shapes: the tensors' shapes; by default vectors of these sizes.
 
     Raises:
-        BadValue: a level that empties a tensor, or rates that scope `global` cannot have.
+        UnknownName: a name pattern that matches no tensor.
+        BadValue: a level that empties a tensor or that cannot be met, or a table that the scope does not read.
 
     >>> config = SearchConfig(scope="layer", levels=7)
     >>> sizes = {"fc1.weight": 235_200, "fc2.weight": 30_000, "fc3.weight": 1_000}
     >>> round(sum(ladder(config, sizes)[7].values()) / 266_200, 4)
     0.2107
     """
-    if config.densities:
-        return explicit(sizes, config.densities, config.scope, totals, config.guard)
-    rates = prune_rates(config, list(sizes))
-    if config.sparsity is not None:
-        total = sum((totals or sizes).values())
-        return until_sparsity(sizes, rates, config.sparsity, config.scope, total, config.guard)
-    return geometric(sizes, rates, config.levels, config.scope, config.guard)
+    schedule = Schedule(
+        prune_rate=config.prune_rate,
+        levels=config.levels,
+        sparsity=config.sparsity,
+        densities=config.densities,
+        guard=config.guard,
+        layer_rates=config.layer_rates,
+        layer_densities=config.layer_densities,
+    )
+    tensors = Tensors(shapes or {name: (size,) for name, size in sizes.items()}, sizes)
+    return place(config.scope, schedule, tensors)
 
 
 def prune_rates(config: SearchConfig, names: list[str]) -> dict[str, float]:
-    """Return every tensor's prune rate; raises `UnknownName` for a pattern that matches nothing."""
-    rates = dict.fromkeys(names, config.prune_rate)
-    if config.scope == "layer" and len(names) > 1:
-        rates[names[-1]] = config.prune_rate / 2
-    for pattern, rate in config.layer_rates.items():
-        if config.scope == "global":
-            raise BadValue("layer_rates need scope 'layer'; scope 'global' prunes all tensors in one pool")
-        for name in match_patterns([pattern], names, "layer_rates"):
-            rates[name] = rate
-    return rates
+    """Return every tensor's prune rate under scope `layer`; raises `UnknownName` for a pattern that matches nothing."""
+    return tensor_rates(names, config.prune_rate, config.layer_rates)

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.objective import Metric, call
+from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
 from pruning.errors import BadValue, MaskMismatch, nearest
 from pruning.jobs import Params
@@ -57,7 +58,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Path:
+class Line:
     """The straight line between two networks.
 
     Attributes:
@@ -121,7 +122,7 @@ def connect(
     parts: Sequence[str] = ("train", "test"),
     examples: int | None = None,
     statistics_examples: int = 4096,
-) -> Path:
+) -> Line:
     """Evaluate networks on the straight line from `a` to `b`, both ends included.
 
     Weights that both masks remove are 0 all along (the union of the masks holds). Between the ends, the running
@@ -152,14 +153,15 @@ def connect(
     moved = _moved_statistics(a, b)
     alphas = np.linspace(0.0, 1.0, points)
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in chosen}
-    for alpha in alphas.tolist():
-        network = view.network(interpolate(a, b, alpha))
-        if 0 < alpha < 1:
-            refresh_statistics(network, view, moved, statistics_examples)
-        for name, part in chosen.items():
-            measured[name].append(view.measure(network, part))
+    with using_threads(_threads(view, a, list(chosen.values()))):
+        for alpha in alphas.tolist():
+            network = view.network(interpolate(a, b, alpha))
+            if 0 < alpha < 1:
+                refresh_statistics(network, view, moved, statistics_examples)
+            for name, part in chosen.items():
+                measured[name].append(view.measure(network, part))
     overlap = mask_overlap(*masks) if masks is not None else None
-    return Path(alphas, {name: _curve(values, view.objective.metric) for name, values in measured.items()}, overlap)
+    return Line(alphas, {name: _curve(values, view.objective.metric) for name, values in measured.items()}, overlap)
 
 
 def refresh_statistics(network: nn.Module, view: TorchView, names: Collection[str], examples: int) -> None:
@@ -214,6 +216,15 @@ def _covering(mask: Mask, other: Mask) -> Mask:
     return Mask({name: mask[name] if name in mask else np.ones(other[name].shape, bool) for name in names})
 
 
+def _threads(view: TorchView, params: Params, parts: Sequence[Part]) -> int:
+    """Return how many CPU threads the evaluation of these parts is worth."""
+    tensors = [part for part in parts if isinstance(part, Tensors)]
+    if len(tensors) < len(parts) or view.device.type != "cpu":
+        return torch.get_num_threads()
+    network = view.network(params)
+    return max((threads_for(network, part.inputs[:_BATCH]) for part in tensors), default=1)
+
+
 def _part(parts: Parts, name: str) -> Part:
     if name not in PARTS:
         raise BadValue(f"part {name!r}: expected one of {', '.join(PARTS)}")
@@ -242,8 +253,6 @@ def _between(a: NDArray[Any], b: NDArray[Any], alpha: float) -> NDArray[Any]:
 
 def _curve(values: Sequence[tuple[float, float]], metric: Metric) -> Curve:
     loss, found = np.array(values, np.float64).T
-    if not metric.higher_is_better:
-        error = found
-    else:
-        error = 1 - found if metric.is_fraction else -found
-    return Curve(loss, found, error)
+    if metric.higher_is_better:
+        return Curve(loss, found, 1 - found if metric.is_fraction else -found)
+    return Curve(loss, found, found)

@@ -7,6 +7,7 @@ running statistics and dropout is off, so the loss is one fixed function of thes
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch.utils._pytree import tree_map_only
 from lottery.gd.batches import Batch, move, sample, size
 from lottery.gd.evaluation import measure
 from lottery.objective import Objective, call
+from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
 from pruning.errors import BadValue
 from pruning.jobs import Params
@@ -39,12 +41,14 @@ class Surface:
         coordinates: trainable parameters by name, each with the flat positions that count.
         batches: the examples, on the network's device.
         objective: loss and metric.
+        threads: how many CPU threads PyTorch may use.
     """
 
     network: nn.Module
     coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]]
     batches: tuple[Batch, ...]
     objective: Objective
+    threads: int
 
     @property
     def dimension(self) -> int:
@@ -73,19 +77,22 @@ class Surface:
 
     def measure(self, step: torch.Tensor | None = None) -> tuple[float, float]:
         """Return the mean loss and the mean metric, at the network or a step [dimension] away from it."""
+        network = self.network if step is None else self._moved(step)
         found, count = torch.zeros(2, dtype=torch.float64), 0
-        named = dict(self.network.named_parameters())
-        if step is not None:
-            tangents = _spread(self.coordinates, step)
-            for (name, (parameter, _)), tangent in zip(self.coordinates.items(), tangents, strict=True):
-                named[name] = nn.Parameter(parameter.detach() + tangent, requires_grad=False)
-        probe = _Substitute(self.network, named)
         with torch.no_grad():
             for inputs, targets in self.batches:
-                found += measure(self.objective, call(probe, inputs), targets) * size(targets)
+                found += measure(self.objective, call(network, inputs), targets) * size(targets)
                 count += size(targets)
         loss, metric = (found / count).tolist()
         return loss, metric
+
+    def _moved(self, step: torch.Tensor) -> nn.Module:
+        network = copy.deepcopy(self.network)
+        named = dict(network.named_parameters())
+        with torch.no_grad():
+            for name, tangent in zip(self.coordinates, _spread(self.coordinates, step), strict=True):
+                named[name].add_(tangent)
+        return network
 
 
 @dataclass(frozen=True)
@@ -147,9 +154,8 @@ def surface(view: TorchView, params: Params, mask: Mask, *, examples: int = EXAM
     for name, parameter in trainable.items():
         keep = fitted[name] if name in fitted else np.ones(tuple(parameter.shape), bool)
         coordinates[name] = (parameter, torch.from_numpy(np.flatnonzero(keep)).to(view.device))
-    found = Surface(
-        network, coordinates, tuple(_chunks(move(sample(view.parts.train, examples, seed), view.device))), view.objective
-    )
+    batches = tuple(_chunks(move(sample(view.parts.train, examples, seed), view.device)))
+    found = Surface(network, coordinates, batches, view.objective, threads_for(network, batches[0][0]))
     if not found.dimension:
         raise BadValue("this network has no trainable weight: its loss has no curvature")
     return found
@@ -173,18 +179,19 @@ def top_eigenvalues(where: Surface, count: int = 1, iterations: int = 20, seed: 
     if not 1 <= count <= steps:
         raise BadValue(f"count must be from 1 to {steps} (iterations, coordinates), not {count}")
     generator = torch.Generator().manual_seed(seed)
-    basis = [_new_direction([], where, generator)]
-    diagonal, beside = [], []
-    for step in range(steps):
-        image = where.product(basis[-1])
-        diagonal.append(float(image @ basis[-1]))
-        rest = _orthogonal(image, basis)
-        norm = float(rest.norm())
-        # An invariant subspace is complete: what is left of the image is rounding. Go on from a new direction.
-        broken = norm <= 1e-10 * max(1e-30, *map(abs, diagonal), *beside)
-        beside.append(0.0 if broken else norm)
-        if step + 1 < steps:
-            basis.append(_new_direction(basis, where, generator) if broken else rest / norm)
+    with using_threads(where.threads):
+        basis = [_new_direction([], where, generator)]
+        diagonal, beside = [], []
+        for step in range(steps):
+            image = where.product(basis[-1])
+            diagonal.append(float(image @ basis[-1]))
+            rest = _orthogonal(image, basis)
+            norm = float(rest.norm())
+            # An invariant subspace is complete: what is left of the image is rounding. Go on from a new direction.
+            broken = norm <= 1e-10 * max(1e-30, *map(abs, diagonal), *beside)
+            beside.append(0.0 if broken else norm)
+            if step + 1 < steps:
+                basis.append(_new_direction(basis, where, generator) if broken else rest / norm)
     values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
     residuals = np.abs(beside[-1] * vectors[-1])
     return Eigenvalues(values[::-1][:count].copy(), residuals[::-1][:count].copy())
@@ -207,9 +214,10 @@ def trace(where: Surface, probes: int = 10, seed: int = 0) -> Trace:
         raise BadValue(f"probes must be 2 or more (the standard error needs them), not {probes}")
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for _ in range(probes):
-        signs = torch.randint(0, 2, (where.dimension,), generator=generator).double().mul(2).sub(1).to(where.device)
-        found.append(float(signs @ where.product(signs)))
+    with using_threads(where.threads):
+        for _ in range(probes):
+            signs = torch.randint(0, 2, (where.dimension,), generator=generator).double().mul(2).sub(1).to(where.device)
+            found.append(float(signs @ where.product(signs)))
     return Trace(float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(probes)))
 
 
@@ -233,23 +241,13 @@ def flatness(where: Surface, sigmas: Sequence[float], directions: int = 5, seed:
         raise BadValue(f"flatness needs sigmas of 0 or more and a direction, not {list(sigmas)} and {directions}")
     generator = torch.Generator().manual_seed(seed)
     found = np.empty((2, len(sigmas), directions))
-    for column in range(directions):
-        direction = torch.randn(where.dimension, generator=generator, dtype=torch.float64).to(where.device)
-        for row, sigma in enumerate(sigmas):
-            found[:, row, column] = where.measure(sigma * direction)
-    return Flatness(np.array(sigmas, np.float64), found[0], found[1], where.measure())
-
-
-class _Substitute(nn.Module):
-    """A network called with other parameters."""
-
-    def __init__(self, network: nn.Module, parameters: dict[str, nn.Parameter]) -> None:
-        super().__init__()
-        self._call = lambda *inputs, **named: torch.func.functional_call(network, dict(parameters), inputs, named)
-
-    def forward(self, *inputs: object, **named: object) -> object:
-        """Return the network's outputs."""
-        return self._call(*inputs, **named)
+    with using_threads(where.threads):
+        for column in range(directions):
+            direction = torch.randn(where.dimension, generator=generator, dtype=torch.float64).to(where.device)
+            for row, sigma in enumerate(sigmas):
+                found[:, row, column] = where.measure(sigma * direction)
+        centre = where.measure()
+    return Flatness(np.array(sigmas, np.float64), found[0], found[1], centre)
 
 
 def _chunks(batch: Batch) -> Iterator[Batch]:
@@ -267,9 +265,7 @@ def _spread(coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]], vector: t
     return tensors
 
 
-def _gather(
-    coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]], tensors: Sequence[torch.Tensor]
-) -> torch.Tensor:
+def _gather(coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]], tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     pairs = zip(coordinates.values(), tensors, strict=True)
     return torch.cat([tensor.reshape(-1)[index].double() for (_, index), tensor in pairs])
 

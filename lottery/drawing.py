@@ -12,9 +12,12 @@ from fractions import Fraction
 import numpy as np
 
 from pruning.criteria import Criterion
+from pruning.errors import BadValue
 from pruning.jobs import Job, Params, Prober, Trained
 from pruning.ladder import Target
 from pruning.mask import Mask
+from pruning.patterns import Pattern
+from pruning.patterns.unstructured import UNSTRUCTURED
 from pruning.selection import select
 
 
@@ -29,6 +32,7 @@ class Drawing:
         rounds: of scoring and removing, on an exponential schedule (Tanaka et al. 2020, Algorithm 1).
         candidates: `survivors`, or `all` (removed weights compete too, at their rewind values).
         guard: the fewest weights that every tensor keeps.
+        pattern: which weights stay or go together.
     """
 
     criterion: Criterion
@@ -37,6 +41,15 @@ class Drawing:
     rounds: int
     candidates: str
     guard: int
+    pattern: Pattern = UNSTRUCTURED
+
+    def __post_init__(self) -> None:
+        unseen = self.criterion.needs - self.prober.provides
+        if self.candidates == "all" and unseen:
+            raise BadValue(
+                f"candidates 'all' scores removed weights too, and training gives criterion {self.criterion.name!r} no "
+                f"{' and no '.join(sorted(unseen))} of those; use candidates 'survivors'"
+            )
 
     def draw(self, trained: Trained, job: Job, rewound: Params, target: Target) -> Mask:
         """Return the next mask.
@@ -60,7 +73,7 @@ class Drawing:
             evidence = self.prober.look(look, _kept(goal) / mask.total, needs) if needs else {}
             seen = replace(trained, params=look.params, evidence=evidence)
             scores = self.criterion.score(seen, replace(job, mask=mask))
-            mask = select(scores, mask, goal, guard=self.guard)
+            mask = select(scores, mask, goal, self.guard, self.pattern)
         return mask
 
 
@@ -73,7 +86,9 @@ def rounds_between(mask: Mask, target: Target, rounds: int) -> list[Target]:
     counts = mask.counts()
 
     def after(number: int, before: int, goal: int) -> int:
-        return goal if number == rounds else max(goal, round(before * (goal / before) ** Fraction(number, rounds)))
+        if number == rounds or before <= goal:  # a pattern may have removed more than the schedule asked for
+            return goal
+        return max(goal, round(before * (goal / before) ** Fraction(number, rounds)))
 
     goals: list[Target] = []
     for number in range(1, rounds + 1):

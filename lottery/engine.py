@@ -18,13 +18,14 @@ import numpy as np
 from lottery.card import card
 from lottery.config import SearchConfig
 from lottery.drawing import Drawing
+from lottery.early_bird import drawable, told, watched
 from lottery.results import EarlyStop, Level, Replicate
 from lottery.rewind import Rewind
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import digest
 from lottery.winning import early_stop
 from pruning.errors import BadValue, Diverged
-from pruning.jobs import Budget, Job, Params, Trained, Trainer
+from pruning.jobs import Budget, Job, Params, Stacks, Trained, Trainer
 from pruning.ladder import Target
 from pruning.mask import Mask
 
@@ -94,15 +95,16 @@ def search_levels(
     levels: list[Level] = []
     alive = list(plan.config.seeds)
     for number in range(len(plan.targets)):
-        jobs = {seed: _job(plan, run, initial[seed], seed, number) for seed in alive if not run.has(seed, number)}
+        jobs = _jobs(plan, trainer, initial, run, alive, number)
         if jobs:
             report.level_started(number, jobs)
             began = time.perf_counter()
             results = trainer.train(list(jobs.values()), criterion.needs & trainer.provides)
             for (seed, job), trained in zip(jobs.items(), results, strict=True):
-                now = time.perf_counter()
+                now, trained = time.perf_counter(), told(trained, job)
                 dense = run.read_record(seed, 0) if number else None
-                store(plan, run, Outcome(job, trained, seed, number, digest(initial[seed]), now - began), dense)
+                if not run.has(seed, number):
+                    store(plan, run, Outcome(job, trained, seed, number, digest(initial[seed]), now - began), dense)
                 began = now
         level = Level(number, tuple(read_replicate(run, seed, number) for seed in alive))
         levels.append(level)
@@ -125,6 +127,21 @@ def job_seed(seed: int, level: int) -> int:
     return int(np.random.SeedSequence([seed, level]).generate_state(1, np.uint32)[0])
 
 
+def _jobs(
+    plan: Plan, trainer: Trainer, initial: Mapping[int, Params], run: RunDirectory, alive: Sequence[int], level: int
+) -> dict[int, Job]:
+    """Return what is to be trained of a level: what is not on disk, and with it what shares a stack with it."""
+    absent = [seed for seed in alive if not run.has(seed, level)]
+    jobs = {seed: _watched(plan, _job(plan, run, initial[seed], seed, level), level) for seed in absent}
+    if not jobs or len(jobs) == len(alive) or not isinstance(trainer, Stacks):
+        return jobs
+    every = {seed: jobs.get(seed) or _job(plan, run, initial[seed], seed, level) for seed in alive}
+    if not trainer.together(list(every.values()), plan.drawing.criterion.needs & trainer.provides):
+        return jobs
+    run.forget_metrics(level)
+    return every
+
+
 def _job(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Job:
     if level == 0:
         return Job(initial, plan.dense[seed], job_seed(seed, 0), plan.rewind.dense_budget(plan.total_steps))
@@ -136,8 +153,21 @@ def _job(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) 
         job_seed(seed, drawn_from),
         Budget(0, 0),
     )
-    mask = plan.drawing.draw(run.read_trained(seed, drawn_from), finished, params, plan.targets[level])
+    trained = drawable(run.read_trained(seed, drawn_from), run.read_record(seed, drawn_from))
+    mask = plan.drawing.draw(trained, finished, params, plan.targets[level])
     return Job(params, mask, job_seed(seed, level), plan.rewind.budget())
+
+
+def _watched(plan: Plan, job: Job, level: int) -> Job:
+    """Return a level's job, with an eye on the masks that would be drawn from it where the search asks for that."""
+    if plan.config.early_bird is None or level + 1 == len(plan.targets):
+        return job
+
+    def draw(trained: Trained) -> Mask:
+        rewound = trained.params if plan.rewind.to_step is None else job.params
+        return plan.drawing.draw(trained, replace(job, mask=trained.mask or job.mask), rewound, plan.targets[level + 1])
+
+    return watched(plan.config, job, level, draw)
 
 
 def rewind_params(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Params:
@@ -218,6 +248,7 @@ def store(
         "seconds": outcome.seconds,
         "init_sha256": outcome.init_sha256,
         **plan.about,
+        **trained.facts,
         **(facts or {}),
     }
     run.write_level(replace(job, mask=mask), trained, record, card(record))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -26,12 +27,14 @@ from es.trainer import ESTrainer
 from lottery import objective as torch_objective
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Loader, Part, Parts, Tensors, seeded, split_batch
+from lottery.gd.trainable import NAMED, trainable_names
 from lottery.jax_source import JaxSource
 from lottery.models.source import ModelSource
 from lottery.objective import Measure, objective_for
 from lottery.torch_state import float_type
 from lottery.trainers import Ask, Setup
 from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune
+from pruning.names import match_patterns
 
 # So many examples are enough to see how a network computes.
 FEW = 8
@@ -72,12 +75,14 @@ def setup(ask: Ask) -> Setup:
     words = "cpu" if devices[0].platform == "cpu" else devices[0].device_kind
     words += f" × {len(devices)}" if len(devices) > 1 else ""
     epoch = max(1, examples // config.batch_size)
-    return Setup(trainer, total, epoch, measure, objective, words, _refusals(config.strategy))
+    return Setup(trainer, total, epoch, measure, objective, words, _refusals(config))
 
 
-def _refusals(strategy: str) -> dict[str, str]:
+def _refusals(config: ESConfig) -> dict[str, str]:
+    if config.train_only:
+        return {"std": "train_only leaves weights alone that then have no standard deviation; use magnitude"}
     try:
-        require_per_weight_std(strategy)
+        require_per_weight_std(config.strategy)
     except BadValue as error:
         return {"std": str(error)}
     return {}
@@ -85,11 +90,24 @@ def _refusals(strategy: str) -> dict[str, str]:
 
 def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
     """Return the network as a pure function, and one seed's parameters and buffers."""
+    only: tuple[str, ...] = ask.config.train_only
     if isinstance(ask.source, ModelSource):
-        return torch_network(ask.source.build(ask.seed), inputs), ask.source.initial_state(ask.seed)
+        model = ask.source.build(ask.seed)
+        network, trained = torch_network(model, inputs), trainable_names(model, only)
+        return _evolving(network, trained), ask.source.initial_state(ask.seed)
     if isinstance(ask.source, JaxSource):
-        return jax_network(*ask.source.pair(ask.seed))
+        network, params = jax_network(*ask.source.pair(ask.seed))
+        named = [text for text in only if text in NAMED]
+        if named:
+            raise BadValue(f"train_only {named[0]!r} looks at the layers of a PyTorch module; name leaves of the pair")
+        trained = match_patterns(only, network.evolved, "train_only") if only else network.evolved
+        return _evolving(network, trained), params
     raise BadValue(f"trainer 'es' evolves PyTorch modules and JAX pairs, not {type(ask.source).__name__}")
+
+
+def _evolving(network: Network, names: Collection[str]) -> Network:
+    """Return the network with no more than these parameters evolved."""
+    return replace(network, evolved=tuple(name for name in network.evolved if name in names))
 
 
 def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.config import SearchConfig, ladder
 from lottery.data.parts import Parts, Tensors, prepare
+from lottery.data_diet import on_diet
 from lottery.datasets import load_data
 from lottery.drawing import Drawing
+from lottery.early_bird import check_early_bird
 from lottery.engine import Plan
 from lottery.identity import identify
 from lottery.models.source import Source, Start, model_source
@@ -23,7 +25,8 @@ from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError
 from pruning.jobs import Budget, Job, Params, Prober, Trained
 from pruning.mask import Mask
-from pruning.selection import select
+from pruning.patterns import check_pattern, get_pattern
+from pruning.selection import check_targets, select
 from pruning.watch import Watch
 
 if TYPE_CHECKING:
@@ -106,12 +109,16 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
             "a module instance has one initialization only"
         )
     ask = Ask(source, parts, trainer_config, request.loss, request.metric, watch, config.seed, config.splits_by)
+    ask = on_diet(ask, config)
+    parts = ask.parts
     setup = TRAINERS[config.trainer].value.setup(ask)
     criterion = get_criterion(request.criterion or config.criterion)
     prober = prober_for(ask, config, criterion.needs)
     _check_needs(criterion, setup, prober)
     given = {"model": request.model or parts.default_model, "data": request.data}
-    plan = _plan(config, trainer_config, _drawing(config, criterion, prober), source, parts, setup, given)
+    drawing = _drawing(config, criterion, prober)
+    check_early_bird(config, drawing)
+    plan = _plan(config, trainer_config, drawing, source, parts, setup, given)
     initial = {seed: source.initial_state(seed) for seed in config.seeds}
     _try_criterion(criterion, initial[config.seed], plan.dense[config.seed])
     identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
@@ -130,7 +137,11 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     trainer = settings.get("trainer", SearchConfig.trainer)
     kind = TRAINERS[str(trainer)].value
     check_names(settings, SearchConfig, kind.config)
-    return build(SearchConfig, settings), build(kind.config, settings)
+    config, trainer_config = build(SearchConfig, settings), build(kind.config, settings)
+    moves = getattr(trainer_config, "moves", "none")
+    if moves != "none" and config.pattern != "unstructured":
+        raise BadValue(f"moves {moves!r} exchanges single weights, which breaks pattern {config.pattern!r}")
+    return config, trainer_config
 
 
 def _parts(data: Any, config: SearchConfig) -> Parts | Episodes:
@@ -161,6 +172,7 @@ def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober) -> Draw
         rounds=config.score_rounds or criterion.rounds,
         candidates=config.candidates,
         guard=config.guard,
+        pattern=get_pattern(config.pattern, config.pattern_params),
     )
 
 
@@ -177,13 +189,19 @@ def _plan(
     sizes = dense[config.seed].counts()
     if any(mask.counts() != sizes for mask in dense.values()):
         raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
-    totals = {row.name: row.total for row in dense[config.seed].layers()}
+    shapes = dense[config.seed].shapes()
+    check_pattern(drawing.pattern, shapes)
+    targets = ladder(config, sizes, shapes)
+    for mask in dense.values():
+        candidates = Mask.dense(shapes) if config.candidates == "all" else mask
+        check_targets(targets, candidates, config.guard, drawing.pattern)
     resolved = {**asdict(config), **asdict(trainer_config), "model": source.name, "data": parts.name}
     for private in ("device", "checkpoint_seconds"):  # how, not what: they change no result
         resolved.pop(private, None)
     about = {
         "model": source.name,
         "data": parts.name,
+        "train_examples": len(parts.train) if isinstance(parts, Parts) and isinstance(parts.train, Tensors) else None,
         "framework": source.framework,
         "layout": source.layout,
         "given": {key: value for key, value in given.items() if isinstance(value, str)},
@@ -202,7 +220,7 @@ def _plan(
     return Plan(
         config=config,
         drawing=drawing,
-        targets=ladder(config, sizes, totals),
+        targets=targets,
         dense=dense,
         rewind=parse_rewind(config.rewind, setup.total_steps, setup.steps_per_epoch),
         total_steps=setup.total_steps,

@@ -59,4 +59,5 @@ def refusals(prober: Prober) -> Mapping[str, str]:
     if isinstance(prober, NoProber):
         return {entry.name: prober.reason for entry in PROBES}
     missing = [entry.name for entry in PROBES if entry.name not in prober.provides]
-    return {name: f"needs {name!r} on labelled examples, and an environment has none" for name in missing}
+    why = "on labelled examples, and an environment has none: use magnitude, synflow or snr"
+    return {name: f"needs {name!r} {why}" for name in missing}

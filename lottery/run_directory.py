@@ -62,6 +62,13 @@ class RunDirectory:
         except OSError as error:
             raise storage_error(path, error) from error
 
+    def forget_metrics(self, level: int) -> None:
+        """Drop a level's lines from `metrics.jsonl`: all of its replicates are trained again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            write_text(path, "".join(f"{line}\n" for line in lines if json.loads(line)["level"] != level))
+
     def write_level(self, job: Job, trained: Trained, record: Mapping[str, Any], readme: str) -> None:
         """Write one finished level as a ticket directory: all of it, or nothing.
 

@@ -70,7 +70,7 @@ def unit_kernel(features: ArrayLike, debiased: bool = False) -> NDArray[np.float
     return kernel / np.linalg.norm(kernel)
 
 
-def kernel_alignment(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+def kernel_alignment(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> float:
     """Return the CKA of two representations, from their unit kernels (see `unit_kernel`)."""
     return float(np.vdot(first, second))
 

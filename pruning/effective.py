@@ -56,18 +56,18 @@ def effective(layers: Mapping[str, NDArray[np.bool_]]) -> Effective:
     """
     names = list(layers)
     positions = chain_positions({name: layers[name].shape for name in names})
-    connected = [layers[name].reshape(*layers[name].shape[:2], -1).any(2) for name in names]
+    connected = [_connections(layers[name]) for name in names]
 
     arriving: list[NDArray[np.bool_]] = []
-    reached = np.ones(connected[0].shape[1] // positions[0], bool)
+    reached: NDArray[np.bool_] = np.ones(connected[0].shape[1], bool)
     for links, copies in zip(connected, positions, strict=True):
         arriving.append(np.repeat(reached, copies))
-        reached = (links & arriving[-1]).any(1)
+        reached = np.asarray((links & arriving[-1]).any(1))
 
     leaving: list[NDArray[np.bool_]] = [np.ones(len(connected[-1]), bool)]
     for links, copies in zip(connected[:0:-1], positions[:0:-1], strict=True):
-        used = (links & leaving[0][:, None]).any(0)
-        leaving.insert(0, used.reshape(-1, copies).any(1))
+        used = np.asarray((links & leaving[0][:, None]).any(0))
+        leaving.insert(0, np.asarray(used.reshape(-1, copies).any(1)))
 
     kept, live = {}, {}
     for name, links, come, go in zip(names, connected, arriving, leaving, strict=True):
@@ -75,6 +75,11 @@ def effective(layers: Mapping[str, NDArray[np.bool_]]) -> Effective:
         kept[name] = layers[name] & through.reshape(*through.shape, *[1] * (layers[name].ndim - 2))
         live[name] = (links & through).any(1)
     return Effective(Mask(kept), live)
+
+
+def _connections(keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return [out, in]: whether any weight of the kernel connects two units."""
+    return np.asarray(keep.reshape(keep.shape[0], keep.shape[1], -1).any(2))
 
 
 def chain_positions(shapes: Mapping[str, Shape]) -> list[int]:

@@ -5,9 +5,9 @@ A trainer turns a `Job` into a `Trained`; a criterion looks at both and scores w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,14 @@ class Budget:
         start: the step at which the schedules begin: k after a rewind to step k.
         stop: the step at which training ends.
         snapshots: steps (from `start` to `stop`) at which to keep a copy of the weights.
+        until: is shown the training so far (weights, history, mask) after every evaluation, and says whether to end
+            it there. No part of a budget's identity.
     """
 
     start: int
     stop: int
     snapshots: tuple[int, ...] = ()
+    until: Callable[[Trained], bool] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Trained:
         mask: the mask at the end of a training whose mask moved, or None where it is the job's.
         best: parameters and buffers at the evaluation with the smallest validation loss, from a trainer that keeps
             them.
+        facts: what else its record says, as plain JSON.
         diverged: why this training failed, or None.
     """
 
@@ -84,6 +88,7 @@ class Trained:
     evidence: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     mask: Mask | None = None
     best: Params | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
     diverged: str | None = None
 
 
@@ -97,6 +102,18 @@ class Trainer(Protocol):
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterable[Trained]:
         """Train every job."""
+        ...
+
+
+@runtime_checkable
+class Stacks(Protocol):
+    """What a trainer says that runs jobs stacked and keeps nothing of an unfinished stack.
+
+    Rounding depends on what else is in a stack, so that a level which is half done is trained as it was begun: whole.
+    """
+
+    def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
+        """Say whether the bits of one of these jobs depend on which others it is trained with."""
         ...
 
 

@@ -75,7 +75,7 @@ def until_sparsity(
     [1000, 800, 640, 512, 500]
     """
     check_fraction("sparsity", sparsity, zero=True)
-    goal = _round((sum(sizes.values()) if total is None else total) * (1 - _rational(sparsity)))
+    goal = round_half_up((sum(sizes.values()) if total is None else total) * (1 - rational(sparsity)))
     if goal > sum(sizes.values()):
         raise BadValue(f"sparsity {sparsity:g} is less than that of the network as given")
     ladder: list[Target] = []
@@ -112,8 +112,8 @@ def explicit(
     totals = totals or sizes
     ladder: list[Target] = [sum(sizes.values()) if scope == "global" else dict(sizes)]
     for density in densities:
-        kept = {name: _round(size * _rational(density)) for name, size in totals.items()}
-        ladder.append(_round(sum(totals.values()) * _rational(density)) if scope == "global" else kept)
+        kept = {name: round_half_up(size * rational(density)) for name, size in totals.items()}
+        ladder.append(round_half_up(sum(totals.values()) * rational(density)) if scope == "global" else kept)
         if _kept(ladder[-1]) > _kept(ladder[-2]):
             raise BadValue(f"density {density:g} is more than that of the network as given")
     return _checked(ladder, sizes, guard)
@@ -121,12 +121,12 @@ def explicit(
 
 def _after(level: int, sizes: Mapping[str, int], rates: Mapping[str, float], scope: str) -> Target:
     """Return what stays after so many levels of fixed rates."""
-    keep = {name: 1 - _rational(_checked_rate(name, rates[name])) for name in sizes}
+    keep = {name: 1 - rational(_checked_rate(name, rates[name])) for name in sizes}
     if scope == "global":
         if len(set(keep.values())) > 1:
             raise BadValue("scope 'global' prunes all tensors at one rate; layer rates need scope 'layer'")
-        return _round(sum(sizes.values()) * next(iter(keep.values())) ** level)
-    return {name: _round(size * keep[name] ** level) for name, size in sizes.items()}
+        return round_half_up(sum(sizes.values()) * next(iter(keep.values())) ** level)
+    return {name: round_half_up(size * keep[name] ** level) for name, size in sizes.items()}
 
 
 def _checked_rate(name: str, rate: float) -> float:
@@ -135,12 +135,18 @@ def _checked_rate(name: str, rate: float) -> float:
     return rate
 
 
-def _rational(value: float) -> Fraction:
+def rational(value: float) -> Fraction:
+    """Return the decimal that a person wrote, exactly.
+
+    >>> rational(0.2)
+    Fraction(1, 5)
+    """
     # str() gives the shortest decimal that means this float: 0.2 is 1/5 and not 0.200000000000000011102230246.
     return Fraction(str(value))
 
 
-def _round(value: Fraction) -> int:
+def round_half_up(value: Fraction) -> int:
+    """Return the nearest whole number; of two that are equally near, the larger."""
     return math.floor(value + Fraction(1, 2))
 
 

@@ -1,29 +1,39 @@
 """Selection: the only place that removes weights.
 
-Exact counts, deterministic ties (the earlier position wins), nesting, and a guard against emptied tensors.
+Exact counts, deterministic ties (the earlier position wins), nesting, a guard against emptied tensors, and patterns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning.errors import BadValue, MaskMismatch
+from pruning.ladder import Target
 from pruning.mask import Mask
+from pruning.patterns import Pattern, Tile
+from pruning.patterns.unstructured import UNSTRUCTURED
+from pruning.tiling import Tiles, best_of_tiles, spread, tiles_of
 
-SCOPES = ("global", "layer")
+Arrays = Mapping[str, NDArray[Any]]
+Marks = Mapping[str, NDArray[np.bool_]]
+
+_CHUNK = 1 << 20
 
 
 def select(
-    scores: Mapping[str, NDArray[Any]],
+    scores: Arrays,
     mask: Mask,
     target: int | Mapping[str, int],
     guard: int = 1,
+    pattern: Pattern = UNSTRUCTURED,
 ) -> Mask:
     """Keep exactly `target` of the weights that `mask` keeps: those with the highest scores.
+
+    Beside the scores this takes the memory of one copy of the survivors' scores and of a few masks.
 
     Args:
         scores: name to real array of the mask's shape; higher is kept. Scores of removed weights are ignored.
@@ -32,13 +42,18 @@ def select(
             within their tensor.
         guard: the fewest weights that every tensor with survivors keeps (its best ones); 0 switches it off.
             It shifts weights between tensors and never changes the total.
+        pattern: which weights stay or go together; it makes the target a bound that is never exceeded.
+            Where at most n weights of a tile stay, the level keeps the target or all that the pattern allows.
+            Where tiles stay whole, they are taken in the order of their survivors' mean score until the next one
+            would exceed the target; the guard sets the best tiles of every tensor aside first.
 
     Returns:
         The new mask. Of equal scores the one at the earlier position stays (tensors in the mask's order, then
         row-major), so that the result is the same on every machine.
 
     Raises:
-        BadValue: a target out of range, a NaN score of a surviving weight, or a guard that cannot be met.
+        BadValue: a target out of range, a NaN score of a surviving weight, a guard that cannot be met, or a tensor
+            that the pattern does not divide.
         MaskMismatch: scores whose names or shapes are not the mask's.
 
     >>> mask = Mask({"a": [1, 1, 1], "b": [1, 1, 1]})
@@ -46,68 +61,202 @@ def select(
     >>> select(scores, mask, 3, guard=0).counts(), select(scores, mask, 3).counts()
     ({'a': 0, 'b': 3}, {'a': 1, 'b': 2})
     """
-    survivors = {name: _survivor_scores(name, scores, mask) for name in mask}
+    values = {name: _checked(name, scores, keep) for name, keep in mask.items()}
+    tiles = {name: pattern.tile(name, keep.shape) for name, keep in mask.items()}
+    if isinstance(target, Mapping) and set(target) != set(mask):
+        raise BadValue("a target for each tensor must name the tensors of the mask, all of them")
+    if stays_whole(tiles):
+        return Mask(_whole_tiles(values, mask, target, guard, tiles))
+    candidates: Marks = mask
+    if any(tile.most is not None for tile in tiles.values()):
+        candidates = {name: best_of_tiles(values[name], keep, tiles[name]) for name, keep in mask.items()}
+        target = _at_most(target, {name: int(np.count_nonzero(keep)) for name, keep in candidates.items()})
     if not isinstance(target, Mapping):
-        kept = _split(_select_pool(list(survivors.values()), int(target), guard), survivors)
-    else:
-        if set(target) != set(mask):
-            raise BadValue("a target for each tensor must name the tensors of the mask, all of them")
-        kept = {}
-        for name, values in survivors.items():
-            if target[name] < min(guard, len(values)):
-                raise BadValue(f"{name!r} would keep {target[name]} weights; the guard asks for {guard}")
-            if target[name] > len(values):
-                raise BadValue(f"{target[name]} of {len(values)} surviving weights cannot be kept in {name!r}")
-            kept[name] = _highest(values, int(target[name]))
-    return Mask({name: _scatter(mask[name], kept[name]) for name in mask})
+        return Mask(_highest(values, candidates, int(target), guard))
+    kept = {}
+    for name, keep in candidates.items():
+        size = int(np.count_nonzero(keep))
+        if target[name] < min(guard, size):
+            raise BadValue(f"{name!r} would keep {target[name]} weights; the guard asks for {guard}")
+        if target[name] > size:
+            raise BadValue(f"{target[name]} of {size} surviving weights cannot be kept in {name!r}")
+        kept |= _highest({name: values[name]}, {name: keep}, int(target[name]), 0)
+    return Mask(kept)
 
 
-def _survivor_scores(name: str, scores: Mapping[str, NDArray[Any]], mask: Mask) -> NDArray[Any]:
-    if name not in scores or np.shape(scores[name]) != mask[name].shape:
+def check_targets(targets: Sequence[Target], mask: Mask, guard: int, pattern: Pattern) -> None:
+    """Raise `BadValue` for the first level at which whole tiles for the guard may exceed the target.
+
+    Args:
+        targets: how many weights each level keeps, level 0 first.
+        mask: of level 0.
+        guard: the fewest weights that every tensor keeps.
+        pattern: which weights stay or go together.
+    """
+    tiles = {name: pattern.tile(name, keep.shape) for name, keep in mask.items()}
+    if guard == 0 or not stays_whole(tiles):
+        return
+    needed = {name: _set_aside(tiles_of(name, keep, keep, tiles[name]).sizes, guard) for name, keep in mask.items()}
+    for level, target in enumerate(targets[1:], start=1):
+        per_tensor = target if isinstance(target, Mapping) else {"the network": target}
+        needs = needed if isinstance(target, Mapping) else {"the network": sum(needed.values())}
+        for name, kept in per_tensor.items():
+            if kept < needs[name]:
+                raise BadValue(
+                    f"level {level} would keep {kept} weights of {name!r}, less than the {needs[name]} of the fewest "
+                    f"units that pattern {pattern.name!r} and a guard of {guard} ask for; prune less"
+                )
+
+
+def stays_whole(tiles: Mapping[str, Tile]) -> bool:
+    """Say whether weights stay or go together in any of the tensors."""
+    return any(tile.most is None and tile.area > 1 for tile in tiles.values())
+
+
+def _checked(name: str, scores: Arrays, keep: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return a tensor's scores in a type that NumPy can partition; raises where there are none or they are NaN."""
+    if name not in scores or np.shape(scores[name]) != keep.shape:
         got = np.shape(scores[name]) if name in scores else "none"
-        raise MaskMismatch(f"scores of {name!r}: expected shape {mask[name].shape}, got {got}")
-    values = np.asarray(scores[name])[mask[name]]
-    if values.dtype.kind not in "biuf":  # bfloat16 and other types that NumPy cannot partition
-        values = values.astype(np.float32)
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        raise BadValue(f"the scores of {name!r} contain NaN; a diverged network is never pruned")
+        raise MaskMismatch(f"scores of {name!r}: expected shape {keep.shape}, got {got}")
+    values = np.asarray(scores[name])
+    if values.dtype.kind not in "iuf":  # bfloat16, booleans and others
+        values = values.astype(np.uint8 if values.dtype.kind == "b" else np.float32)
+    for part, held in _chunks(values, keep) if values.dtype.kind == "f" else ():
+        if np.isnan(part).any() and np.isnan(part[held]).any():
+            raise BadValue(f"the scores of {name!r} contain NaN; a diverged network is never pruned")
     return values
 
 
-def _select_pool(survivors: list[NDArray[Any]], target: int, guard: int) -> NDArray[np.bool_]:
-    pool = np.concatenate(survivors)
-    reserved = np.concatenate([_highest(values, min(guard, len(values))) for values in survivors])
-    if target > len(pool):
-        raise BadValue(f"{target} of {len(pool)} surviving weights cannot be kept")
-    spare = target - int(np.count_nonzero(reserved))
-    if spare < 0:
+def _at_most(target: int | Mapping[str, int], sizes: Mapping[str, int]) -> int | dict[str, int]:
+    """Return the target, or what there is where that is less."""
+    if isinstance(target, Mapping):
+        return {name: min(target[name], size) for name, size in sizes.items()}
+    return min(target, sum(sizes.values()))
+
+
+def _check_pool(target: int, sizes: Mapping[str, int], reserved: int, guard: int) -> None:
+    if target > sum(sizes.values()):
+        raise BadValue(f"{target} of {sum(sizes.values())} surviving weights cannot be kept")
+    if target < reserved:
         raise BadValue(
-            f"{target} weights cannot leave {guard} in each of {len(survivors)} tensors; prune less or lower the guard"
+            f"{target} weights cannot leave {guard} in each of {len(sizes)} tensors; prune less or lower the guard"
         )
+
+
+def _highest(values: Arrays, keep: Marks, target: int, guard: int) -> dict[str, NDArray[np.bool_]]:
+    """Mark the `target` highest of a pool, `guard` of each tensor among them; of equal values the earlier ones."""
+    sizes = {name: int(np.count_nonzero(held)) for name, held in keep.items()}
+    reserved = {name: min(guard, size) for name, size in sizes.items()}
+    total, spare = sum(sizes.values()), target - sum(reserved.values())
+    _check_pool(target, sizes, sum(reserved.values()), guard)
+    if target in (0, total):
+        return {name: held & (target > 0) for name, held in keep.items()}
+    threshold, lowest = _thresholds(values, keep, sizes, reserved, target)
     # Reserving each tensor's best and filling up from the rest equals selecting globally and then repairing.
-    free = ~reserved
-    reserved[free] = _highest(pool[free], spare)
-    return reserved
-
-
-def _highest(values: NDArray[Any], count: int) -> NDArray[np.bool_]:
-    """Mark the `count` highest of a flat array; of equal values the earlier ones."""
-    size = len(values)
-    if count == 0 or count == size:
-        return np.full(size, count == size)
-    threshold = np.partition(values, size - count)[size - count]
-    marked = values > threshold
-    ties = np.flatnonzero(values == threshold)
-    marked[ties[: count - int(np.count_nonzero(marked))]] = True
+    above = {name: _count(values[name] > threshold, held) for name, held in keep.items()}
+    ties = {name: _count(values[name] == threshold, held) for name, held in keep.items()}
+    free_above = {name: max(0, above[name] - reserved[name]) for name in keep}
+    spare -= sum(free_above.values())
+    marked = {}
+    for name, held in keep.items():
+        share = min(max(0, above[name] + ties[name] - reserved[name]) - free_above[name], spare)
+        spare -= share
+        count = reserved[name] + free_above[name] + share
+        least = threshold if count <= above[name] + ties[name] else lowest[name]
+        marked[name] = _first(values[name], held, least, count)
     return marked
 
 
-def _split(pool: NDArray[np.bool_], survivors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.bool_]]:
-    ends = np.cumsum([len(values) for values in survivors.values()])
-    return dict(zip(survivors, np.split(pool, ends[:-1]), strict=True))
+def _thresholds(
+    values: Arrays, keep: Marks, sizes: Mapping[str, int], reserved: Mapping[str, int], target: int
+) -> tuple[Any, dict[str, Any]]:
+    """Return the lowest score that stays in the pool, and the lowest of each tensor's reserved weights."""
+    pool = np.empty(sum(sizes.values()), np.result_type(*values.values()))
+    end, lowest = 0, {}
+    for name, size in sizes.items():
+        part = pool[end : end + size]
+        end, done = end + size, 0
+        for scores, held in _chunks(values[name], keep[name]):
+            chosen = scores[held]
+            part[done : done + len(chosen)] = chosen
+            done += len(chosen)
+        if reserved[name]:
+            part.partition(size - reserved[name])
+            lowest[name] = part[size - reserved[name]]
+            # Reserved weights stay whatever they score: in the pool they are the highest.
+            part[size - reserved[name] :] = np.inf if pool.dtype.kind == "f" else np.iinfo(pool.dtype).max
+    pool.partition(len(pool) - target)
+    return pool[len(pool) - target], lowest
 
 
-def _scatter(before: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    after = np.zeros(before.shape, bool)
-    after[before] = kept
-    return after
+def _first(values: NDArray[Any], keep: NDArray[np.bool_], threshold: Any, count: int) -> NDArray[np.bool_]:
+    """Mark what is above a threshold, and of what equals it the first, `count` in all."""
+    marked = (values > threshold) & keep
+    missing = count - int(np.count_nonzero(marked))
+    flat = marked.reshape(-1)
+    for start, (scores, held) in enumerate(_chunks(values, keep)):
+        ties = np.flatnonzero((scores == threshold) & held)[:missing]
+        flat[start * _CHUNK + ties] = True
+        missing -= len(ties)
+    return marked
+
+
+def _whole_tiles(
+    values: Arrays, mask: Mask, target: int | Mapping[str, int], guard: int, tiles: Mapping[str, Tile]
+) -> dict[str, NDArray[np.bool_]]:
+    """Mark whole tiles, those with the highest mean scores, without exceeding the target."""
+    left = {name: tiles_of(name, values[name], keep, tiles[name]) for name, keep in mask.items()}
+    target = _at_most(target, {name: int(found.sizes.sum()) for name, found in left.items()})
+    if isinstance(target, Mapping):
+        chosen = {}
+        for name, found in left.items():
+            chosen |= _highest_tiles({name: found}, target[name], guard)
+    else:
+        chosen = _highest_tiles(left, target, guard)
+    return {name: spread(chosen[name], keep, tiles[name]) for name, keep in mask.items()}
+
+
+def _highest_tiles(left: Mapping[str, Tiles], target: int, guard: int) -> dict[str, NDArray[np.bool_]]:
+    """Choose tiles of a pool in order of score until the next would exceed the target, the guard's before others."""
+    scores = np.concatenate([found.scores for found in left.values()])
+    sizes = np.concatenate([found.sizes for found in left.values()])
+    ends = np.cumsum([len(found.sizes) for found in left.values()])
+    reserved = np.zeros(len(sizes), bool)
+    for part in np.split(np.arange(len(sizes)), ends[:-1]):
+        ranked = part[np.argsort(-scores[part], kind="stable")]
+        ranked = ranked[sizes[ranked] > 0]
+        held = np.cumsum(sizes[ranked])
+        reserved[ranked[: int(np.searchsorted(held, min(guard, held[-1]))) + 1] if guard and len(ranked) else []] = True
+    spare = target - int(sizes[reserved].sum())
+    if spare < 0:
+        raise BadValue(
+            f"{target} weights cannot leave the best unit in each of {', '.join(left)}, which hold {target - spare}; "
+            "prune less or use smaller units"
+        )
+    ranked = np.argsort(-scores, kind="stable")
+    ranked = ranked[(sizes[ranked] > 0) & ~reserved[ranked]]
+    fitting = int(np.searchsorted(np.cumsum(sizes[ranked]), spare, side="right"))
+    reserved[ranked[:fitting]] = True
+    return dict(zip(left, np.split(reserved, ends[:-1]), strict=True))
+
+
+def _set_aside(sizes: NDArray[np.intp], guard: int) -> int:
+    """Return the most weights that tiles set aside for the guard may hold, whatever their order."""
+    sizes = sizes[sizes > 0]
+    if not len(sizes):
+        return 0
+    largest, total = int(sizes.max()), int(sizes.sum())
+    if largest == sizes.min():
+        return largest * -(-min(guard, total) // largest)
+    return min(total, guard - 1 + largest)
+
+
+def _count(marked: NDArray[np.bool_], keep: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(np.logical_and(marked, keep, out=marked)))
+
+
+def _chunks(values: NDArray[Any], keep: NDArray[np.bool_]) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Yield flat parts of a tensor's scores and of its mask: to work on them takes little memory."""
+    flat, held = values.reshape(-1), keep.reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        yield flat[start : start + _CHUNK], held[start : start + _CHUNK]

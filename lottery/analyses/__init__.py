@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lottery.results import Search
+from lottery.results import Level, Search
 from lottery.run_directory import RunDirectory
+from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.registry import Registry, summary_of
@@ -45,9 +47,26 @@ class Study:
         return torch_view(self.prepare())
 
     @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels that at least one replicate finished, level 0 first."""
+        return tuple(level for level in self.search.levels if level.alive)
+
+    @property
     def seeds(self) -> tuple[int, ...]:
-        """The replicates that were alive at every level that all of them reached."""
-        return tuple(replicate.seed for replicate in self.search.levels[-1].alive)
+        """The replicates that were alive at each of these levels."""
+        return tuple(replicate.seed for replicate in self.levels[-1].alive)
+
+    @property
+    def chosen(self) -> int:
+        """The winning level, or the last where there is none."""
+        return self.search.winner.level if self.search.winner else self.levels[-1].level
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """Level 1, the level half-way to the chosen one, and the chosen one; raises `BadValue` where none is pruned."""
+        if self.chosen == 0:
+            raise BadValue(f"{self.run.path}: no pruned level is finished yet")
+        return tuple(sorted({1, (1 + self.chosen) // 2, self.chosen}))
 
     def mask(self, seed: int, level: int) -> Mask:
         """Return the mask of one replicate's level."""
@@ -96,3 +115,27 @@ def analysis(name: str, *, source: str) -> Callable[[Analyze], Analyze]:
         return function
 
     return register
+
+
+def study(path: str | Path, model: Any = None, data: Any = None) -> Study:
+    """Return a finished (or cut off) search, ready to be analysed; its model and data are made when first asked for.
+
+    Args:
+        path: the run directory.
+        model: what the search was given; may be left out where it was a name.
+        data: likewise.
+
+    Raises:
+        FileFormatError: not a run directory, or one without a finished level.
+    """
+    from lottery.reading import read_search
+    from lottery.reopening import reopen
+
+    path = Path(path)
+    return Study(read_search(path), RunDirectory(path), lambda: reopen(path, model, data)[1])
+
+
+def analyze(path: str | Path, name: str, model: Any = None, data: Any = None) -> Findings:
+    """Return what one analysis finds in a run (see `study`); raises `UnknownName` for one that does not exist."""
+    chosen = ANALYSES[name].value
+    return chosen(study(path, model, data))

@@ -7,9 +7,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lottery.analyses import Findings, Study, analysis
+from lottery.analyses.reporting import (
+    Line,
+    cells,
+    draw_lines,
+    line,
+    logarithmic,
+    narrow,
+    scaled,
+    short_names,
+    table,
+    without_interval,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# A table with more tensors than these has no room for intervals.
+_WIDE = 6
 
 
 @analysis("layer-density", source="Frankle & Carbin 2019, appendix F (arXiv 1803.03635)")
@@ -17,31 +32,45 @@ def layer_density(study: Study) -> Findings:
     """Density of each prunable tensor at each level, mean and standard deviation over replicates.
 
     Returns:
-        `density` (all weights) [levels]; `layers` and `layers_std` [levels, tensors].
+        `density` (all weights) [levels]; `layers`, `layers_std` [levels, tensors] and `layers_interval` […, 2]:
+        Student's t over the replicates that were alive at that level, NaN for one; `n` [levels] counts them.
     """
-    levels = [level for level in study.search.levels if level.alive]
+    levels = study.levels
     names = list(levels[0].layers)
     tables = [np.array([[r.layers[name] for name in names] for r in level.alive]) for level in levels]
-    mean = np.array([table.mean(0) for table in tables])
-    spread = np.array([table.std(0, ddof=min(1, len(table) - 1)) for table in tables])
+    lines: dict[str, Line] = {
+        short: line([values[:, column] for values in tables]) for column, short in enumerate(short_names(names))
+    }
     density = np.array([level.density for level in levels])
-    count = len(study.search.levels[0].replicates)
-    width = max(10, *(len(name) + 2 for name in names))
-    lines = [f"{'level':>5}  {'density':>8}" + "".join(f"{name:>{width}}" for name in names)]
-    for level, total, row in zip(levels, density, mean, strict=True):
-        cells = "".join(f"{100 * value:>{width - 1}.2f}%" for value in row)
-        lines.append(f"{level.level:>5}  {100 * total:>7.2f}%{cells}")
+    counts = np.array([len(level.alive) for level in levels])
+    wide = len(lines) > _WIDE
+    shown = [without_interval(one.mean) if wide else one for one in lines.values()]
+    columns = [cells(one, ".1f", 100) for one in shown]
+    rows = [
+        [str(level.level), f"{100 * level.density:.2f}%", *(column[at] for column in columns)]
+        for at, level in enumerate(levels)
+    ]
+    text = table(["level", "density", *lines], rows)
+    what = "mean (its interval is in the arrays)" if wide else "mean and 95 % t interval"
+    text += f"\nOf each tensor's weights remaining (%), {what} over n = {_range(counts)} replicates."
 
     def draw(figure: Figure) -> None:
-        from lottery.figure import style_density
-
         axes = figure.add_subplot()
-        for column, name in enumerate(names):
-            axes.plot(100 * density, 100 * mean[:, column], "o-", ms=3, label=f"{name} (n = {count})")
-        axes.set_yscale("log")
+        logarithmic(axes)
+        draw_lines(axes, 100 * density, {label: scaled(narrow(one, 1.0), 100) for label, one in lines.items()})
         axes.set_ylabel("of this tensor's weights remaining (%)")
-        style_density(axes, (100 * density).tolist())
+        axes.set_title(f"mean and 95 % t interval, n = {_range(counts)} replicates", fontsize=9)
 
-    return Findings(
-        {"density": density, "layers": mean, "layers_std": spread}, "\n".join(lines), draw, {"names": names, "n": count}
-    )
+    arrays = {
+        "density": density,
+        "layers": np.stack([values.mean for values in lines.values()], axis=1),
+        "layers_std": np.array([values.std(0, ddof=min(1, len(values) - 1)) for values in tables]),
+        "layers_interval": np.stack([values.interval for values in lines.values()], axis=1),
+        "n": counts,
+    }
+    return Findings(arrays, text, draw, {"names": names})
+
+
+def _range(counts: np.ndarray) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return str(high) if low == high else f"{low}…{high}"

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli import ablate, bench, list_, prune, show, train
+from lottery.cli import ablate, bench, connect, instability, list_, prune, show, train, transfer
 from pruning.errors import LotteryError, nearest
 
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130
@@ -26,7 +26,10 @@ app = typer.Typer(
 app.command("prune")(prune.prune)
 app.command("show")(show.show)
 app.command("train")(train.train)
+app.command("transfer")(transfer.transfer)
 app.command("ablate")(ablate.ablate)
+app.command("connect")(connect.connect)
+app.command("instability")(instability.instability)
 app.command("bench")(bench.bench)
 app.command("list")(list_.list_)
 

@@ -12,13 +12,17 @@ from pruning.registry import Registry, import_by_path
 _REGISTRIES = {
     "models": "lottery.models:MODELS",
     "data": "lottery.datasets:DATASETS",
+    "data-scores": "lottery.data_scores:DATA_SCORES",
     "environments": "es.tasks.environments:SUITES",
     "criteria": "pruning.criteria:CRITERIA",
+    "scopes": "pruning.scopes:SCOPES",
+    "patterns": "pruning.patterns:PATTERNS",
     "probes": "lottery.probes:PROBES",
     "ablations": "lottery.ablations:ABLATIONS",
     "analyses": "lottery.analyses:ANALYSES",
     "trainers": "lottery.trainers:TRAINERS",
     "strategies": "es.strategies:STRATEGIES",
+    "moves": "lottery.gd.moves:MOVES",
     "initializers": "lottery.initializers:INITIALIZERS",
 }
 KINDS = ("recipes", *_REGISTRIES)

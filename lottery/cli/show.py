@@ -12,21 +12,42 @@ def show(
     run: Annotated[list[Path], typer.Argument(help="A run directory, or several to compare.")],
     plot: Annotated[bool, typer.Option("--plot", help="Draw the figures again: density and learning curves.")] = False,
     figure: Annotated[
-        Path | None, typer.Option(help="Of several runs: where to draw their metrics against density.")
+        Path | None,
+        typer.Option(
+            help="Where to draw: of several runs their metrics against density, of an analysis what it found "
+            "(by default RUN/analysis-NAME.png)."
+        ),
     ] = None,
+    analysis: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Analyse the run instead (lottery list analyses); repeatable."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For an analysis: the model, where the run has no name for it.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="For an analysis: the data, likewise.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Show a run's levels, the layers of its winning ticket, and where that ticket lies; or compare several runs."""
     from pruning.errors import BadValue
 
+    if analysis:
+        if plot:
+            raise BadValue(
+                "--plot draws a run's own figures; an analysis always draws its figure (--figure says where)"
+            )
+        from lottery.cli.analyzing import show_analyses
+
+        return show_analyses(run, analysis, figure, model, data, as_json)
+    if model is not None or data is not None:
+        raise BadValue("--model and --data are for an analysis; name one with --analysis")
     if figure is not None and len(run) == 1:
         raise BadValue("--figure compares several runs; for one run use --plot")
     if plot and len(run) > 1:
         raise BadValue("--plot draws one run's figures; to compare several use --figure FILE.png")
     if len(run) == 1:
-        _show_one(run[0], plot, as_json)
-    else:
-        _compare(run, figure, as_json)
+        return _show_one(run[0], plot, as_json)
+    return _compare(run, figure, as_json)
 
 
 def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lottery.gd.augment import AUGMENTATIONS
 from lottery.gd.learning_rate import SCHEDULES
+from lottery.gd.moves import MOVES, NONE
 from lottery.gd.optimizers import OPTIMIZERS
 from lottery.gd.std import ESTIMATORS, SECOND_MOMENT
 from pruning.errors import BadValue, unknown
@@ -41,6 +42,13 @@ class GDConfig:
             certain one, and prunes worse than `magnitude` for it).
         std_window: fraction of the steps, at the end, that `swag` looks at.
         std_examples: the most training examples that `fisher` looks at.
+        train_only: name patterns of the parameters that training changes, or the named sets `norm`, `biases` and
+            `all-but-first`; everything where none is given. A batch norm's running statistics follow the data anyway.
+        moves: how a mask moves during training (`lottery list moves`): `set` or `rigl`; `none` for a mask that stays.
+            A mask that moves keeps its count in every tensor; masks of one run are then not nested.
+        move_every: steps between two moves.
+        move_fraction: largest fraction of a tensor's survivors that one move exchanges.
+        move_until: fraction of the training after which the mask stays.
     """
 
     steps: int | None = None
@@ -63,6 +71,11 @@ class GDConfig:
     std: str = "fisher"
     std_window: float = 0.5
     std_examples: int = 1024
+    train_only: tuple[str, ...] = ()
+    moves: str = NONE
+    move_every: int = 100
+    move_fraction: float = 0.3
+    move_until: float = 0.75
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -71,6 +84,7 @@ class GDConfig:
             ("augment", AUGMENTATIONS),
             ("precision", PRECISIONS),
             ("std", ESTIMATORS),
+            ("moves", (NONE, *MOVES.names())),
         ):
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
@@ -91,6 +105,13 @@ class GDConfig:
             raise BadValue(
                 f"std_window must be a fraction of the steps, more than 0 and at most 1, not {self.std_window:g}"
             )
+        if self.train_only and self.std != "fisher":
+            raise BadValue(f"std {self.std!r} says nothing of weights that train_only leaves alone; use 'fisher'")
+        if self.move_every < 2:
+            raise BadValue(f"move_every must be 2 or more, not {self.move_every}: a move takes a whole step")
+        for name in ("move_fraction", "move_until"):
+            if not 0 < getattr(self, name) <= 1:
+                raise BadValue(f"{name} must be a fraction, more than 0 and at most 1, not {getattr(self, name):g}")
         if self.std == "adam" and self.optimizer not in SECOND_MOMENT:
             raise BadValue(f"std 'adam' reads a second moment, which optimizer {self.optimizer!r} lacks; use 'fisher'")
 

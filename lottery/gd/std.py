@@ -8,8 +8,6 @@ deviation makes a small signal-to-noise ratio.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,12 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.func import functional_call, grad, vmap
-from torch.utils._pytree import tree_map_only
 
 from lottery.data.parts import Loader, Part, Tensors, seeded, split_batch
 from lottery.gd.batches import Batch, move, size
-from lottery.objective import BatchFunction, call
+from lottery.gd.example_gradients import Network, chunk_size, mean_squares, rows
+from lottery.objective import BatchFunction
 from pruning.errors import BadValue
 from pruning.jobs import Job
 
@@ -34,10 +31,6 @@ PRIOR_PRECISION = 1e-8
 
 # The optimizers of `lottery.gd.optimizers` that keep a running mean of squared gradients.
 SECOND_MOMENT = ("adam", "adamw")
-
-# Values that the gradients of one chunk of examples may take together: 256 MiB of float32.
-_CHUNK_VALUES = 2**26
-_CHUNK_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -200,27 +193,14 @@ class Fisher:
     def result(self) -> Std:
         """Average squared gradients over examples."""
         training = self._training
-        training.model.eval()
         weights = training.weights
-        by_transform: _Squares = _by_vmap(training)
-        total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in weights.items()}
-        seen, trusted = 0, None
-        chunk = max(1, min(_CHUNK_EXAMPLES, _CHUNK_VALUES // sum(p.numel() for p in weights.values())))
-        with _differentiable(training.model):
-            for batch in _examples(training, chunk):
-                if trusted is None:
-                    trusted = _agrees(by_transform, training, batch)
-                squares = _attempt(by_transform, batch) if trusted else None
-                for name, value in (squares or _by_loop(training, batch)).items():
-                    total[name] += value
-                seen += size(batch)
+        network = Network(training.model.eval(), weights, training.loss, asker="std 'fisher'", instead="'swag'")
+        found = mean_squares(network, _examples(training, chunk_size(weights)))
         examples = _count(training.part)
-        return training.masked({name: _of_precision(examples * value / seen) for name, value in total.items()})
+        return training.masked({name: _of_precision(examples * value) for name, value in found.items()})
 
 
 ESTIMATORS: dict[str, Callable[[Training], Estimator]] = {"swag": Swag, "adam": Adam, "fisher": Fisher}
-
-_Squares = Callable[[Batch], dict[str, torch.Tensor]]
 
 
 def _of_precision(curvature: torch.Tensor) -> torch.Tensor:
@@ -241,7 +221,7 @@ def _examples(training: Training, chunk: int) -> Iterator[Batch]:
     for batch in _in_seeded_order(training.part, training.job.seed, training.examples):
         count = min(left, size(batch))
         for first in range(0, count, chunk):
-            yield move(_rows(batch, first, min(first + chunk, count)), training.device)
+            yield move(rows(batch, first, min(first + chunk, count)), training.device)
         left -= count
         if not left:
             return
@@ -255,90 +235,3 @@ def _in_seeded_order(part: Part, seed: int, most: int) -> Iterator[Batch]:
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:most]
         chosen = part.take(order.to(part.inputs.device))
         yield chosen.inputs, chosen.targets
-
-
-def _rows(batch: Any, first: int, last: int) -> Any:
-    return tree_map_only(torch.Tensor, lambda tensor: tensor[first:last], batch)
-
-
-class _Loss(nn.Module):
-    """A model with its loss behind it, so that `functional_call` reaches the model's weights."""
-
-    def __init__(self, model: nn.Module, loss: BatchFunction) -> None:
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, inputs: Any, targets: Any) -> torch.Tensor:
-        return self.loss(call(self.model, inputs), targets)
-
-
-def _by_vmap(training: Training) -> _Squares:
-    """Return a function of a batch: the sum over its examples of squared gradients, by a transform of all at once."""
-    loss = _Loss(training.model, training.loss)
-    weights = {f"model.{name}": p.detach() for name, p in training.weights.items()}
-
-    def single(weights: Mapping[str, torch.Tensor], inputs: Any, targets: Any) -> torch.Tensor:
-        alone = tree_map_only(torch.Tensor, lambda tensor: tensor[None], (inputs, targets))
-        return functional_call(loss, dict(weights), alone).reshape(())
-
-    gradients = vmap(grad(single), in_dims=(None, 0, 0), randomness="different")
-
-    def squares(batch: Batch) -> dict[str, torch.Tensor]:
-        # The outer switch keeps autograd from recording the other parameters; `grad` looks only at its own.
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            found = gradients(weights, *batch)
-        return {name.removeprefix("model."): g.to(torch.float64).square().sum(0) for name, g in found.items()}
-
-    return squares
-
-
-def _by_loop(training: Training, batch: Batch) -> dict[str, torch.Tensor]:
-    """Return the sum over the batch's examples of squared gradients, one example after the other."""
-    weights = training.weights
-    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in weights.items()}
-    for position in range(size(batch)):
-        inputs, targets = _rows(batch, position, position + 1)
-        try:
-            loss = training.loss(call(training.model, inputs), targets)
-            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        except Exception as error:  # a caller's model or loss may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadValue(
-                f"std 'fisher' needs the loss of single examples, which fails ({reason}); use 'swag'"
-            ) from error
-        for value, gradient in zip(total.values(), gradients, strict=True):
-            if gradient is not None:
-                value += gradient.to(torch.float64).square()
-    return total
-
-
-def _agrees(transform: _Squares, training: Training, batch: Batch) -> bool:
-    """Say whether the transform gives what autograd gives for the first example.
-
-    Control flow that looks at values, modules that hold on to their weights and unusual batches break it, some of
-    them silently.
-    """
-    first = _rows(batch, 0, 1)
-    expected = _by_loop(training, first)
-    got = _attempt(transform, first)
-    # Another order of summation may change digits where gradients cancel; what is wrong is wrong altogether.
-    return got is not None and all(
-        float((got[name] - value).abs().sum()) <= 0.1 * float(value.sum()) for name, value in expected.items()
-    )
-
-
-def _attempt(transform: _Squares, batch: Batch) -> dict[str, torch.Tensor] | None:
-    """Return the transform's answer, or None where it fails: whatever was raised, autograd can do without it."""
-    try:
-        return transform(batch)
-    except Exception:  # torch.func refuses in many ways; the loop over examples then says what is wrong, if anything
-        return None
-
-
-@contextlib.contextmanager
-def _differentiable(model: nn.Module) -> Iterator[None]:
-    """Switch off cuDNN where the model is recurrent: it has no backward pass in evaluation mode."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    with torch.backends.cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext():
-        yield

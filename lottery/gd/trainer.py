@@ -6,7 +6,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,8 +18,11 @@ from lottery.gd.batches import move, training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.evaluation import evaluate
 from lottery.gd.learning_rate import learning_rate
+from lottery.gd.moving import mover_for, settle
 from lottery.gd.optimizers import make_optimizer
+from lottery.gd.stacked import groups_of, train_stacked
 from lottery.gd.std import ESTIMATORS, Estimator, Training
+from lottery.gd.trainable import freeze_others
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of
@@ -32,7 +35,7 @@ from pruning.watch import Watch
 
 @dataclass(frozen=True)
 class GDTrainer:
-    """Trains one job after the other with an eager loop; data and weights stay on the device.
+    """Trains with an eager loop, small networks stacked; data and weights stay on the device.
 
     Attributes:
         model: the architecture; its weights are never used nor changed.
@@ -63,10 +66,21 @@ class GDTrainer:
         """Yield each job's trained network as it is done; raises `BadValue` for a need it cannot meet."""
         if needs - self.provides:
             raise BadValue(f"the gd trainer does not provide {', '.join(sorted(needs - self.provides))}")
-        for job in jobs:
-            with _isolated(self.device, job.seed, self.threads):
-                trained = self._train(job, needs)
-            yield trained
+        for group in self._groups(jobs, needs):
+            yield from self.train_group(group, needs)
+
+    def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
+        """Say whether any of these jobs would be trained stacked: its bits then depend on the others."""
+        return any(len(group) > 1 for group in self._groups(jobs, needs))
+
+    def train_group(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
+        """Train jobs that can be stacked in one loop, or one alone."""
+        with _isolated(self.device, jobs[0].seed, self.threads):
+            return [self._train(jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs)
+
+    def _groups(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
+        with _isolated(self.device, 0, self.threads):
+            return groups_of(self, jobs, needs)
 
     def _train(self, job: Job, needs: frozenset[str]) -> Trained:
         model = copy.deepcopy(self.model).to(self.device)
@@ -74,12 +88,15 @@ class GDTrainer:
         apply_mask(model, job.mask)
         if not any(module.training for module in model.modules()):
             model.train()
+        frozen = freeze_others(model, self.config.train_only)
         optimizer = make_optimizer(model, self.config)
         estimator = self._estimator(model, optimizer, job) if "std" in needs else None
-        masked, keeps = _masked_parameters(model, job.mask)
+        mover = mover_for(self.config, job, model)
+        mask, explored = job.mask, job.mask
+        masked, keeps = _masked_parameters(model, mask)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         augment = AUGMENTATIONS[self.config.augment]
-        start, stop = job.budget.start, job.budget.stop
+        start, stop, until = job.budget.start, job.budget.stop, job.budget.until
         every = self.config.eval_every or max(1, self.total_steps // 20)
         history: list[Evaluation] = []
         snapshots = {start: _network(model, job)} if start in job.budget.snapshots else {}
@@ -93,11 +110,17 @@ class GDTrainer:
                 outputs = call(model, augment(move(inputs, self.device)))
                 loss = self.objective.loss(outputs, move(targets, self.device))
             loss.backward()
-            # With masked gradients and weights that start at 0, no momentum, decay or moment can revive a weight.
-            _mask_gradients(masked, keeps)
-            if self.config.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-            optimizer.step()
+            moved = mover.moved(model, mask, step) if mover is not None else None
+            if moved is not None:
+                settle(model, optimizer, mask, moved)
+                mask, explored = moved, explored | moved
+                masked, keeps = _masked_parameters(model, mask)
+            else:
+                # With masked gradients and weights that start at 0, no momentum, decay or moment can revive a weight.
+                _mask_gradients(masked, keeps)
+                if self.config.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+                optimizer.step()
             if estimator is not None:
                 estimator.step(step)
             loss_sum, loss_count = loss_sum + loss.detach(), loss_count + 1
@@ -113,19 +136,29 @@ class GDTrainer:
                 ):
                     return _diverged(model, history, f"the loss is not finite at step {step}")
             self.watch.stepped(job, step)
+            if until is not None and history and history[-1].step == step:
+                so_far = Trained(_network(model, job), list(history), mask=mask)
+                if not all_finite(so_far.params) or until(so_far):
+                    stop = step
+                    break
         params = _network(model, job)
         if not all_finite(params):
             return _diverged(model, history, f"the weights are not finite at step {stop}")
-        std = estimator.result() if estimator is not None else None
+        for parameter in frozen:
+            parameter.requires_grad_(True)  # an estimator looks at every weight, trained or not
+        std = mask.apply(estimator.result()) if estimator is not None else None
         if std is not None and not all_finite(std):
             return _diverged(model, history, f"the standard deviations are not finite at step {stop}")
-        return Trained(params=params, history=history, snapshots=snapshots, std=std)
+        facts = {"explored": explored.density} if mover is not None else {}
+        moved_to = mask if mover is not None else None
+        return Trained(params, history, snapshots, std=std, mask=moved_to, facts=facts)
 
     def _estimator(self, model: nn.Module, optimizer: torch.optim.Optimizer, job: Job) -> Estimator:
         training = Training(
             model=model,
             optimizer=optimizer,
-            job=job,
+            # A removed weight may come in later: what is kept of the estimates is said by the mask at the end.
+            job=replace(job, mask=Mask.dense(job.mask.shapes())),
             part=self.parts.train,
             loss=self.objective.loss,
             device=self.device,

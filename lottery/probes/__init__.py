@@ -136,10 +136,11 @@ class TorchProber:
     def look(self, job: Job, density: float, needs: frozenset[str]) -> dict[str, dict[str, NDArray[Any]]]:
         """Run each needed probe on a fresh copy; the caller's random state is left alone."""
         with seeded_everywhere(job.seed):
-            batch = move(sample(self.part, self.examples, job.seed), self.device) if self.part is not None else None
-            return {need: self._run(need, job, density, batch) for need in sorted(needs)}
+            return {need: self.see(need, self.prepared(job, density)) for need in sorted(needs)}
 
-    def _run(self, need: str, job: Job, density: float, batch: Batch | None) -> dict[str, NDArray[Any]]:
+    def prepared(self, job: Job, density: float) -> Look:
+        """Return a fresh copy of the job's network with the examples to look at."""
+        batch = move(sample(self.part, self.examples, job.seed), self.device) if self.part is not None else None
         model = copy.deepcopy(self.model).to(self.device)
         load_state(model, job.params)
         apply_mask(model, job.mask).eval()
@@ -147,7 +148,7 @@ class TorchProber:
             # At initialization a batch norm has seen nothing: only the batch itself says what it will do.
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train()
-        about = Look(
+        return Look(
             model=model,
             mask=job.mask,
             batch=batch,
@@ -161,9 +162,12 @@ class TorchProber:
             seed=job.seed,
             device=self.device,
         )
-        found = PROBES[need].value.look(about)
-        arrays = {name: to_numpy(found[name]) for name in job.mask}
-        for name, keep in job.mask.items():
+
+    def see(self, need: str, look: Look) -> dict[str, NDArray[Any]]:
+        """Run one probe; raises `BadValue` where it gives another shape than the tensor's."""
+        found = PROBES[need].value.look(look)
+        arrays = {name: to_numpy(found[name]) for name in look.mask}
+        for name, keep in look.mask.items():
             if arrays[name].shape != keep.shape:
                 raise BadValue(f"probe {need!r} gave shape {arrays[name].shape} for {name!r}, not {keep.shape}")
         return arrays

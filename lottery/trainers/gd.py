@@ -15,6 +15,7 @@ from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.device import choose_device
 from lottery.gd.evaluation import measure
+from lottery.gd.trainable import trainable_names
 from lottery.gd.trainer import GDTrainer
 from lottery.models.source import ModelSource
 from lottery.objective import Objective, call, objective_for
@@ -42,6 +43,7 @@ def setup(ask: Ask) -> Setup:
         raise BadValue("trainer 'gd' trains PyTorch modules, and this model is a JAX pair: use trainer 'es'")
     device = choose_device(config.device)
     model = ask.source.build(ask.seed).to(device)
+    trainable_names(model, config.train_only)  # said here, before anything is written
     parts = _on_device(ask.parts.with_floats(float_type(model)), device)
     loss = copy.deepcopy(ask.loss).to(device) if isinstance(ask.loss, nn.Module) else ask.loss
     objective = objective_for(parts.example[1], loss, ask.metric)

@@ -1,0 +1,78 @@
+"""The part of `lottery show` that runs analyses: text for people, a figure for each, arrays as JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lottery.analyses import Findings
+
+_BETWEEN = "mask-overlap"
+
+
+def show_analyses(
+    runs: Sequence[Path],
+    names: Sequence[str],
+    figure: Path | None,
+    model: str | None,
+    data: str | None,
+    as_json: bool,
+) -> None:
+    """Run analyses of one run, or the overlap of masks between several, and print what they find.
+
+    Args:
+        runs: run directories.
+        names: of the analyses.
+        figure: where to draw, for one analysis; by default `analysis-NAME.png` in the (first) run directory.
+        model: of a run whose model has no name.
+        data: likewise.
+        as_json: print {name: arrays and facts} on standard output.
+
+    Raises:
+        UnknownName: an analysis that does not exist.
+        BadValue: one figure file for several analyses, or an analysis that looks at one run for several.
+    """
+    from lottery.analyses import ANALYSES
+    from lottery.cli.output import people, print_json
+    from pruning.errors import BadValue
+
+    for name in names:
+        ANALYSES[name]
+    if figure is not None and len(names) > 1:
+        raise BadValue(f"--figure names one file for {len(names)} analyses; leave it out, or ask for one analysis")
+    if len(runs) > 1 and list(names) != [_BETWEEN]:
+        other = next((name for name in names if name != _BETWEEN), _BETWEEN)
+        raise BadValue(f"--analysis {other} looks at one run at a time; of several runs there is --analysis {_BETWEEN}")
+    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    stream, printed = people(as_json), {}
+    for name in names:
+        findings = _find(runs, name, model, data)
+        path = _draw(findings, figure or runs[0] / f"analysis-{name}.png")
+        heading = f"{name}: {ANALYSES[name].summary}." if len(runs) == 1 else f"{name}, between runs."
+        print(f"{heading}\n{findings.text}\nFigure: {path}", file=stream)
+        printed[name] = {**findings.as_json(), "figure": str(path)}
+    if as_json:
+        print_json(printed)
+
+
+def _find(runs: Sequence[Path], name: str, model: Any, data: Any) -> Findings:
+    from lottery.analyses import analyze, study
+
+    if len(runs) == 1:
+        return analyze(runs[0], name, model, data)
+    from lottery.overlap_between import overlap_between
+
+    return overlap_between([study(run, model, data) for run in runs])
+
+
+def _draw(findings: Findings, path: Path) -> Path:
+    from matplotlib.figure import Figure
+
+    from lottery.figure import save_figure
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
+    findings.draw(figure)
+    return save_figure(figure, path)

@@ -1,0 +1,40 @@
+"""`lottery connect`: linear mode connectivity between trained tickets."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def connect(
+    ticket: Annotated[list[Path], typer.Argument(help="Two ticket directories or more: runs/…/seed-0/level-07.")],
+    points: Annotated[int, typer.Option(help="Networks on each line, both ends included.")] = 30,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="train, validation or test; repeatable. By default train and test."),
+    ] = None,
+    examples: Annotated[int | None, typer.Option(help="The most examples of a part; by default all.")] = None,
+    model: Annotated[str | None, typer.Option(help="By default the first ticket's own.")] = None,
+    data: Annotated[str | None, typer.Option(help="By default the first ticket's own.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Where to draw the error along the lines (PNG).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+) -> None:
+    """Measure the error barrier on the straight line between trained tickets (all pairs)."""
+    from lottery.cli.output import people, print_json
+    from lottery.connecting import connect_tickets, connections_figure, connections_table
+    from lottery.figure import save_figure
+
+    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples)
+    stream = people(as_json)
+    for warning in found.warnings():
+        print(f"lottery: warning: {warning}", file=sys.stderr)
+    print(connections_table(found), file=stream)
+    drawn = save_figure(connections_figure(found), figure) if figure is not None else None
+    if drawn is not None:
+        print(f"Figure: {drawn}", file=stream)
+    if as_json:
+        print_json({**found.as_json(), "figure": str(drawn) if drawn else None})

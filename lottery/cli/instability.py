@@ -1,0 +1,66 @@
+"""`lottery instability`: barriers between copies of a ticket."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def instability(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    levels: Annotated[
+        str | None, typer.Option(help="Which levels, for instance 0,5,10; by default the first, winning and last.")
+    ] = None,
+    copies: Annotated[int, typer.Option(help="Trainings of every ticket, each with another data order.")] = 3,
+    replicates: Annotated[str | None, typer.Option(help="Seeds of the replicates: 0,1; by default all.")] = None,
+    points: Annotated[int, typer.Option(help="Networks on each line, both ends included.")] = 30,
+    part: Annotated[
+        list[str] | None, typer.Option(help="train, validation or test; repeatable. By default test.")
+    ] = None,
+    examples: Annotated[int | None, typer.Option(help="The most examples of a part; by default all.")] = None,
+    model: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
+    data: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Where to draw the barriers; by default instability.png in the run.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
+) -> None:
+    """Train copies of a run's tickets that differ in data order only, and measure the error barriers between them.
+
+    The same command resumes what was cut off and trains nothing that is already there.
+    """
+    from lottery.cli.output import numbers, people, print_json
+    from lottery.figure import save_figure
+    from lottery.instability import instability as analyse
+    from lottery.instability_report import stability_figure, stability_json, stability_table
+    from lottery.progress import Display
+
+    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    stream = people(as_json)
+    found = analyse(
+        run,
+        model,
+        data,
+        levels=numbers("levels", levels) if levels is not None else None,
+        replicates=numbers("replicates", replicates) if replicates is not None else None,
+        copies=copies,
+        points=points,
+        parts=part,
+        examples=examples,
+        device=device,
+        display=Display(not quiet and sys.stderr.isatty(), None),
+    )
+    drawn = save_figure(stability_figure(found), figure or run / "instability.png")
+    if as_json:
+        print_json({**stability_json(found), "figure": str(drawn)})
+    if not quiet:
+        print(stability_table(found), file=stream)
+        print(f"Copies: {run / 'instability'}", file=stream)
+        print(f"Figure: {drawn}", file=stream)
+    elif not as_json:
+        print(drawn)

@@ -1,0 +1,48 @@
+"""`lottery transfer`: tickets of several runs, each trained as every other."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def transfer(
+    run: Annotated[list[Path], typer.Argument(help="Two or more run directories of one architecture.")],
+    density: Annotated[
+        float | None, typer.Option(help="Of the tickets: each run's nearest level; by default the lowest of all.")
+    ] = None,
+    level: Annotated[int | None, typer.Option(help="Of the tickets, in every run, instead of a density.")] = None,
+    model: Annotated[str | None, typer.Option(help="By default the runs' own.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="By default each run's own; otherwise one for each run, repeatable.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder in which the trainings are kept.")] = Path("runs/transfer"),
+    figure: Annotated[Path | None, typer.Option(help="Where to draw the table.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No bars.")] = False,
+) -> None:
+    """Train the tickets of every run as every other run trains, beside random masks: which tickets transfer?
+
+    The same command resumes what was cut off and trains nothing that is already there.
+    """
+    from lottery.cli.output import people, print_json
+    from lottery.figure import save_figure
+    from lottery.progress import Display
+    from lottery.transfer_figure import transfer_figure
+    from lottery.transfer_report import transfer_json, transfer_table_text
+    from lottery.transfer_table import transfer_table
+
+    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    stream = people(as_json)
+    display = Display(not quiet and sys.stderr.isatty(), None)
+    table = transfer_table(run, density, level, model=model, data=data or None, device=device, out=out, display=display)
+    print(transfer_table_text(table), file=stream)
+    drawn = save_figure(transfer_figure(table), figure) if figure is not None else None
+    if drawn is not None:
+        print(f"Figure: {drawn}", file=stream)
+    if as_json:
+        print_json({**transfer_json(table), "figure": str(drawn) if drawn else None})

@@ -1,0 +1,271 @@
+"""Linear mode connectivity between tickets on disk: what two of them must share, and the lines between all pairs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
+from lottery.objective import BatchFunction, Measure, Metric
+from lottery.preparing import Prepared, Request, prepare_search
+from lottery.ticket import Ticket
+from lottery.torch_state import digest
+from lottery.torch_view import TorchView, torch_view
+from pruning.errors import BadValue, ConfigMismatch
+from pruning.files import read_json, read_tensors
+from pruning.jobs import Params
+from pruning.watch import Silent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What a ticket's record says of the frame that its data and model are made in.
+_FRAME = ("seed", "split_seed", "validation_size", "init")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Two trained tickets and the line between them.
+
+    Attributes:
+        first: path of the ticket at α = 0.
+        second: at α = 1.
+        line: loss, metric and error along the way.
+        same_rewind_point: whether both were trained from the same weights.
+        same_split: whether both learned from the same training examples.
+    """
+
+    first: str
+    second: str
+    line: Line
+    same_rewind_point: bool
+    same_split: bool
+
+
+@dataclass(frozen=True)
+class Connections:
+    """All pairs of some tickets.
+
+    Attributes:
+        pairs: in the order of the tickets.
+        measure: how the metric is read.
+        points: on every line.
+    """
+
+    pairs: tuple[Connection, ...]
+    measure: Measure
+    points: int
+
+    def warnings(self) -> list[str]:
+        """Return what makes a pair something else than two copies that differ in their noise."""
+        said = []
+        for pair in self.pairs:
+            names = f"{pair.first} and {pair.second}"
+            if not pair.same_rewind_point:
+                said.append(f"{names} have different rewind points: a barrier is to be expected")
+            if not pair.same_split:
+                said.append(f"{names} have different validation splits: the first one's is used for train, validation")
+        return said
+
+    def as_json(self) -> dict[str, Any]:
+        """Return arrays and facts as plain JSON."""
+        return {
+            "metric": self.measure.name,
+            "higher_is_better": self.measure.higher_is_better,
+            "is_fraction": self.measure.is_fraction,
+            "points": self.points,
+            "alphas": self.pairs[0].line.alphas.tolist(),
+            "pairs": [
+                {
+                    "a": pair.first,
+                    "b": pair.second,
+                    "overlap": pair.line.overlap,
+                    "same_rewind_point": pair.same_rewind_point,
+                    "same_split": pair.same_split,
+                    "parts": {name: curve_json(curve) for name, curve in pair.line.curves.items()},
+                }
+                for pair in self.pairs
+            ],
+        }
+
+
+def connect_tickets(
+    paths: Sequence[str | Path],
+    model: Any = None,
+    data: Any = None,
+    *,
+    points: int = POINTS,
+    parts: Sequence[str] | None = None,
+    examples: int | None = None,
+    loss: BatchFunction | None = None,
+    metric: Metric | BatchFunction | None = None,
+) -> Connections:
+    """Evaluate the straight line between the trained weights of every pair of tickets, whoever trained them.
+
+    Args:
+        paths: two or more ticket directories with trained weights.
+        model: as `find_ticket` takes it; by default the first ticket's own.
+        data: likewise.
+        points: on every line, both ends included.
+        parts: of the data: `train`, `validation`, `test`; by default train, and test (or validation without a test
+            part).
+        examples: the most examples of each part; by default all.
+        loss: the loss of the search, where it was the caller's own.
+        metric: likewise.
+
+    Raises:
+        BadValue: fewer than two tickets, one without trained weights, other data or another metric.
+        MaskMismatch: tickets of different architectures.
+        ConfigMismatch: data that is not what the first ticket was found on.
+    """
+    tickets = [Ticket.load(path) for path in paths]
+    if len(tickets) < 2:
+        raise BadValue("connect needs two ticket directories or more")
+    weights = [_trained(ticket) for ticket in tickets]
+    for ticket, params in zip(tickets[1:], weights[1:], strict=True):
+        check_same_tensors(weights[0], params)
+        _check_same_frame(tickets[0], ticket)
+    view = _view(tickets[0], model, data, loss, metric)
+    if parts is None:
+        parts = ("train", "test" if view.parts.test is not None else "validation")
+    starts = [_starts(ticket) for ticket in tickets]
+    pairs = []
+    for i, j in itertools.combinations(range(len(tickets)), 2):
+        a, b = tickets[i], tickets[j]
+        masks = (a.mask, b.mask)
+        line = connect(view, weights[i], weights[j], masks=masks, points=points, parts=parts, examples=examples)
+        pairs.append(Connection(str(a.path), str(b.path), line, bool(starts[i] & starts[j]), _split(a) == _split(b)))
+    return Connections(tuple(pairs), view.objective.metric.measure, points)
+
+
+def curve_json(curve: Curve) -> dict[str, Any]:
+    """Return a curve and its barriers as plain JSON."""
+    return {
+        "loss": curve.loss.tolist(),
+        "metric": curve.metric.tolist(),
+        "error": curve.error.tolist(),
+        "barrier": curve.barrier,
+        "loss_barrier": curve.loss_barrier,
+    }
+
+
+def connections_table(found: Connections) -> str:
+    """Return one line for each pair and part; accuracies' barriers in percentage points."""
+    scale, unit = (100, "pp") if found.measure.is_fraction else (1, found.measure.name)
+    paths = list(dict.fromkeys(path for pair in found.pairs for path in (pair.first, pair.second)))
+    lines = [
+        f"{'pair':<7}  {'part':>10}  {'error A':>8}  {'error B':>8}  {f'barrier ({unit})':>15}"
+        f"  {'loss barrier':>12}  {'masks':>6}  {'interval':>8}"
+    ]
+    for pair in found.pairs:
+        name = f"{paths.index(pair.first) + 1} – {paths.index(pair.second) + 1}"
+        shown = "–" if pair.line.overlap is None else f"{pair.line.overlap:.3f}"
+        for part, curve in pair.line.curves.items():
+            lines.append(
+                f"{name:<7}  {part:>10}  {scale * curve.error[0]:>8.4g}  {scale * curve.error[-1]:>8.4g}"
+                f"  {scale * curve.barrier:>15.4g}  {curve.loss_barrier:>12.4g}  {shown:>6}"
+                f"  {'n/a':>8}"
+            )
+    stable = f" Less than {100 * STABLE:g} pp counts as stable." if found.measure.is_fraction else ""
+    lines += [f"{number}: {path}" for number, path in enumerate(paths, start=1)]
+    lines.append(
+        f"Barrier: largest error of {found.points} points on the line, minus the mean of the ends "
+        f"(Frankle et al. 2020).{stable} Masks: |A ∩ B| / |A ∪ B|. One pair has no interval."
+    )
+    return "\n".join(lines)
+
+
+def connections_figure(found: Connections) -> Figure:
+    """Return the error along the line of every pair, one panel for each part."""
+    from matplotlib.figure import Figure
+
+    parts = list(found.pairs[0].line.curves)
+    figure = Figure(figsize=(4.8 * len(parts), 4.2), layout="constrained", dpi=130)
+    scale, unit = (100, " (%)") if found.measure.is_fraction else (1, "")
+    word = "error" if found.measure.is_fraction or not found.measure.higher_is_better else "negative"
+    for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+        for pair in found.pairs:
+            label = f"{_short(pair.first)} – {_short(pair.second)}"
+            axes.plot(pair.line.alphas, scale * pair.line.curves[part].error, "o-", ms=3, lw=1.3, label=label)
+        axes.set_xlabel("α, from the first ticket to the second")
+        axes.set_ylabel(f"{part} {word if found.measure.is_fraction else f'{word} {found.measure.name}'}{unit}")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _short(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
+
+
+def _trained(ticket: Ticket) -> Params:
+    if ticket.trained_params is None:
+        raise BadValue(f"{ticket.path}: a ticket without trained weights; `lottery train` gives it some")
+    return ticket.trained_params
+
+
+def _check_same_frame(a: Ticket, b: Ticket) -> None:
+    """Raise `BadValue` where two tickets were not measured on the same data with the same metric."""
+    for what, one, other in (
+        ("data", a.info.get("data"), b.info.get("data")),
+        ("metric", a.info["metric"]["name"], b.info["metric"]["name"]),
+    ):
+        if one != other:
+            raise BadValue(f"{a.path} and {b.path} cannot be connected: their {what} differs ({one!r}, {other!r})")
+    runs = [_run_config(ticket) for ticket in (a, b)]
+    if all(runs) and _split(a) == _split(b):
+        found = {run.get("data_fingerprint") for run in runs if run}
+        if len(found) > 1:
+            raise BadValue(f"{a.path} and {b.path} cannot be connected: their data differs (both {a.info['data']!r})")
+
+
+def _split(ticket: Ticket) -> tuple[Any, Any]:
+    """Return what decides which examples are held out for validation."""
+    config = ticket.info.get("config", {})
+    seed = config.get("split_seed")
+    return (config.get("seed") if seed is None else seed, config.get("validation_size"))
+
+
+def _starts(ticket: Ticket) -> set[str]:
+    """Return hashes of the weights that a ticket was trained from, or through: a dense one keeps its rewind point."""
+    folder = ticket.path
+    snapshots = sorted(folder.glob("step-*.safetensors")) if folder is not None else []
+    return {digest(ticket.params), *(digest(read_tensors(path)[0]) for path in snapshots)}
+
+
+def _run_config(ticket: Ticket) -> dict[str, Any] | None:
+    """Return the configuration of the run that a ticket lies in, or None for one that was saved elsewhere."""
+    if ticket.path is None:
+        return None
+    above = (folder for folder in ticket.path.resolve().parents if (folder / "environment.json").exists())
+    run = next(above, None)
+    return read_json(run / "config.json") if run is not None else None
+
+
+def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any) -> TorchView:
+    """Return a ticket's model and data in PyTorch, whoever trained it."""
+    given = ticket.info.get("given", {})
+    chosen = {"model": model, "data": data}
+    for kind, value in chosen.items():
+        if value is None and kind not in given:
+            raise BadValue(f"{ticket.path}: its {kind} has no name; say which with {kind}=… (--{kind})")
+        chosen[kind] = given[kind] if value is None else value
+    if ticket.info["metric"]["name"] == "reward":
+        raise BadValue(f"{chosen['data']} is an environment: connecting tickets needs labelled examples")
+    config = ticket.info.get("config", {})
+    settings = {key: config[key] for key in _FRAME if config.get(key) is not None}
+    settings |= {"levels": 0, "prunable": tuple(ticket.mask)}
+    ready = prepare_search(Request(chosen["model"], chosen["data"], settings, loss, metric), Silent())
+    _check_same_as_found(ticket, ready, chosen["data"])
+    return torch_view(ready)
+
+
+def _check_same_as_found(ticket: Ticket, ready: Prepared, data: Any) -> None:
+    stored = _run_config(ticket) or {}
+    for key, what in (("data_fingerprint", f"other data than {data!r}"), ("objective", "another loss or metric")):
+        if key in stored and stored[key] != ready.identity[key]:
+            raise ConfigMismatch(f"{ticket.path} was found with {what}; give what it was found with")

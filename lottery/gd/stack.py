@@ -1,0 +1,149 @@
+"""Networks of one architecture as one: every tensor with a leading axis over jobs, one forward pass for all."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call, vmap
+
+from lottery.data.parts import Tensors
+from lottery.gd.batches import evaluation_batches
+from lottery.gd.evaluation import measure
+from lottery.gd.trainable import freeze_others
+from lottery.objective import BatchFunction, Objective
+from lottery.torch_state import State, load_state, named_tensors, to_numpy
+from pruning.jobs import Job
+from pruning.torch_modules import apply_mask
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Several networks as one; row j of every tensor belongs to job j.
+
+    Attributes:
+        model: the architecture on the device, in its training mode; its own weights are not used.
+        trained: trainable parameters [J, …] by name.
+        fixed: frozen parameters and buffers [J, …] by name; a layer may write its buffers in place.
+    """
+
+    model: nn.Module
+    trained: dict[str, nn.Parameter]
+    fixed: dict[str, torch.Tensor]
+
+    def losses(self, loss: BatchFunction, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return each job's loss [J] on its own batch: row j of inputs [J, B, …] and targets [J, B, …]."""
+
+        def one(trained: Any, fixed: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return loss(functional_call(self.model, (trained, fixed), (inputs,)), targets)
+
+        return vmap(one)(self.trained, self.fixed, inputs, targets)
+
+    @torch.no_grad()
+    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what every network gives for the same inputs [B, …], in evaluation mode: [J, …]."""
+
+        def one(trained: Any, fixed: Any) -> torch.Tensor:
+            return functional_call(self.model, (trained, fixed), (inputs,))
+
+        with _evaluating(self.model):
+            return vmap(one)(self.trained, self.fixed)
+
+    def network(self, row: int) -> State:
+        """Return one job's tensors, copied to the host, in the model's order."""
+        tensors = {**self.trained, **self.fixed}
+        return {name: to_numpy(tensors[name][row]) for name in named_tensors(self.model)}
+
+
+def stack_of(model: nn.Module, jobs: Sequence[Job], train_only: Sequence[str], device: torch.device) -> Stack:
+    """Return the jobs' networks at their rewind points, masked, with what `train_only` leaves alone frozen."""
+    networks = [network_of(model, job, train_only, device) for job in jobs]
+    rows = [named_tensors(network) for network in networks]
+    stacked = {name: torch.stack([row[name].detach() for row in rows]) for name in rows[0]}
+    trainable = {name for name, tensor in rows[0].items() if tensor.requires_grad}
+    return Stack(
+        networks[0],
+        {name: nn.Parameter(tensor) for name, tensor in stacked.items() if name in trainable},
+        {name: tensor for name, tensor in stacked.items() if name not in trainable},
+    )
+
+
+def network_of(model: nn.Module, job: Job, train_only: Sequence[str], device: torch.device) -> nn.Module:
+    """Return one job's network at its rewind point, masked, in the mode that it trains in."""
+    network = copy.deepcopy(model).to(device)
+    load_state(network, job.params)
+    apply_mask(network, job.mask)
+    if not any(module.training for module in network.modules()):
+        network.train()
+    freeze_others(network, train_only)
+    return network
+
+
+def stacked_keeps(stack: Stack, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
+    """Return the jobs' masks as numbers [J, …], for the tensors of which any job has lost a weight."""
+    touched = {name: None for job in jobs for name, keep in job.mask.items() if not keep.all()}
+    keeps: dict[str, torch.Tensor] = {}
+    for name in touched:
+        # A tensor that is not trained keeps its zeros anyway.
+        if name in stack.trained:
+            keeps[name] = torch.ones_like(stack.trained[name], requires_grad=False)
+            for row, job in enumerate(jobs):
+                if name in job.mask:
+                    keeps[name][row] = torch.from_numpy(job.mask[name].copy()).to(keeps[name])
+    return keeps
+
+
+def evaluate_stack(
+    stack: Stack, rows: Sequence[int], part: Tensors, objective: Objective, batch_size: int
+) -> list[tuple[float, float]]:
+    """Return the mean loss and the mean metric over `part` of the networks in these rows, in evaluation mode.
+
+    The first batch is measured network by network. Where loss and metric give the same for all networks at once, the
+    other batches are measured so, and nothing waits for the device until the end.
+    """
+    chosen = torch.tensor(rows, device=part.inputs.device)
+    total, together = torch.zeros(len(rows), 2, dtype=torch.float64, device=part.inputs.device), False
+    with torch.no_grad():
+        for number, (inputs, targets) in enumerate(evaluation_batches(part, batch_size)):
+            outputs = stack.outputs(inputs).index_select(0, chosen)
+            if together:
+                measured = _measured_together(objective, outputs, targets)
+            else:
+                measured = torch.stack([measure(objective, output, targets) for output in outputs]).to(total.device)
+                together = number == 0 and _agree(objective, outputs, targets, measured)
+            total += measured * len(targets)
+    return [(loss, metric) for loss, metric in (total / len(part)).tolist()]
+
+
+def _measured_together(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    both = [vmap(function, in_dims=(0, None))(outputs, targets) for function in _functions(objective)]
+    return torch.stack([values.double() for values in both], dim=1)
+
+
+def _agree(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor, expected: torch.Tensor) -> bool:
+    try:
+        found = _measured_together(objective, outputs, targets)
+    except Exception:  # a caller's metric may be anything: a NumPy function, one that returns a plain number
+        return False
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-8, equal_nan=True)
+
+
+def _functions(objective: Objective) -> tuple[BatchFunction, BatchFunction]:
+    return objective.loss, objective.metric.function
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model in evaluation mode, and give every layer its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

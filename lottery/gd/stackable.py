@@ -1,0 +1,149 @@
+"""Which jobs can be trained stacked, and which trainings gain by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.flop_counter import FlopCounterMode
+
+from lottery.data.parts import Parts, Tensors
+from lottery.gd.config import GDConfig
+from lottery.gd.stack import network_of, stack_of
+from lottery.objective import Objective, call
+from lottery.randomness import seeded_everywhere
+from lottery.torch_state import named_tensors
+from pruning.jobs import Job
+
+# Where a forward pass of one network on one batch takes fewer operations, jobs are trained stacked.
+STACKED_FLOPS = {"cpu": 2e6, "cuda": 1e9}
+
+# How many operations the forward passes of one stack take together: beyond that the device is full.
+FULL_FLOPS = {"cpu": 1e8, "cuda": 2e10}
+
+# Settings that stacked training understands; one that is not here keeps its default, or jobs are trained alone.
+_UNDERSTOOD = frozenset(
+    {
+        *("steps", "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "clip_norm"),
+        *("schedule", "milestones", "gamma", "warmup", "eval_every", "device", "train_only"),
+        *("std", "std_window", "std_examples"),
+    }
+)
+
+# Largest difference between the stacked and the single gradient, as a fraction of the largest gradient.
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
+_TRIAL_EXAMPLES = 4
+
+
+def can_stack(
+    model: nn.Module, config: GDConfig, parts: Parts, jobs: Sequence[Job], needs: frozenset[str]
+) -> str | None:
+    """Return why these jobs cannot be trained stacked, as far as one can see without trying; None for no reason.
+
+    Args:
+        model: the architecture.
+        config: how to train.
+        parts: the data.
+        jobs: that would be trained together.
+        needs: what a criterion wants to see beside the trained weights.
+    """
+    unusual = [
+        field.name
+        for field in dataclasses.fields(config)
+        if field.name not in _UNDERSTOOD and getattr(config, field.name) != field.default
+    ]
+    floats = {tensor.dtype for tensor in named_tensors(model).values() if tensor.is_floating_point()}
+    # A model that is in evaluation mode as a whole is trained in training mode as a whole.
+    training = [module for module in model.modules() if module.training] or list(model.modules())
+    if len(jobs) < 2:
+        return "there is one job only"
+    if needs:
+        return f"{', '.join(sorted(needs))} is taken from one training at a time"
+    if unusual:
+        return f"the setting {unusual[0]} needs a training of its own"
+    if len({job.budget for job in jobs}) > 1:
+        return "the jobs differ in their budgets"
+    if any(job.budget.until is not None for job in jobs):
+        return "a job may end before its budget"
+    if not all(isinstance(part, Tensors) for part in (parts.train, parts.validation, parts.test) if part is not None):
+        return "a DataLoader gives one order at a time"
+    if not floats <= _TOLERANCE.keys():
+        return "the weights are neither float32 nor float64"
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        return "recurrent layers keep their weights where they cannot be stacked"
+    if any(isinstance(module, _DropoutNd) and module.p > 0 for module in training):
+        return "dropout draws random numbers"
+    return None
+
+
+def refusal(
+    model: nn.Module, config: GDConfig, parts: Parts, objective: Objective, jobs: Sequence[Job], device: torch.device
+) -> str | None:
+    """Try a gradient of the stack on a few examples, and return how it differs from single ones; None where not.
+
+    The first and the last job are compared: losses, gradients, buffers, and outputs in evaluation mode.
+    """
+    assert isinstance(parts.train, Tensors)
+    count = _TRIAL_EXAMPLES
+    position = torch.arange(count * len(jobs), device=device).remainder(len(parts.train)).unflatten(0, (-1, count))
+    inputs, targets = parts.train.inputs[position], parts.train.targets[position]
+    with seeded_everywhere(0), warnings.catch_warnings():
+        stack = stack_of(model, jobs, config.train_only, device)
+        names = named_tensors(stack.model).keys()
+        try:
+            warnings.simplefilter("error")  # torch.func says so where it loops over the jobs instead
+            losses = stack.losses(objective.loss, inputs, targets)
+            losses.sum().backward()
+            outputs = stack.outputs(inputs[0])
+            if not isinstance(outputs, torch.Tensor):
+                return "the network's output is no tensor"
+        except Exception as error:  # torch.func refuses in many ways, and a caller's model or loss may raise anything
+            return (str(error).splitlines() or [type(error).__name__])[0]
+        if named_tensors(stack.model).keys() != names:
+            return "the forward pass makes buffers"
+        for row in (0, len(jobs) - 1):
+            network = network_of(model, jobs[row], config.train_only, device)
+            loss = objective.loss(call(network, inputs[row]), targets[row])
+            loss.backward()
+            single = {name: tensor.grad for name, tensor in named_tensors(network).items() if tensor.requires_grad}
+            buffers = {name: tensor for name, tensor in named_tensors(network).items() if not tensor.requires_grad}
+            with torch.no_grad():
+                expected = call(network.eval(), inputs[0])
+            pairs = [(loss, losses[row]), (expected, outputs[row])]
+            pairs += [(tensor, stack.fixed[name][row]) for name, tensor in buffers.items()]
+            for name, gradient in single.items():
+                stacked = stack.trained[name].grad
+                if (gradient is None) != (stacked is None):
+                    return f"the gradient of {name!r} is there only one way"
+                if gradient is not None and stacked is not None:
+                    pairs.append((gradient, stacked[row]))
+            if not all(_alike(one, other) for one, other in pairs):
+                return "stacked, the network computes something else"
+    return None
+
+
+def gains(model: nn.Module, flops: float, device: torch.device) -> bool:
+    """Say whether networks whose forward pass on a batch takes so many operations train faster stacked."""
+    return flops <= STACKED_FLOPS[device.type]
+
+
+def forward_flops(model: nn.Module, parts: Parts, batch_size: int) -> float:
+    """Return how many operations the forward pass of one batch takes."""
+    assert isinstance(parts.train, Tensors)
+    with seeded_everywhere(0), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        few = parts.train.inputs[:_TRIAL_EXAMPLES]
+        call(model, few)
+    return counter.get_total_flops() / len(few) * batch_size
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    scale = one.detach().nan_to_num(0.0).abs().max().item() if one.numel() else 0.0
+    return torch.allclose(one, other, rtol=0.0, atol=_TOLERANCE[one.dtype] * scale + 1e-12, equal_nan=True)

@@ -1,0 +1,40 @@
+"""CPU threads for looking at networks: one where a forward pass is too small for several."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lottery.objective import call
+
+# Below so many operations a pass over a batch, several threads win little on an idle machine, and on a busy one they
+# wait for each other many times longer than they work.
+_SMALL = 1_000_000_000
+
+
+def threads_for(network: nn.Module, inputs: Any) -> int:
+    """Return how many threads a forward pass of these inputs is worth: one, or as many as PyTorch uses now."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call(network, inputs)
+    return 1 if counter.get_total_flops() < _SMALL else torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many CPU threads while the block runs.
+
+    >>> with using_threads(1):
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,252 @@
+"""Transfer tables: the tickets of every run, trained as every run trains, beside its own tickets and random ones.
+
+OUT/<target's run>/from-<source's run>-level-LL/seed-S/level-LL/    one ticket directory each, complete or absent
+                   random/seed-S/level-LL/
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery.config import SearchConfig
+from lottery.engine import Outcome, Plan, job_seed, read_replicate, store
+from lottery.identity import short_hash
+from lottery.objective import BatchFunction, Metric
+from lottery.preparing import Prepared, resolve
+from lottery.progress import Display, StepCounter
+from lottery.reopening import reopen
+from lottery.results import Level
+from lottery.run_directory import RunDirectory, locked
+from lottery.statistics import Estimate, by_seed, level_estimate, paired_difference, pairs
+from lottery.torch_state import digest
+from lottery.transfer_members import Member, choose_members, common_seeds
+from pruning.criteria import CRITERIA
+from pruning.errors import BadValue, ConfigMismatch
+from pruning.jobs import Job, Stacks
+from pruning.mask import Mask
+from pruning.selection import select
+
+# How a random mask was "found".
+_RANDOM = SearchConfig(criterion="random", scope="layer")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Tickets of one run, trained as one run trains.
+
+    Attributes:
+        source: position of the run that found the tickets, or None for random masks at the target's rewind weights.
+        target: position of the run whose way of training it is.
+        level: the trainings, one for each seed.
+        estimate: their mean metric with its interval; None where all diverged.
+        against_own: entry minus the target's own tickets, paired by seed; None for these themselves.
+        against_random: entry minus random masks, paired by seed; None for these themselves.
+    """
+
+    source: int | None
+    target: int
+    level: Level
+    estimate: Estimate | None
+    against_own: Estimate | None
+    against_random: Estimate | None
+
+
+@dataclass(frozen=True)
+class TransferTable:
+    """Which tickets train where.
+
+    Attributes:
+        members: the runs.
+        tickets: `tickets[source][target]`; on the diagonal what the run itself had measured.
+        random: `random[target]`: random masks with the counts that the target's own tickets have in every tensor.
+        out: where the trainings lie.
+    """
+
+    members: tuple[Member, ...]
+    tickets: tuple[tuple[Entry, ...], ...]
+    random: tuple[Entry, ...]
+    out: Path
+
+
+def transfer_table(
+    runs: Sequence[str | Path],
+    density: float | None = None,
+    level: int | None = None,
+    *,
+    model: Any = None,
+    data: Sequence[Any] | None = None,
+    loss: BatchFunction | None = None,
+    metric: Metric | BatchFunction | None = None,
+    device: str | None = None,
+    out: str | Path = "runs/transfer",
+    display: Display | None = None,
+) -> TransferTable:
+    """Train the tickets of every run as every other run trains, and random ones; what is already there is read.
+
+    An entry is the source's mask at the source's rewind weights in the target's frame: its trainer, settings and data,
+    the budget of its levels, and for every replicate the seed that its own ticket was trained with. The ticket of a
+    replicate seed is trained under the same seed.
+
+    Args:
+        runs: two or more run directories of one architecture.
+        density: of the tickets: each run's pruned level that is nearest to it, by ratio.
+        level: of the tickets in every run, instead. By default the lowest density that all of the runs reach.
+        model: what the searches were given; may be left out where it was a name.
+        data: likewise, one for each run.
+        loss: likewise.
+        metric: likewise.
+        device: where to train now.
+        out: the folder in which the trainings are kept.
+        display: shows progress.
+
+    Raises:
+        BadValue: fewer than two runs, other architectures, a level that is not there, or no replicate seed in common.
+        ConfigMismatch: another model or other data than a run was made with, or a training of another ticket in `out`.
+
+    Source: Lange & Sprekeler 2023, section 5 (arXiv 2306.00045); Morcos et al. 2019 (arXiv 1906.02773).
+    """
+    if density is not None and level is not None:
+        raise BadValue("give density or level, not both")
+    if data is not None and len(data) != len(runs):
+        raise BadValue(f"data must name one data set for each of the {len(runs)} runs, not {len(data)}")
+    members = choose_members([Path(run) for run in runs], density, level)
+    out, counter = Path(out), StepCounter(display or Display(False, None))
+    given: dict[str, Any] = {"model": model, "loss": loss, "metric": metric, "device": device, "watch": counter}
+    # No mask is drawn here: a run whose criterion is its owner's own function can lend its training too.
+    given["criterion"] = CRITERIA["magnitude"].value.score
+    with locked(out, "transfer"), counter.display.training(len(members) ** 2):
+        for target in range(len(members)):
+            _, ready = reopen(members[target].search.run, data=data[target] if data else None, **given)
+            for source, seeds in _sources(members, target):
+                _train(_Frame(members, target, ready, out), source, seeds, counter)
+                counter.display.passed()
+    return _read(members, out)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the trainings in one run's way share."""
+
+    members: tuple[Member, ...]
+    target: int
+    ready: Prepared
+    out: Path
+
+    @property
+    def own(self) -> Member:
+        return self.members[self.target]
+
+
+def _folder(members: Sequence[Member], source: int | None, target: int, out: Path) -> RunDirectory:
+    """Return where the tickets of a source are kept that were trained in a target's way."""
+    name = "random"
+    if source is not None:
+        name = f"from-{members[source].search.run.resolve().name}-level-{members[source].level.level:02d}"
+    return RunDirectory(out / members[target].search.run.resolve().name / name)
+
+
+def _sources(members: Sequence[Member], target: int) -> list[tuple[int | None, list[int]]]:
+    """Return what is trained in a target's way: every other run, and None for random masks, each with its seeds."""
+    others = [
+        (number, common_seeds(member, members[target])) for number, member in enumerate(members) if number != target
+    ]
+    return [*others, (None, common_seeds(members[target], members[target]))]
+
+
+def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: StepCounter) -> None:
+    """Train in one piece what is missing of one entry, and store each training as it is done.
+
+    An entry is a piece of its own, so that no other run in the table has a part in its rounding.
+    """
+    own, number, trainer = frame.own, frame.own.level.level, frame.ready.setup.trainer
+    giver = own if source is None else frame.members[source]
+    folder = _folder(frame.members, source, frame.target, frame.out)
+    jobs = {seed: _job(frame, source, seed) for seed in seeds}
+    names = {seed: _identity(own.run, number, job) for seed, job in jobs.items()}
+    missing = [seed for seed in seeds if not folder.has(seed, number)]
+    for seed in set(seeds) - set(missing):
+        if folder.read_record(seed, number).get("transfer", {}).get("identity") != names[seed]:
+            raise ConfigMismatch(f"{folder.level_path(seed, number)} is of another ticket or run; use another --out")
+    if not missing:
+        return
+    # The bits of a stack depend on all that is in it: a half-finished one is trained again as it was begun.
+    whole = isinstance(trainer, Stacks) and trainer.together(list(jobs.values()), frozenset())
+    wanted = {seed: job for seed, job in jobs.items() if whole or seed in missing}
+    plan = _plan(frame.ready.plan, _RANDOM if source is None else resolve(giver.search.config)[0])
+    facts = {
+        "source": "random" if source is None else giver.search.run.name,
+        "source_level": giver.level.level,
+        "target": own.search.run.name,
+    }
+    counter.expect(list(wanted.values()), number)
+    began = time.perf_counter()
+    for (seed, job), trained in zip(wanted.items(), trainer.train(list(wanted.values()), frozenset()), strict=True):
+        now = time.perf_counter()
+        if seed in missing:
+            outcome = Outcome(job, trained, seed, number, giver.run.read_record(seed, 0)["init_sha256"], now - began)
+            dense = own.run.read_record(seed, 0)
+            store(plan, folder, outcome, dense, {"transfer": {**facts, "identity": names[seed]}})
+        began = now
+
+
+def _job(frame: _Frame, source: int | None, seed: int) -> Job:
+    """Return the training of one ticket in the target's way: as the target's own ticket of that seed was trained."""
+    giver = frame.own if source is None else frame.members[source]
+    mask = giver.run.read_mask(seed, giver.level.level)
+    if source is None:
+        mask = _random_mask(mask, seed, giver.level.level)
+    params = giver.run.read_rewound(seed, giver.level.level)
+    return Job(params, mask, job_seed(seed, frame.own.level.level), frame.ready.plan.rewind.budget())
+
+
+def _random_mask(mask: Mask, seed: int, level: int) -> Mask:
+    rng = np.random.default_rng([seed, level, zlib.crc32(b"transfer")])
+    scores = {name: rng.random(keep.shape) for name, keep in mask.items()}
+    return select(scores, Mask.dense(mask.shapes()), mask.counts(), guard=0)
+
+
+def _identity(target: RunDirectory, level: int, job: Job) -> str:
+    config = (target.path / "config.json").read_text(encoding="utf-8")
+    return short_hash([config, str(level), digest(job.params), digest(dict(job.mask))], length=64)
+
+
+def _plan(plan: Plan, found: SearchConfig) -> Plan:
+    """Return a target's plan with the criterion and scope that a ticket was found by, for its record."""
+    how = {"criterion": found.criterion, "scope": found.scope}
+    about = {**plan.about, **how, "config": {**plan.about["config"], **how}}
+    return replace(plan, config=replace(found, measure_at=plan.config.measure_at), about=about)
+
+
+def _read(members: tuple[Member, ...], out: Path) -> TransferTable:
+    def entry(source: int | None, target: int) -> Entry:
+        own, level = members[target], stored[source, target]
+        random = stored[None, target]
+        return Entry(
+            source,
+            target,
+            level,
+            level_estimate(level, own.search.is_fraction, own.search.test_examples),
+            None if source == target else paired_difference(*pairs(by_seed(level), by_seed(own.level))),
+            None if source is None else paired_difference(*pairs(by_seed(level), by_seed(random))),
+        )
+
+    stored: dict[tuple[int | None, int], Level] = {}
+    for target, member in enumerate(members):
+        stored[target, target] = member.level
+        for source, seeds in _sources(members, target):
+            folder, number = _folder(members, source, target, out), member.level.level
+            stored[source, target] = Level(number, tuple(read_replicate(folder, seed, number) for seed in seeds))
+    every = range(len(members))
+    return TransferTable(
+        members,
+        tuple(tuple(entry(source, target) for target in every) for source in every),
+        tuple(entry(None, target) for target in every),
+        out,
+    )
