@@ -243,6 +243,7 @@ def _subject(frame: _Frame, which: tuple[str, int, int, int], masks: Mapping[int
         fresh=lambda: _fresh(ready, seed, repeat),
         redraw=lambda: _redraw(run, ready, seed, masks[seed]),
         elsewhere=lambda: frame.elsewhere(seed),
+        pattern=ready.plan.drawing.pattern,
         others={other: mask for other, mask in masks.items() if other != seed},
         rng=np.random.default_rng([seed, level, repeat, zlib.crc32(kind.encode())]),
     )

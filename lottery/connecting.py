@@ -155,7 +155,7 @@ def curve_json(curve: Curve) -> dict[str, Any]:
 def connections_table(found: Connections) -> str:
     """Return one line for each pair and part; accuracies' barriers in percentage points."""
     scale, unit = (100, "pp") if found.measure.is_fraction else (1, found.measure.name)
-    paths = list(dict.fromkeys(path for pair in found.pairs for path in (pair.first, pair.second)))
+    paths = _tickets(found)
     lines = [
         f"{'pair':<7}  {'part':>10}  {'error A':>8}  {'error B':>8}  {f'barrier ({unit})':>15}"
         f"  {'loss barrier':>12}  {'masks':>6}  {'interval':>8}"
@@ -188,7 +188,7 @@ def connections_figure(found: Connections) -> Figure:
     word = "error" if found.measure.is_fraction or not found.measure.higher_is_better else "negative"
     for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         for pair in found.pairs:
-            label = f"{_short(pair.first)} – {_short(pair.second)}"
+            label = f"{_numbered(found, pair.first)} – {_numbered(found, pair.second)}"
             axes.plot(pair.line.alphas, scale * pair.line.curves[part].error, "o-", ms=3, lw=1.3, label=label)
         axes.set_xlabel("α, from the first ticket to the second")
         axes.set_ylabel(f"{part} {word if found.measure.is_fraction else f'{word} {found.measure.name}'}{unit}")
@@ -198,8 +198,14 @@ def connections_figure(found: Connections) -> Figure:
     return figure
 
 
-def _short(path: str) -> str:
-    return "/".join(Path(path).parts[-2:])
+def _tickets(found: Connections) -> list[str]:
+    """Return every ticket once, in the order in which they were given."""
+    return list(dict.fromkeys(path for pair in found.pairs for path in (pair.first, pair.second)))
+
+
+def _numbered(found: Connections, path: str) -> str:
+    """Return a ticket's number in the table and the end of its path."""
+    return f"{_tickets(found).index(path) + 1}: {'/'.join(Path(path).parts[-2:])}"
 
 
 def _trained(ticket: Ticket) -> Params:

@@ -13,12 +13,15 @@ from scipy import stats
 Bounds = tuple[float, float]
 
 
-def t_interval(values: Sequence[float] | NDArray[np.float64], least: float = -math.inf) -> Bounds | None:
+def t_interval(
+    values: Sequence[float] | NDArray[np.float64], least: float = -math.inf, most: float = math.inf
+) -> Bounds | None:
     """Return Student's 95 % t interval of a mean; None for fewer than two values.
 
     Args:
         values: a sample.
         least: what no value can fall below, nor the interval.
+        most: what none can exceed.
 
     >>> t_interval([1.0]) is None
     True
@@ -29,11 +32,11 @@ def t_interval(values: Sequence[float] | NDArray[np.float64], least: float = -ma
     if len(values) < 2:
         return None
     centre, half = float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return max(least, centre - half), centre + half
+    return max(least, centre - half), min(most, centre + half)
 
 
 def pairs_interval(
-    values: Sequence[float] | NDArray[np.float64], count: int, least: float = -math.inf
+    values: Sequence[float] | NDArray[np.float64], count: int, least: float = -math.inf, most: float = math.inf
 ) -> Bounds | None:
     """Return a 95 % interval of the mean over all pairs of `count` things; None for fewer than three things.
 
@@ -44,6 +47,7 @@ def pairs_interval(
         values: one for each pair, in the order of `itertools.combinations(range(count), 2)`.
         count: of things.
         least: what no value can fall below, nor the interval.
+        most: what none can exceed.
 
     >>> pairs_interval([0.5, 0.5, 0.5], 3)
     (0.5, 0.5)
@@ -55,4 +59,4 @@ def pairs_interval(
     without = np.array([values[[i not in pair for pair in pairs]].mean() for i in range(count)])
     error = np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())
     centre, half = float(values.mean()), float(stats.t.ppf(0.975, count - 1) * error)
-    return max(least, centre - half), centre + half
+    return max(least, centre - half), min(most, centre + half)

@@ -98,13 +98,15 @@ def check_targets(targets: Sequence[Target], mask: Mask, guard: int, pattern: Pa
         return
     needed = {name: _set_aside(tiles_of(name, keep, keep, tiles[name]).sizes, guard) for name, keep in mask.items()}
     for level, target in enumerate(targets[1:], start=1):
-        per_tensor = target if isinstance(target, Mapping) else {"the network": target}
-        needs = needed if isinstance(target, Mapping) else {"the network": sum(needed.values())}
-        for name, kept in per_tensor.items():
-            if kept < needs[name]:
+        if isinstance(target, Mapping):
+            kept = {repr(name): (target[name], needed[name]) for name in mask}
+        else:
+            kept = {"the network": (target, sum(needed.values()))}
+        for where, (count, least) in kept.items():
+            if count < least:
                 raise BadValue(
-                    f"level {level} would keep {kept} weights of {name!r}, less than the {needs[name]} of the fewest "
-                    f"units that pattern {pattern.name!r} and a guard of {guard} ask for; prune less"
+                    f"level {level} would keep {count} weights of {where}, less than the {least} of the fewest units "
+                    f"that pattern {pattern.name!r} and a guard of {guard} ask for; prune less"
                 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
+from pruning.patterns import Pattern
 from pruning.registry import Registry, summary_of
 
 
@@ -48,6 +49,7 @@ class Subject:
         fresh: makes another initialization of the same network, one for each repeat.
         redraw: draws a mask of the same density from the dense network, by its scores turned upside down.
         elsewhere: returns the dense network at the other rewind point that was asked for.
+        pattern: which weights of the search stay or go together.
         others: masks of the same level, by replicate seed, this one's not among them.
         rng: of this replicate, level, ablation and repeat alone.
     """
@@ -59,6 +61,7 @@ class Subject:
     fresh: Callable[[], Params]
     redraw: Callable[[], Mask]
     elsewhere: Callable[[], Point]
+    pattern: Pattern
     others: Mapping[int, Mask]
     rng: np.random.Generator
 

@@ -13,15 +13,16 @@ from pruning.selection import select
 def random_mask(subject: Subject) -> Control:
     """A random mask of the same density over all weights; the densities of the tensors change too."""
     scores = {name: subject.rng.random(keep.shape, np.float32) for name, keep in subject.mask.items()}
-    guard = int(min(subject.mask.counts().values()) > 0)
-    return Control(subject.params, select(scores, Mask.dense(subject.mask.shapes()), subject.mask.kept, guard=guard))
+    dense, guard = Mask.dense(subject.mask.shapes()), int(min(subject.mask.counts().values()) > 0)
+    return Control(subject.params, select(scores, dense, subject.mask.kept, guard, subject.pattern))
 
 
 @ablation("random-layers", source="Su et al. 2020, section 3 (arXiv 2009.11094)")
 def random_layers(subject: Subject) -> Control:
     """A random mask with the ticket's density in every tensor: is it more than the densities of the layers?"""
     scores = {name: subject.rng.random(keep.shape, np.float32) for name, keep in subject.mask.items()}
-    return Control(subject.params, select(scores, Mask.dense(subject.mask.shapes()), subject.mask.counts(), guard=0))
+    dense = Mask.dense(subject.mask.shapes())
+    return Control(subject.params, select(scores, dense, subject.mask.counts(), 0, subject.pattern))
 
 
 @ablation("shuffle-mask", source="Frankle et al. 2021, section 5 (arXiv 2009.08576)")

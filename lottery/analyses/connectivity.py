@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,9 +56,10 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
     along = np.array(between_levels, np.float64).reshape(len(levels) - 1, len(seeds), 3)
     across = np.array(between_replicates, np.float64).reshape(len(levels), len(pairs), 3)
     density = np.array([level.density for level in levels])
-    along_bounds = [t_interval(row, least=0) for row in along[..., 0]]
-    across_bounds = [pairs_interval(row, len(seeds), least=0) for row in across[..., 0]]
     fraction = study.search.is_fraction
+    most = 1 if fraction else math.inf
+    along_bounds = [t_interval(row, least=0, most=most) for row in along[..., 0]]
+    across_bounds = [pairs_interval(row, len(seeds), least=0, most=most) for row in across[..., 0]]
     scale, unit = (100, "pp") if fraction else (1, study.search.metric)
     lines = [f"{'level':>5}  {'density':>8}  {f'to the next ({unit})':>28}  {f'between replicates ({unit})':>28}"]
     for row, level in enumerate(levels):

@@ -49,7 +49,7 @@ def _most(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str]) -> int
         return 1
     model = network_of(trainer.model, jobs[0], config.train_only, device)
     flops = forward_flops(model, parts, config.batch_size)
-    if not gains(model, flops, device):
+    if not gains(model, flops, len(jobs), device):
         return 1
     if refusal(trainer.model, config, parts, trainer.objective, jobs, device) is not None:
         return 1
@@ -63,7 +63,7 @@ def train_stacked(trainer: GDTrainer, jobs: Sequence[Job]) -> list[Trained]:
     own. Optimizers work element by element, so that one on the stack is one for each job.
 
     Args:
-        trainer: how to train; its `can_stack` and `refusal` have nothing against these jobs.
+        trainer: how to train; `can_stack` and `refusal` have nothing against these jobs.
         jobs: of one budget.
     """
     config, objective, part, budget = trainer.config, trainer.objective, trainer.parts.train, jobs[0].budget

@@ -31,8 +31,8 @@ class Look:
     """What a probe may look at.
 
     Attributes:
-        model: a private copy on the device, masked, in evaluation mode with batch norms in training mode; a probe may
-            do with it what it likes.
+        model: a private copy on the device, masked, in evaluation mode (but for batch norms that have seen no batch
+            yet); a probe may do with it what it likes.
         mask: the current mask.
         batch: inputs and labels on the device, or None where there are no examples (an environment).
         part: the training examples, for a probe that trains; None where there are none.
@@ -145,8 +145,8 @@ class TorchProber:
         load_state(model, job.params)
         apply_mask(model, job.mask).eval()
         for module in model.modules():
-            # At initialization a batch norm has seen nothing: only the batch itself says what it will do.
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # A batch norm that has seen nothing yet: only the batch itself says what it will do.
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.num_batches_tracked:
                 module.train()
         return Look(
             model=model,

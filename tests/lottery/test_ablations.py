@@ -16,6 +16,7 @@ from lottery.reading import read_search
 from lottery.run_directory import RunDirectory
 from pruning.errors import BadValue, ConfigMismatch, FileFormatError, UnknownName
 from pruning.mask import Mask
+from pruning.patterns.unstructured import UNSTRUCTURED
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
@@ -102,6 +103,7 @@ def subject(**changes):
         "fresh": lambda: fresh,
         "redraw": lambda: mask,
         "elsewhere": lambda: Point(fresh, 7),
+        "pattern": UNSTRUCTURED,
         "others": {},
         "rng": np.random.default_rng(1),
     } | changes

@@ -256,7 +256,7 @@ class TestRefusals:
         )
 
     @pytest.mark.parametrize("kind", ["branches", "draws", "counts"])
-    def test_what_torch_func_refuses_or_computes_otherwise_is_found_by_trying(self, kind):
+    def test_what_torch_func_refuses_or_computes_otherwise_is_found_by_trying(self, kind, eager):
         class Odd(nn.Module):
             def __init__(self, seed: int) -> None:
                 super().__init__()
@@ -278,8 +278,19 @@ class TestRefusals:
         assert not trainer.together(jobs, NOTHING)
 
 
+@pytest.fixture
+def eager(monkeypatch):
+    """Stack from two jobs on."""
+    monkeypatch.setitem(stackable.STACKED_JOBS, "cpu", 2)
+
+
 class TestGroups:
-    def test_small_networks_are_stacked_up_to_a_full_device_by_budget(self, monkeypatch):
+    def test_few_jobs_are_trained_one_after_the_other(self):
+        trainer = ready(mlp)
+        assert not trainer.together(jobs_of(trainer, mlp, stackable.STACKED_JOBS["cpu"] - 1), NOTHING)
+        assert trainer.together(jobs_of(trainer, mlp, stackable.STACKED_JOBS["cpu"]), NOTHING)
+
+    def test_small_networks_are_stacked_up_to_a_full_device_by_budget(self, monkeypatch, eager):
         trainer = ready(mlp)
         jobs = jobs_of(trainer, mlp, 5)
         jobs[4] = replace(jobs[4], budget=Budget(1, 50))
@@ -294,7 +305,7 @@ class TestGroups:
         monkeypatch.setitem(stackable.STACKED_FLOPS, "cpu", flops - 1)
         assert not trainer.together(jobs, NOTHING)
 
-    def test_the_trainer_stacks_by_itself(self, monkeypatch):
+    def test_the_trainer_stacks_by_itself(self, monkeypatch, eager):
         seen = []
         monkeypatch.setattr(
             "lottery.gd.trainer.train_stacked",
@@ -312,7 +323,7 @@ class TestGroups:
         assert watch.steps == []
 
 
-def test_a_search_that_goes_on_gives_the_same_bits(tmp_path):
+def test_a_search_that_goes_on_gives_the_same_bits(tmp_path, eager):
     """Regression: rounding depends on what is in a stack; a level that was half written is trained whole again."""
 
     def search():

@@ -16,22 +16,32 @@ from lottery.config import SearchConfig, ladder
 from lottery.gd.optimizers import OPTIMIZERS
 from lottery.run_directory import RunDirectory
 from pruning.criteria import CRITERIA
+from pruning.errors import BadValue
+from pruning.patterns import get_pattern
 from pruning.scopes import SCOPES
 from pruning.torch_modules import prunable
 from tests.lottery.helpers import assert_promises, assert_same_arrays, blobs, removed, tiny_model
 
 LEVELS, STEPS = 3, 24
 REWINDS = ("0", "5", "1ep", "lr", "none")
-# Every criterion under the two ways of competing; under the other scopes, which set counts alone, one of them.
+# Every criterion meets one scope and one rewind point, and every scope meets every rewind point: criterion, scope and
+# pattern meet each other, all with all, where no training is needed (tests/pruning/test_every_combination.py).
+_SCOPES, _POINTS = itertools.cycle(SCOPES.names()), itertools.cycle(REWINDS)
 COMBINATIONS = [
-    *itertools.product(CRITERIA.names(), ("global", "layer"), REWINDS),
-    *itertools.product(["magnitude"], sorted(set(SCOPES.names()) - {"global", "layer"}), REWINDS),
+    *((name, next(_SCOPES), next(_POINTS)) for name in CRITERIA.names()),
+    *itertools.product(["magnitude"], SCOPES.names(), REWINDS),
 ]
+PATTERNS = (
+    {"pattern": "n-m", "pattern_params": {"n": 1, "m": 2}},
+    {"pattern": "blocks", "pattern_params": {"height": 1, "width": 2}},
+    {"pattern": "rows", "scope": "erk"},
+)
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
 
 
 def search(tmp_path, **settings):
     defaults = {"levels": LEVELS, "steps": STEPS, "batch_size": 16, "tolerance": 1.0, "replicates": 2, "out": tmp_path}
+    defaults |= {"score_steps": 10}
     found = find_ticket(tiny_model, DATA, **(defaults | settings)).search
     assert found is not None
     return found
@@ -56,6 +66,37 @@ def test_every_search_keeps_the_promises(tmp_path, criterion, scope, rewind):
         first, before = run.read_trained(seed, 0), run.read_trained(seed, max(level - 1, 0))
         points = {"0": run.read_rewound(seed, 0), "5": first.snapshots.get(5), "1ep": first.snapshots.get(6)}
         assert_promises(run, seed, level, targets[level], points.get(rewind, before.params))
+
+
+@pytest.mark.parametrize("settings", PATTERNS, ids=lambda settings: settings["pattern"])
+def test_a_pattern_holds_at_every_level(tmp_path, settings):
+    run = RunDirectory(search(tmp_path, replicates=1, **settings).run)
+    config = SearchConfig(levels=LEVELS, **settings)
+    pattern = get_pattern(config.pattern, config.pattern_params)
+    for level, target in enumerate((58, 46, 37), start=1):
+        mask, before = run.read_mask(0, level), run.read_mask(0, level - 1)
+        assert 0 < mask.kept <= target and mask.kept == run.read_record(0, level)["kept"]
+        assert mask.issubset(before)
+        for name, keep in mask.items():
+            tile = pattern.tile(name, keep.shape)
+            held = keep.reshape(len(keep) // tile.height, tile.height, -1, tile.width).sum(axis=(1, 3))
+            assert (held <= tile.most).all() if tile.most else np.isin(held, (0, tile.area)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pattern": "n-m", "pattern_params": {"n": 2, "m": 4}}, "'0.weight' has a width of 6 .*name it in `skip`"),
+        ({"pattern": "n-m", "pattern_params": {"n": 2}}, "takes n and m in pattern_params; m missing"),
+        ({"pattern": "rows", "levels": 9}, "level 8 would keep 12 weights of the network, less than the 14"),
+        ({"scope": "table"}, "needs layer_densities"),
+        ({"layer_densities": {"*": 0.5}}, "layer_densities need scope 'table'"),
+    ],
+)
+def test_what_scope_and_pattern_cannot_do_is_an_error_before_training(tmp_path, settings, message):
+    with pytest.raises(BadValue, match=message):
+        search(tmp_path, **settings)
+    assert not list(tmp_path.iterdir())
 
 
 def test_pruning_happened_by_the_criterion(tmp_path):

@@ -5,8 +5,11 @@ What is registered is tested: a new criterion, scope or pattern is covered the m
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,13 +39,15 @@ def patterns() -> Iterator[Pattern]:
 
 
 def ladder(scope: str, shapes: dict[str, tuple[int, ...]]) -> list[Target]:
-    tables = {"layer_densities": {"*": 0.5}} if "layer_densities" in SCOPES[scope].value.reads else {}
+    densities = {"*": 0.5} if "layer_densities" in SCOPES[scope].value.reads else {}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    return place(scope, Schedule(levels=LEVELS, guard=GUARD, **tables), Tensors(shapes, sizes))
+    return place(scope, Schedule(levels=LEVELS, guard=GUARD, layer_densities=densities), Tensors(shapes, sizes))
 
 
-def trained_and_job(shapes: dict[str, tuple[int, ...]], mask: Mask) -> tuple[Trained, Job]:
+@functools.cache
+def network(model: str) -> tuple[Trained, Job]:
     """Coarse random weights, so that many scores are equal, and whatever any criterion needs to see."""
+    shapes = MODELS[model]
     rng = np.random.Generator(np.random.PCG64(7))
     params = {name: rng.standard_normal(shape).round(1).astype(np.float32) for name, shape in shapes.items()}
     start = {name: rng.standard_normal(shape).round(1).astype(np.float32) for name, shape in shapes.items()}
@@ -52,8 +57,8 @@ def trained_and_job(shapes: dict[str, tuple[int, ...]], mask: Mask) -> tuple[Tra
         for need in sorted(needs - {"std"})
     }
     std = {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
-    trained = Trained(mask.apply(params), history=[], std=std, evidence=evidence)
-    return trained, Job(start, mask, 3, Budget(0, 1))
+    trained = Trained(params, history=[], std=std, evidence=evidence)
+    return trained, Job(start, Mask.dense(shapes), 3, Budget(0, 1))
 
 
 def in_tiles(array: np.ndarray, pattern: Pattern, name: str) -> np.ndarray:
@@ -91,7 +96,7 @@ def assert_counts(after: Mask, before: Mask, target: Target, pattern: Pattern) -
         assert kept <= goal and (max(removed) == 0 or goal - kept < max(removed))
 
 
-def assert_order(after: Mask, before: Mask, scores: dict, pattern: Pattern) -> None:
+def assert_order(after: Mask, before: Mask, scores: Mapping[str, Any], pattern: Pattern) -> None:
     """Within a tensor (and within a tile that holds so many) the best stay, of equal ones the earlier."""
     for name, keep in after.items():
         tile = pattern.tile(name, keep.shape)
@@ -104,9 +109,10 @@ def assert_order(after: Mask, before: Mask, scores: dict, pattern: Pattern) -> N
             assert np.isin(held.sum(axis=1) - sizes, (0, *-sizes)).all()
             assert ((held == was).all(axis=1) | ~held.any(axis=1)).all()
             means = np.divide(np.where(was, score.astype(float), 0.0).cumsum(axis=1)[:, -1], np.maximum(sizes, 1))
-            groups = [(held.any(axis=1), was.any(axis=1), means)]
+            groups = [(np.any(held, axis=1), np.any(was, axis=1), means)]
         else:
             groups = [(keep.ravel(), before[name].ravel(), scores[name].ravel())]
+        stays: Any
         for stays, lived, ranking in groups:
             ranked = np.argsort(-ranking.astype(float), kind="stable")
             ranked = ranked[lived[ranked]]
@@ -117,14 +123,16 @@ def assert_order(after: Mask, before: Mask, scores: dict, pattern: Pattern) -> N
 @pytest.mark.parametrize("scope", SCOPES.names())
 @pytest.mark.parametrize("criterion", CRITERIA.names())
 def test_every_level_keeps_the_promises(criterion, scope, pattern):
-    for shapes in MODELS.values():
+    for model, shapes in MODELS.items():
+        trained, job = network(model)
         mask = Mask.dense(shapes)
         targets = ladder(scope, shapes)
         check_pattern(pattern, shapes)
         check_targets(targets, mask, GUARD, pattern)
         assert len(targets) == LEVELS + 1
         for target in targets[1:]:
-            scores = CRITERIA[criterion].value.score(*trained_and_job(shapes, mask))
+            masked = replace(trained, params=mask.apply(trained.params))
+            scores = CRITERIA[criterion].value.score(masked, replace(job, mask=mask))
             after = select(scores, mask, target, GUARD, pattern)
             assert after.issubset(mask)
             assert min(after.counts().values()) >= GUARD

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import BadValue, UnknownName
+from pruning.ladder import Target
 from pruning.scopes import SCOPES, Schedule, Tensors, level_totals, place, scope
 from pruning.scopes.filling import fill
 
@@ -24,11 +25,6 @@ def dense(shapes):
 
 def total(target):
     return target if isinstance(target, int) else sum(target.values())
-
-
-def tables(name):
-    """What a scope cannot do without."""
-    return {"layer_densities": {"*": 0.4}} if "layer_densities" in SCOPES[name].value.reads else {}
 
 
 @st.composite
@@ -170,7 +166,8 @@ def test_a_network_that_was_already_pruned_goes_on_from_there():
 def test_every_scope_says_what_it_is_and_begins_with_the_network(name):
     entry = SCOPES[name]
     assert entry.summary and entry.source
-    ladder = place(name, Schedule(levels=3, **tables(name)), dense(LENET))
+    densities = {"*": 0.4} if "layer_densities" in entry.value.reads else {}
+    ladder = place(name, Schedule(levels=3, layer_densities=densities), dense(LENET))
     assert len(ladder) == 4
     assert total(ladder[0]) == 266_200
 
@@ -210,10 +207,11 @@ def test_more_than_there_is_is_an_error():
 
 def test_a_new_scope_is_one_function():
     @scope("first-only", source="here")
-    def first_only(schedule, tensors):
+    def first_only(schedule: Schedule, tensors: Tensors) -> list[Target]:
         """Prune the first tensor alone."""
         first = next(iter(tensors.sizes))
-        return [{**tensors.sizes, first: tensors.sizes[first] // 2**level} for level in range(schedule.levels + 1)]
+        halves = range(schedule.levels + 1)
+        return [{**tensors.sizes, first: tensors.sizes[first] // 2**level} for level in halves]
 
     try:
         assert place("first-only", Schedule(levels=1), dense(CONV))[1] == {"conv1": 50, "conv2": 100, "fc": 100}
