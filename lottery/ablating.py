@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ from lottery.rewind import Rewind, parse_rewind
 from lottery.run_directory import RunDirectory, locked
 from pruning.criteria import Criterion, ScoreFunction, Scores
 from pruning.errors import BadValue, FileFormatError
-from pruning.jobs import Budget, Job, Params, Trained
+from pruning.jobs import Budget, Job, Params, Stacks, Trained
 from pruning.mask import Mask
 
 
@@ -200,21 +201,27 @@ class _Frame:
 
 def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: StepCounter) -> None:
     """Train the controls of one level that are missing, all in one piece, and store each as it is done."""
-    run, ready, request = frame.run, frame.ready, frame.request
+    run, ready, request, trainer = frame.run, frame.ready, frame.request, frame.ready.setup.trainer
     masks = {seed: run.read_mask(seed, number) for seed in seeds}
-    wanted = [
-        (kind, repeat, seed)
-        for kind in request.kinds
-        for repeat in range(request.repeats)
-        for seed in seeds
-        if not frame.directory(kind, repeat).has(seed, number)
-    ]
-    jobs = [_job(ready, kind, _subject(frame, (kind, repeat, seed, number), masks)) for kind, repeat, seed in wanted]
+    every = list(itertools.product(request.kinds, range(request.repeats), seeds))
+    absent = [which for which in every if not frame.directory(*which[:2]).has(which[2], number)]
+    if not absent:
+        return
+
+    def jobs_of(chosen: Sequence[tuple[str, int, int]]) -> list[Job]:
+        return [_job(ready, which[0], _subject(frame, (*which, number), masks)) for which in chosen]
+
+    wanted, jobs = absent, jobs_of(absent)
+    if len(absent) < len(every) and isinstance(trainer, Stacks):
+        together = jobs_of(every)
+        if trainer.together(together, frozenset()):
+            wanted, jobs = every, together
     counter.expect(jobs, number)
     began = time.perf_counter()
-    results = ready.setup.trainer.train(jobs, frozenset())
-    for (kind, repeat, seed), job, trained in zip(wanted, jobs, results, strict=True):
+    for (kind, repeat, seed), job, trained in zip(wanted, jobs, trainer.train(jobs, frozenset()), strict=True):
         now = time.perf_counter()
+        if (kind, repeat, seed) not in absent:
+            continue
         dense = run.read_record(seed, 0)
         outcome = Outcome(job, trained, seed, number, dense["init_sha256"], now - began)
         facts = {"ablation": request.folder(kind), "repeat": repeat}

@@ -146,7 +146,7 @@ def connect(
     """
     if points < 2:
         raise BadValue(f"points must be 2 or more (both ends count), not {points}")
-    chosen = {name: limited(_part(view.parts, name), examples) for name in parts}
+    chosen = {name: limited(part_of(view.parts, name), examples) for name in parts}
     check_same_tensors(a, b)
     if masks is not None:
         a, b = masks[0].apply(a), masks[1].apply(b)
@@ -225,7 +225,8 @@ def _threads(view: TorchView, params: Params, parts: Sequence[Part]) -> int:
     return max((threads_for(network, part.inputs[:_BATCH]) for part in tensors), default=1)
 
 
-def _part(parts: Parts, name: str) -> Part:
+def part_of(parts: Parts, name: str) -> Part:
+    """Return a part of the data by name; raises `BadValue` for an unknown one or one that is not there."""
     if name not in PARTS:
         raise BadValue(f"part {name!r}: expected one of {', '.join(PARTS)}")
     found: Part | None = getattr(parts, name)

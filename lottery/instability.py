@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lottery.connectivity import POINTS, connect
+from lottery.connectivity import POINTS, connect, part_of
 from lottery.engine import Outcome, store
 from lottery.instability_report import LevelStability, Stability, stability_json
 from lottery.objective import BatchFunction, Metric
@@ -70,8 +70,9 @@ def instability(
     device: str | None = None,
     display: Display | None = None,
 ) -> Stability:
-    """Train copies of a run's tickets that differ in data order only, and measure the barriers between them.
+    """Train copies of a run's tickets that differ in their noise only, and measure the barriers between them.
 
+    The noise is the order of the data, dropout, the perturbations of evolution: all that follows from a job's seed.
     Every copy starts at its ticket's rewind point and trains as the search did, under the same mask. The dense
     network starts at the rewind point too: at step k, where survivors are rewound to step k. What is already there is
     read and not trained again.
@@ -92,16 +93,20 @@ def instability(
         display: shows progress.
 
     Raises:
-        BadValue: fewer than two copies, a level or a replicate that the run does not have, an environment.
+        BadValue: fewer than two copies or points, a level or a replicate that the run does not have, an environment.
         RunBusy: another process is training copies of this run.
     """
     if copies < 2:
         raise BadValue(f"copies must be 2 or more, not {copies}")
+    if points < 2:
+        raise BadValue(f"points must be 2 or more (both ends count), not {points}")
     counter = StepCounter(display or Display(False, None))
     directory, ready = reopen(run, model, data, loss=loss, metric=metric, device=device, watch=counter)
     view = torch_view(ready)
     if parts is None:
         parts = ("test" if view.parts.test is not None else "validation",)
+    for part in parts:
+        part_of(view.parts, part)  # what is wrong is said before anything is trained
     search = read_search(directory.path)
     bench = _Bench(directory, ready, counter)
     asked = {level: _alive(search, level, replicates) for level in _levels(search, levels)}

@@ -116,8 +116,9 @@ def stability_table(found: Stability) -> str:
             )
     diverged = sum(int(np.isnan(next(iter(level.error.values()))).sum()) for level in found.levels)
     lines.append(
-        f"{found.copies} copies of each ticket, the same but for the order of the data; {found.points} points on each "
-        "line between two.\nBarrier: largest error on the line minus the mean of its ends; stable: less than "
+        f"{found.copies} copies of each ticket, the same but for their noise (data order, perturbations); "
+        f"{found.points} points on each line between two.\n"
+        "Barrier: largest error on the line minus the mean of its ends; stable: less than "
         f"{100 * STABLE:g} pp (Frankle et al. 2020). Interval: Student's t over n replicates."
     )
     if diverged:

@@ -35,7 +35,8 @@ def overlap_between(studies: Sequence[Study]) -> Findings:
         One row for each two runs and matched level: `runs` [rows, 2], `levels` [rows, 2], `density` [rows],
         `same_seed` and `other_seed` [rows] (mean Jaccard index; NaN where there is no such pair) with
         `same_seed_interval` (Student's t) and `other_seed_interval` (jackknife over seeds) [rows, 2], and
-        `same_seed_chance`, `other_seed_chance` [rows, 3] (expected, and the central 95 %), `same_seed_z` and `other_seed_z` [rows].
+        `same_seed_chance`, `other_seed_chance` [rows, 3] (expected, and the central 95 %),
+        `same_seed_z` and `other_seed_z` [rows].
 
     Raises:
         BadValue: fewer than two runs, or no matched level.

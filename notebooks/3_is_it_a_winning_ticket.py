@@ -16,8 +16,8 @@
 # # Is it a winning ticket? Controls and statistics
 #
 # A sparse network that trains well proves little. Perhaps any sparse network of that size would have trained as well;
-# perhaps only the number of weights in each layer matters; perhaps the differences are those between one seed and
-# the next. This notebook takes one search and tries to talk us out of its result:
+# perhaps only the number of weights in each layer matters; perhaps the differences are those between one seed and the
+# next. This notebook takes one search and tries to talk us out of its result:
 #
 # 1. **controls** that break one thing about the tickets and keep everything else;
 # 2. **statistics** that say how much of a difference is left when seeds are paired, and how sure we can be;
@@ -26,9 +26,11 @@
 # Everything runs on the embedded digits in a minute or two. The same calls make the larger tables in `results/`.
 
 # %%
+# %matplotlib inline
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
+from scipy import stats
 
 from lottery import ablate, find_ticket
 from lottery.ablation_report import ablation_figure, ablation_table
@@ -40,8 +42,8 @@ from lottery.statistics import by_seed, holm, paired_difference, paired_t_p, pai
 # %% [markdown]
 # ## A search worth doubting
 #
-# Five replicates: five initializations, each with its own data order. Every level removes 49 % of the surviving weights,
-# down to under 2 % of the network. Nothing here is tuned.
+# Five replicates: five initializations, each with its own data order. Every level removes 49 % of the surviving
+# weights, down to under 2 % of the network. Nothing here is tuned.
 
 # %%
 settings = {"levels": 6, "prune_rate": 0.49, "replicates": 5, "steps": 300, "tolerance": 0.02}
@@ -59,7 +61,7 @@ print(ticket)
 # | `reinit` | the initial weights are drawn afresh | the initialization does not matter |
 # | `random-layers` | the mask is random, with the ticket's density in every layer | only the layer densities matter |
 # | `shuffle-units` | the mask's rows and columns are permuted | which pixels and units survive does not matter |
-# | `sign-reinit` | weights drafted afresh, with the ticket's signs | the signs are what counts |
+# | `sign-reinit` | the magnitudes are drawn afresh, the signs are kept | of the initialization, the signs are enough |
 #
 # The data order is the ticket's own, so that a difference is due to the control and to nothing else.
 
@@ -75,28 +77,33 @@ display(ablation_figure(search, controls))
 # Read the table from the right. A difference to the ticket comes with a 95 % interval: where it holds 0, these five
 # replicates do not tell control and ticket apart, and saying "the ticket is better" would be a wish.
 #
-# On a network this small most of the ticket's advantage at the sparsest level is in its **mask**: a random mask with
-# the same layer densities loses far more than new weights under the old mask do. The pixels at the border of the digits
-# are always black; a mask that wastes weights on them cannot win. Vischer et al. (2022) and Frankle et al. (2021)
-# found the same in other places, and it is why a "ticket" should never be reported without these rows.
+# With a quarter of the weights left everything is within two points. At the sparsest level the controls fall apart,
+# and *how* they do tells what the ticket is made of:
+#
+# - Random masks with the ticket's layer densities, and masks with permuted units, do worst: **which** weights stay
+#   matters. (The pixels at the border of the digits are always black; a mask that spends weights on them cannot win.)
+# - New weights under the ticket's own mask lose a lot too, so the mask alone is not the ticket.
+# - New magnitudes with the ticket's **signs** lose next to nothing. Zhou et al. (2019) found the same: of the
+#   initialization, the signs are what the mask needs.
+#
+# None of this could be seen in the accuracy curve, and it is why a ticket should not be reported without these rows.
 
 # %% [markdown]
 # ## Five seeds are few: what the numbers can bear
 #
-# Take the sparsest level and compare the ticket with `reinit`. Both were trained on five seeds. Seeds differ among
-# themselves, but the difference *within* a seed is what we want to know, so we pair them.
+# Take level 2 and compare the ticket with `reinit`. Both were trained on five seeds. Seeds differ among themselves,
+# but the difference *within* a seed is what we want to know, so we pair them.
 
 # %%
-sparsest = search.levels[6]
-reinit = next(each for each in controls if each.kind == "reinit").levels[-1]
-ours, theirs = pairs(by_seed(sparsest), by_seed(reinit))
+reinit = next(each for each in controls if each.kind == "reinit").levels[0]
+ours, theirs = pairs(by_seed(search.levels[2]), by_seed(reinit))
 
 for name, values in (("ticket", ours), ("reinit", theirs)):
     print(f"{name:7s}", np.round(values, 3), "mean", round(float(np.mean(values)), 4))
 print("\npaired difference, Student's t: ", paired_difference(ours, theirs))
 print("the same, bootstrap:            ", bootstrap(np.subtract(ours, theirs)))
 print("interquartile mean of the ticket:", interquartile_mean(ours))
-print(f"\np by the t test: {paired_t_p(ours, theirs):.3f}; by flipping signs: {sign_flip_p(ours, theirs):.3f}")
+print(f"\np by the t test: {paired_t_p(ours, theirs):.4f}; by flipping signs: {sign_flip_p(ours, theirs):.3f}")
 
 # %% [markdown]
 # Two honest remarks. Flipping the signs of the differences assumes nothing at all, and with five pairs it can never
@@ -115,18 +122,18 @@ for (kind, level, estimate, p), corrected in zip(tested, adjusted, strict=True):
     print(f"level {level}  {kind:14s} {100 * estimate.value:+6.2f} pp   p = {p:.4f}   Holm {corrected:.4f}   {verdict}")
 
 # %% [markdown]
-# How many seeds would it take? A cheap way to see: the width of the interval falls with the square root of n, and the
-# spread of the differences is known by now.
+# How many seeds would it take to tell `sign-reinit` from the ticket on that level, if the difference is real? The
+# width of the interval falls with the square root of n, and the spread of the differences is known by now.
 
 # %%
-spread = np.std(np.subtract(ours, theirs), ddof=1)
+signs = next(each for each in controls if each.kind == "sign-reinit").levels[0]
+found = np.subtract(*pairs(by_seed(search.levels[2]), by_seed(signs)))
+spread = np.std(found, ddof=1)
 counts = np.arange(3, 31)
-from scipy import stats  # noqa: E402
-
 half = stats.t.ppf(0.975, counts - 1) * spread / np.sqrt(counts)
 figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
 axes.plot(counts, 100 * half, "o-", ms=3)
-axes.axhline(100 * abs(np.mean(np.subtract(ours, theirs))), ls="--", color="#c8442c", label="the difference we saw")
+axes.axhline(100 * abs(np.mean(found)), ls="--", color="#c8442c", label="the difference we saw")
 axes.set_xlabel("replicates")
 axes.set_ylabel("half width of the 95 % interval (pp)")
 axes.legend(frameon=False)
@@ -151,8 +158,8 @@ print(difference_table(searches))
 # %% [markdown]
 # What to take away:
 #
-# - Criteria that choose **at initialization** sit between magnitude after training and chance. "Missing the mark"
-#   (Frankle et al. 2021) says the same of larger networks.
+# - Criteria that choose **at initialization** sit between magnitude after training and chance; SynFlow, which never
+#   sees a label, is the best of them here. "Missing the mark" (Frankle et al. 2021) says the same of larger networks.
 # - A criterion can only be judged at matched density, with paired seeds and an interval. All of that is one call here:
 #   `lottery show RUN RUN …` prints these tables for runs on disk.
 # - If your own criterion beats `magnitude` in this table, run its controls before you believe it.

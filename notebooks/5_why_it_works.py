@@ -15,18 +15,19 @@
 # %% [markdown]
 # # Why it works: connectivity, curvature, masks
 #
-# A ticket is a point in the space of weights (where it starts) and a subspace (what its mask leaves). This notebook looks
-# at the landscape around both:
+# A ticket is a point in the space of weights (where it starts) and a subspace (what its mask leaves). This notebook
+# looks at the landscape around both:
 #
 # - **Connectivity.** Do two trainings of the same ticket end in the same valley? Do tickets of neighbouring levels?
 # - **Curvature.** How sharp is the place where training ends, and does it change with sparsity?
 # - **Masks.** Do different replicates, or different trainers, choose the same weights?
 #
-# We look at the same network trained in two ways: by gradient descent and by an evolution strategy. Every picture comes
-# from one call that returns plain arrays, and all of it exists on the command line: `lottery show RUN --analysis NAME`,
-# `lottery connect`, `lottery instability`.
+# We look at the same network trained in two ways: by gradient descent and by an evolution strategy. Every picture
+# comes from one call that returns plain arrays, and all of it exists on the command line: `lottery show RUN --analysis
+# NAME`, `lottery connect`, `lottery instability`.
 
 # %%
+# %matplotlib inline
 import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -50,8 +51,8 @@ def show(findings, size=(7.5, 4.0)):
 # %% [markdown]
 # ## Two searches
 #
-# The same network, data, split and seeds; three replicates each. Gradient descent trains 300 steps a level, evolution 300
-# generations.
+# The same network, data, split and seeds; three replicates each. Gradient descent trains 300 steps a level, evolution
+# 300 generations.
 
 # %%
 common = {"levels": 5, "prune_rate": 0.4, "replicates": 3, "tolerance": 1.0}
@@ -63,10 +64,11 @@ for name, search in (("gradient descent", by_gradient), ("evolution", by_evoluti
 # %% [markdown]
 # ## Does noise decide where training ends?
 #
-# Take one ticket, train it several times from the *same* weights in another order of the data, and walk along the straight
-# line between the ends. If the error does not rise on the way (a barrier under two percentage points), the outcome was
-# settled before the noise could matter: the network is **stable** (Frankle et al. 2020). They found that sparse tickets
-# of larger networks only work where they are stable, which is why those must be rewound to a step after the first.
+# Take one ticket, train it several times from the *same* weights in another order of the data, and walk along the
+# straight line between the ends. If the error does not rise on the way (a barrier under two percentage points), the
+# outcome was settled before the noise could matter: the network is **stable** (Frankle et al. 2020). They found that
+# sparse tickets of larger networks only work where they are stable, which is why those must be rewound to a step after
+# the first.
 
 # %%
 stability = instability(by_gradient.run, levels=[0, 3, 5], copies=3)
@@ -76,9 +78,9 @@ display(stability_figure(stability))
 # %% [markdown]
 # ## Are neighbouring levels in one valley?
 #
-# A ticket is trained again from its rewind point, with a fifth or more of its weights gone. Paul et al. (2023) report for
-# gradient descent that successive levels stay connected as long as tickets match. Lange and Sprekeler (2023) report that
-# evolution does *not* preserve this: its levels end in different, flat places.
+# A ticket is trained again from its rewind point, with a fifth or more of its weights gone. Paul et al. (2023) report
+# for gradient descent that successive levels stay connected as long as tickets match. Lange and Sprekeler (2023)
+# report that evolution does *not* preserve this: its levels end in different, flat places.
 
 # %%
 show(analyze(by_gradient.run, "connectivity"))
@@ -111,8 +113,8 @@ show(analyze(by_evolution.run, "sharpness"), size=(9.5, 3.6))
 # %% [markdown]
 # ## Do they choose the same weights?
 #
-# Overlap means little without chance: two random masks that keep half of everything agree on a third of their union. And
-# two masks that merely prefer the same *layers* agree more than that. Both kinds of chance are drawn.
+# Overlap means little without chance: two random masks that keep half of everything agree on a third of their union.
+# And two masks that merely prefer the same *layers* agree more than that. Both kinds of chance are drawn.
 
 # %%
 show(analyze(by_gradient.run, "mask-overlap"))
@@ -134,8 +136,8 @@ show(analyze(by_gradient.run, "cka"), size=(9.5, 4.0))
 # %% [markdown]
 # ## How many of the weights do anything?
 #
-# A surviving weight that no path from an input to an output uses might as well be gone. At high sparsity the *effective*
-# density is below the nominal one, more so the less a mask cares for paths.
+# A surviving weight that no path from an input to an output uses might as well be gone. At high sparsity the
+# *effective* density is below the nominal one, more so the less a mask cares for paths.
 
 # %%
 show(analyze(by_gradient.run, "effective-sparsity"))

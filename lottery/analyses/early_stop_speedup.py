@@ -51,7 +51,7 @@ def early_stop_speedup(study: Study) -> Findings:
         for replicate in level.alive:
             if replicate.early_stop and replicate.seed in dense:
                 steps[row, seeds.index(replicate.seed)] = replicate.early_stop.step
-    of_ratios = line([pair[:, 0] / pair[:, 1] for pair in pairs])
+    of_ratios = line([pair[:, 0] / pair[:, 1] for pair in pairs], least=0)
     of_means = line_with([_ratio(pair) for pair in pairs], [_ratio_interval(pair) for pair in pairs])
     counts = np.array([len(pair) for pair in pairs])
     ends = np.array([sum(_cut_off(r) for r in level.alive if r.seed in dense) for level in levels])
@@ -117,7 +117,7 @@ def _ratio_interval(pair: NDArray[np.float64]) -> Bounds | None:
     ratio = float(pair[:, 0].mean() / pair[:, 1].mean())
     residuals = (pair[:, 0] - ratio * pair[:, 1]) / pair[:, 1].mean()
     half = float(stats.t.ppf(0.975, len(pair) - 1) * residuals.std(ddof=1) / np.sqrt(len(pair)))
-    return ratio - half, ratio + half
+    return max(0.0, ratio - half), ratio + half
 
 
 def _cut_off(replicate: Replicate) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 from lottery.analyses import Findings, Study, analysis
 from lottery.analyses.reporting import (
+    Line,
     cells,
     draw_lines,
     line,
@@ -51,7 +52,8 @@ def effective_sparsity(study: Study) -> Findings:
     names = [name for name in sizes if name in first]
     nominal = np.array([level.density for level in levels])
     shares = [[sum(one.mask.counts()[name] for name in names) / first.total for one in row] for row in found]
-    values = line(shares)
+    values = line(shares, least=0)
+    values = Line(values.mean, values.low, np.minimum(values.high, nominal))
     layers = np.array([[[one.mask[name].mean() for name in names] for one in row] for row in found]).mean(1)
     dead = np.array([[[one.dead[name] for name in names] for one in row] for row in found]).mean(1)
     units = np.array([sizes[name][0] for name in names])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def filter_energy(study: Study, examples: int = EXAMPLES) -> Findings:
             for key, params in (("initial", study.rewound(seed, level)), ("trained", study.trained(seed, level))):
                 profiles[key][row, column] = energy_profile(apply_array(params[name], keep), keep, basis)
     leading = max(1, round(0.1 * int((variance > 1e-12 * variance[0]).sum())))
-    heads = {key: line(values[:, :, :leading].mean(2)) for key, values in profiles.items()}
+    heads = {key: line(list(values[:, :, :leading].mean(2)), least=0) for key, values in profiles.items()}
     arrays: dict[str, NDArray[Any]] = {
         "levels": np.array(levels),
         "variance": variance,
@@ -146,10 +147,10 @@ def component_groups(count: int) -> list[NDArray[np.int_]]:
     """Return runs of neighbouring components that look equally wide on a log axis, the first ones alone.
 
     >>> [len(group) for group in component_groups(64)]
-    [1, 1, 1, 1, 1, 2, 3, 4, 6, 9, 14, 21]
+    [1, 1, 1, 2, 2, 3, 5, 7, 9, 14, 19]
     """
     edges = np.unique(np.geomspace(1, count + 1, min(count, 12) + 1).round().astype(int))
-    return [np.arange(start - 1, stop - 1) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [np.arange(start - 1, stop - 1) for start, stop in itertools.pairwise(edges)]
 
 
 def _flat(freedom: int) -> tuple[float, float]:

@@ -33,13 +33,13 @@ class Line:
         return np.stack([self.low, self.high], axis=-1)
 
 
-def line(rows: Sequence[Sequence[float] | NDArray[np.float64]]) -> Line:
-    """Return the mean of each row with Student's 95 % t interval.
+def line(rows: Sequence[Sequence[float] | NDArray[np.float64]], least: float = -math.inf) -> Line:
+    """Return the mean of each row with Student's 95 % t interval, which does not go below `least`.
 
     >>> line([[1.0, 1.0]]).interval.tolist(), math.isnan(line([[1.0]]).low[0])
     ([[1.0, 1.0]], True)
     """
-    return line_with(rows, [t_interval(np.asarray(row)) for row in rows])
+    return line_with(rows, [t_interval(np.asarray(row), least) for row in rows])
 
 
 def line_with(rows: Sequence[Sequence[float] | NDArray[np.float64]], bounds: Sequence[Bounds | None]) -> Line:

@@ -149,6 +149,7 @@ def _drawing(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Ca
                     axes.stairs(heights, edges, color=palette[number], lw=1.2, label=f"level {level} ({percent})")
                 axes.spines[["top", "right"]].set_visible(False)
                 axes.set_yticks([])
+                axes.locator_params(axis="x", nbins=5)
                 if row == len(shown) - 1:
                     axes.set_xlabel(label)
             grid[row, 0].set_ylabel(f"{names[at]}\nprobability density", fontsize=8)

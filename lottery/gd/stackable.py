@@ -20,11 +20,12 @@ from lottery.randomness import seeded_everywhere
 from lottery.torch_state import named_tensors
 from pruning.jobs import Job
 
-# Where the forward pass of one network on one batch takes fewer operations, and there are so many jobs, they are trained
-# stacked. Measured on two CPU cores, float32, Adam, processor time one after the other against stacked, one thread:
-# digits MLP at batch 64 (0.8e6): 0.67 for 2 jobs, 0.85 for 3, 1.0 for 4, 1.2-1.3 for 5, 1.7-2.0 for 10, 2.5 for 20;
-# at batch 256 (3.3e6): 1.1 for 5, 1.4 for 10. LeNet-300-100 at batch 64 (34e6): 0.97 for 5, its arithmetic is all there is.
-# On CUDA nothing is measured yet: a step of LeNet waits for launches there, which a stack has as many of as one network.
+# Where the forward pass of one network on one batch takes fewer operations, and there are so many jobs, they are
+# trained stacked. Measured on two busy CPU cores, float32, Adam, one thread: processor time one after the other by
+# processor time stacked, medians. Digits MLP at batch 64 (0.8e6): 0.6 for 2 jobs, 0.85 for 3, 1.0 for 4, 1.2 for 5,
+# 1.7 for 10, 1.8 for 20; at batch 256 (3.3e6): 1.1 for 5, 1.4 for 10. LeNet-300-100 at batch 64 (34e6): 0.97 for 5,
+# 0.96 for 10: its arithmetic is all there is to it. Nothing is measured on CUDA yet: a step of a small network waits
+# for launches there, and a stack has about as many of them as one network.
 STACKED_FLOPS = {"cpu": 4e6, "cuda": 1e9}
 STACKED_JOBS = {"cpu": 5, "cuda": 2}
 

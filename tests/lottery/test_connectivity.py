@@ -329,3 +329,7 @@ def test_what_instability_cannot_be_asked(runs):
         instability(gd.run, levels=[7])
     with pytest.raises(BadValue, match="replicate 4: level 0 of .* has trained replicates 0, 1"):
         instability(gd.run, levels=[0], replicates=[4])
+    # said before anything is trained: level 1 has no copies yet
+    with pytest.raises(BadValue, match="'tset': expected one of"):
+        instability(gd.run, levels=[1], parts=["tset"])
+    assert not list(gd.run.glob("instability/*/seed-*/level-01"))
