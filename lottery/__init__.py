@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lottery.ablating import ablate
+    from lottery.analyses import analyze
     from lottery.api import find_ticket
     from lottery.data import Data
     from lottery.objective import Metric
@@ -29,7 +30,7 @@ _HOMES = {
     "Search": "lottery.results",
     "Ticket": "lottery.ticket",
     "ablate": "lottery.ablating",
-    "analyze": "lottery.analyses.study",
+    "analyze": "lottery.analyses",
     "find_ticket": "lottery.api",
     "train_ticket": "lottery.transfer",
 }

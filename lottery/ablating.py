@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from lottery.ablations import ABLATIONS, Point, Subject
+from lottery.completing import train_missing
+from lottery.early_bird import drawable
 from lottery.engine import Outcome, job_seed, read_replicate, store
 from lottery.objective import BatchFunction, Metric
 from lottery.preparing import Prepared
@@ -29,7 +30,7 @@ from lottery.rewind import Rewind, parse_rewind
 from lottery.run_directory import RunDirectory, locked
 from pruning.criteria import Criterion, ScoreFunction, Scores
 from pruning.errors import BadValue, FileFormatError
-from pruning.jobs import Budget, Job, Params, Stacks, Trained
+from pruning.jobs import Budget, Job, Params, Trained
 from pruning.mask import Mask
 
 
@@ -201,32 +202,19 @@ class _Frame:
 
 def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: StepCounter) -> None:
     """Train the controls of one level that are missing, all in one piece, and store each as it is done."""
-    run, ready, request, trainer = frame.run, frame.ready, frame.request, frame.ready.setup.trainer
+    run, ready, request = frame.run, frame.ready, frame.request
     masks = {seed: run.read_mask(seed, number) for seed in seeds}
     every = list(itertools.product(request.kinds, range(request.repeats), seeds))
-    absent = [which for which in every if not frame.directory(*which[:2]).has(which[2], number)]
-    if not absent:
+    missing = [which for which in every if not frame.directory(*which[:2]).has(which[2], number)]
+    if not missing:
         return
-
-    def jobs_of(chosen: Sequence[tuple[str, int, int]]) -> list[Job]:
-        return [_job(ready, which[0], _subject(frame, (*which, number), masks)) for which in chosen]
-
-    wanted, jobs = absent, jobs_of(absent)
-    if len(absent) < len(every) and isinstance(trainer, Stacks):
-        together = jobs_of(every)
-        if trainer.together(together, frozenset()):
-            wanted, jobs = every, together
-    counter.expect(jobs, number)
-    began = time.perf_counter()
-    for (kind, repeat, seed), job, trained in zip(wanted, jobs, trainer.train(jobs, frozenset()), strict=True):
-        now = time.perf_counter()
-        if (kind, repeat, seed) not in absent:
-            continue
+    jobs = {which: _job(ready, which[0], _subject(frame, (*which, number), masks)) for which in every}
+    for which, trained, seconds in train_missing(ready.setup.trainer, jobs, missing, counter, number):
+        kind, repeat, seed = which
         dense = run.read_record(seed, 0)
-        outcome = Outcome(job, trained, seed, number, dense["init_sha256"], now - began)
+        outcome = Outcome(jobs[which], trained, seed, number, dense["init_sha256"], seconds)
         facts = {"ablation": request.folder(kind), "repeat": repeat}
         store(ready.plan, frame.directory(kind, repeat), outcome, dense, facts)
-        began = now
 
 
 def _job(ready: Prepared, kind: str, subject: Subject) -> Job:
@@ -280,7 +268,8 @@ def _redraw(run: RunDirectory, ready: Prepared, seed: int, mask: Mask) -> Mask:
         raise BadValue(f"{run.path}: level 0 holds no standard deviations to invert")
     dense = Job(run.read_rewound(seed, 0), run.read_mask(seed, 0), job_seed(seed, 0), Budget(0, 0))
     turned = replace(drawing, criterion=_inverted(criterion), rounds=1)
-    return turned.draw(run.read_trained(seed, 0), dense, dense.params, mask.counts())
+    trained = drawable(run.read_trained(seed, 0), run.read_record(seed, 0))
+    return turned.draw(trained, dense, dense.params, mask.counts())
 
 
 def _inverted(criterion: Criterion) -> Criterion:

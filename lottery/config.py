@@ -17,6 +17,11 @@ SCORE_AT = ("trained", "rewind")
 DRAW_FROM = ("previous", "dense")
 CANDIDATES = ("survivors", "all")
 DIET_KEEPS = ("hard", "easy")
+_SMALLEST = {
+    **dict.fromkeys(("levels", "guard", "seed", "data_diet_steps"), 0),
+    **dict.fromkeys(("replicates", "score_examples", "score_steps", "score_rounds", "data_diet_networks"), 1),
+    "early_bird_window": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,7 @@ class SearchConfig:
             check_fraction("sparsity", self.sparsity, zero=True)
         if self.seed >= 2**32 - self.replicates:
             raise BadValue(f"seed must be less than {2**32 - self.replicates}, not {self.seed}")
-        smallest = {"levels": 0, "guard": 0, "replicates": 1, "seed": 0, "data_diet_steps": 0, "data_diet_networks": 1}
-        for name, least in {**smallest, "score_examples": 1, "score_steps": 1, "score_rounds": 1, "early_bird_window": 2}.items():
+        for name, least in _SMALLEST.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise BadValue(f"{name} must be {least} or more, not {getattr(self, name)}")
         if self.early_bird is not None:

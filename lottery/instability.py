@@ -10,7 +10,6 @@ A subnetwork is matching only where it is stable: where the error barrier betwee
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.completing import train_missing
 from lottery.connectivity import POINTS, connect, part_of
 from lottery.engine import Outcome, store
 from lottery.instability_report import LevelStability, Stability, stability_json
@@ -161,21 +161,14 @@ def _alive(search: Search, level: int, replicates: Sequence[int] | None) -> list
 
 def _train(bench: _Bench, level: int, seeds: Sequence[int], copies: int) -> None:
     """Train what is missing of one level, all of it handed to the trainer in one piece."""
-    wanted = [(seed, number) for seed in seeds for number in range(copies)]
-    wanted = [(seed, number) for seed, number in wanted if not bench.copy(number).has(seed, level)]
-    if not wanted:
-        return
-    jobs = [_job(bench, seed, level, number) for seed, number in wanted]
-    bench.counter.expect(jobs, level)
-    began = time.perf_counter()
-    results = bench.ready.setup.trainer.train(jobs, frozenset())
-    for (seed, number), job, trained in zip(wanted, jobs, results, strict=True):
-        now = time.perf_counter()
+    jobs = {(seed, number): _job(bench, seed, level, number) for seed in seeds for number in range(copies)}
+    missing = [(seed, number) for seed, number in jobs if not bench.copy(number).has(seed, level)]
+    for which, trained, seconds in train_missing(bench.ready.setup.trainer, jobs, missing, bench.counter, level):
+        seed, number = which
         record = bench.run.read_record(seed, level)
-        outcome = Outcome(job, trained, seed, level, record["init_sha256"], now - began)
+        outcome = Outcome(jobs[which], trained, seed, level, record["init_sha256"], seconds)
         dense = bench.run.read_record(seed, 0) if level else None
-        store(bench.ready.plan, bench.copy(number), outcome, dense, {"copy": number, "job_seed": job.seed})
-        began = now
+        store(bench.ready.plan, bench.copy(number), outcome, dense, {"copy": number, "job_seed": jobs[which].seed})
 
 
 def _job(bench: _Bench, seed: int, level: int, number: int) -> Job:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lottery.analyses import Findings, Study
 from lottery.analyses.mask_overlap import chance
-from lottery.analyses.reporting import cell, line, line_with, table
+from lottery.analyses.reporting import cell, colours, line, line_with, table
 from lottery.comparison import MATCHED
 from lottery.intervals import pairs_interval
 from pruning.errors import BadValue, MaskMismatch
@@ -82,7 +82,7 @@ def overlap_between(studies: Sequence[Study]) -> Findings:
         "n_same": [row["n_same"] for row in rows],
         "n_other": [row["n_other"] for row in rows],
     }
-    return Findings(arrays, text, _drawing(arrays, letters), facts)
+    return Findings(arrays, text, _drawing(arrays, letters, facts), facts)
 
 
 def _rows(studies: Sequence[Study], a: int, b: int) -> list[dict[str, Any]]:
@@ -148,25 +148,33 @@ def _cells(row: Mapping[str, Any], kind: str, count: str) -> list[str]:
     ]
 
 
-def _drawing(arrays: Mapping[str, NDArray[Any]], letters: Sequence[str]) -> Callable[[Figure], None]:
+def _drawing(
+    arrays: Mapping[str, NDArray[Any]], letters: Sequence[str], facts: Mapping[str, Any]
+) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
-        from matplotlib import colormaps
-
         from lottery.figure import style_density
 
         axes = figure.add_subplot()
-        for number, (a, b) in enumerate(np.unique(arrays["runs"], axis=0)):
+        axes.axhline(0, color="#555555", lw=1, ls="--")
+        kinds = (("same_seed", "n_same", "o-", "same seed"), ("other_seed", "n_other", "s--", "other seeds"))
+        pairs = np.unique(arrays["runs"], axis=0)
+        palette = iter(colours(2 * len(pairs)))
+        for a, b in pairs:
             here = (arrays["runs"] == (a, b)).all(1)
-            percent, color = 100 * arrays["density"][here], colormaps["tab10"](number)
-            for kind, style, words in (("same_seed", "o-", "same seed"), ("other_seed", "s--", "other seeds")):
-                if np.isnan(arrays[kind][here]).all():
+            percent = 100 * arrays["density"][here]
+            for kind, count, style, words in kinds:
+                color, many = next(palette), max(np.array(facts[count])[here])
+                if not many:
                     continue
-                label = f"{letters[a]}–{letters[b]}, {words}"
-                axes.plot(percent, arrays[kind][here], style, color=color, ms=3.5, lw=1.4, label=label)
-                axes.fill_between(percent, *arrays[f"{kind}_interval"][here].T, color=color, alpha=0.15, lw=0)
-                expected = arrays[f"{kind}_chance"][here, 0]
-                axes.plot(percent, expected, ":", color=color, lw=1.2, alpha=0.8, label=f"{label}: chance")
+                expected, least, most = arrays[f"{kind}_chance"][here].T
+                label = f"{letters[a]}–{letters[b]}, {words} ({many} pairs)"
+                axes.plot(percent, arrays[kind][here] - expected, style, color=color, ms=3.5, lw=1.4, label=label)
+                low, high = arrays[f"{kind}_interval"][here].T
+                axes.fill_between(percent, low - expected, high - expected, color=color, alpha=0.15, lw=0)
+                for end in (least, most):
+                    axes.plot(percent, end - expected, ":", color="#777777", lw=0.8)
+        axes.plot([], [], ":", color="#777777", lw=0.8, label="95 % by chance, one pair")
         style_density(axes, (100 * arrays["density"]).tolist())
-        axes.set_ylabel("Jaccard index of two masks, mean and 95 % interval")
+        axes.set_ylabel("Jaccard index above chance, mean and 95 % interval")
 
     return draw

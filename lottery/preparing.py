@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from lottery.engine import Plan
 from lottery.identity import identify
 from lottery.models.source import Source, Start, model_source
 from lottery.objective import BatchFunction, Metric
+from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
 from lottery.rewind import parse_rewind
 from lottery.settings import build, check_names
@@ -89,7 +90,7 @@ class Prepared:
 
 
 def prepare_search(request: Request, watch: Watch) -> Prepared:
-    """Resolve and check everything that a request names; nothing is trained and nothing is written.
+    """Resolve and check everything that a request names; nothing is written, and nothing trained but for a data diet.
 
     Args:
         request: what is asked for.
@@ -120,7 +121,7 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     check_early_bird(config, drawing)
     plan = _plan(config, trainer_config, drawing, source, parts, setup, given)
     initial = {seed: source.initial_state(seed) for seed in config.seeds}
-    _try_criterion(criterion, initial[config.seed], plan.dense[config.seed])
+    _try_criterion(plan.drawing, initial[config.seed], plan.dense[config.seed])
     identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
     identity |= {"criterion": f"{criterion.name} {identify(criterion.score)}"}
     identity |= {"data_fingerprint": parts.fingerprint(), "model_fingerprint": source.fingerprint(config.seed)}
@@ -228,12 +229,16 @@ def _plan(
     )
 
 
-def _try_criterion(criterion: Criterion, params: Params, mask: Mask) -> None:
+def _try_criterion(drawing: Drawing, params: Params, mask: Mask) -> None:
     """Score the initial weights, so that a criterion that cannot work is an error before anything is trained."""
-    if criterion.needs:
+    criterion, prober, job = drawing.criterion, drawing.prober, Job(params, mask, 0, Budget(0, 0))
+    if criterion.needs - prober.provides:
         return
     try:
-        scores = criterion.score(Trained(params, history=[]), Job(params, mask, 0, Budget(0, 0)))
+        # A glance is enough to see whether the probes work on this model.
+        brief = replace(prober, examples=8, steps=1) if isinstance(prober, TorchProber) else prober
+        evidence = brief.look(job, mask.density, criterion.needs) if criterion.needs else {}
+        scores = criterion.score(Trained(params, history=[], evidence=evidence), job)
         select(scores, mask, mask.kept, guard=0)
     except Exception as error:  # a caller's function may raise anything
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, LotteryError) else error

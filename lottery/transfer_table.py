@@ -6,7 +6,6 @@ OUT/<target's run>/from-<source's run>-level-LL/seed-S/level-LL/    one ticket d
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lottery.completing import train_missing
 from lottery.config import SearchConfig
 from lottery.engine import Outcome, Plan, job_seed, read_replicate, store
 from lottery.identity import short_hash
@@ -29,7 +29,7 @@ from lottery.torch_state import digest
 from lottery.transfer_members import Member, choose_members, common_seeds
 from pruning.criteria import CRITERIA
 from pruning.errors import BadValue, ConfigMismatch
-from pruning.jobs import Job, Stacks
+from pruning.jobs import Job
 from pruning.mask import Mask
 from pruning.selection import select
 
@@ -174,26 +174,17 @@ def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: Ste
     for seed in set(seeds) - set(missing):
         if folder.read_record(seed, number).get("transfer", {}).get("identity") != names[seed]:
             raise ConfigMismatch(f"{folder.level_path(seed, number)} is of another ticket or run; use another --out")
-    if not missing:
-        return
-    # The bits of a stack depend on all that is in it: a half-finished one is trained again as it was begun.
-    whole = isinstance(trainer, Stacks) and trainer.together(list(jobs.values()), frozenset())
-    wanted = {seed: job for seed, job in jobs.items() if whole or seed in missing}
     plan = _plan(frame.ready.plan, _RANDOM if source is None else resolve(giver.search.config)[0])
     facts = {
         "source": "random" if source is None else giver.search.run.name,
         "source_level": giver.level.level,
         "target": own.search.run.name,
     }
-    counter.expect(list(wanted.values()), number)
-    began = time.perf_counter()
-    for (seed, job), trained in zip(wanted.items(), trainer.train(list(wanted.values()), frozenset()), strict=True):
-        now = time.perf_counter()
-        if seed in missing:
-            outcome = Outcome(job, trained, seed, number, giver.run.read_record(seed, 0)["init_sha256"], now - began)
-            dense = own.run.read_record(seed, 0)
-            store(plan, folder, outcome, dense, {"transfer": {**facts, "identity": names[seed]}})
-        began = now
+    for seed, trained, seconds in train_missing(trainer, jobs, missing, counter, number):
+        record = giver.run.read_record(seed, 0)
+        outcome = Outcome(jobs[seed], trained, seed, number, record["init_sha256"], seconds)
+        dense = own.run.read_record(seed, 0)
+        store(plan, folder, outcome, dense, {"transfer": {**facts, "identity": names[seed]}})
 
 
 def _job(frame: _Frame, source: int | None, seed: int) -> Job:

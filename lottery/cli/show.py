@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -52,19 +53,20 @@ def show(
 
 def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> None:
     from lottery.cli.output import people, print_json
-    from lottery.comparison import comparison_table, labels
+    from lottery.comparison import comparison_text, labels, matched_differences
     from lottery.figure import comparison_figure, save_figure
     from lottery.reading import read_search
     from lottery.summary import as_json as search_json
 
     searches = [read_search(run) for run in runs]
     stream = people(as_json)
-    print(comparison_table(searches), file=stream)
+    print(comparison_text(searches), file=stream)
     if figure is not None:
         print(f"Figure: {save_figure(comparison_figure(searches), figure)}", file=stream)
     if as_json:
         named = zip(labels(searches), searches, strict=True)
-        print_json({"runs": [{"label": label, **search_json(search)} for label, search in named]})
+        found = [{"label": label, **search_json(search)} for label, search in named]
+        print_json({"runs": found, "differences": [asdict(row) for row in matched_differences(searches)]})
 
 
 def _show_one(run: Path, plot: bool, as_json: bool) -> None:

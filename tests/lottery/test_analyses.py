@@ -242,7 +242,8 @@ def test_histograms_count_every_weight_once(studied, found):
 
 
 def test_early_stop_ratios_by_hand():
-    dense, level = [100, 300, 200], [50, 300, 60]
+    ratio = 410 / 600
+    dense, level = [100, 300, 200], [60, 250, 100]
 
     def replicate(seed: int, step: int):
         history = [Evaluation(at, None, 0.0, 0.5, None, None) for at in range(0, 301, 50)]
@@ -253,13 +254,13 @@ def test_early_stop_ratios_by_hand():
         for n, steps in enumerate((dense, level))
     )
     arrays = early_stop_speedup(SimpleNamespace(levels=levels, run=SimpleNamespace(path="run"))).arrays  # type: ignore[arg-type]
-    assert arrays["mean_of_ratios"].tolist() == pytest.approx([1.0, (0.5 + 1 + 0.3) / 3])
-    assert arrays["ratio_of_means"].tolist() == pytest.approx([1.0, 410 / 600])
-    assert arrays["at_end"].tolist() == [1, 1] and arrays["n"].tolist() == [3, 3]
-    # residuals (50 − 100 r, 300 − 300 r, 60 − 200 r) / 200 with r = 0.68333; t(0.975, 2) = 4.30265
-    residuals = (np.array(level) - 410 / 600 * np.array(dense)) / 200
+    assert arrays["mean_of_ratios"].tolist() == pytest.approx([1.0, (0.6 + 250 / 300 + 0.5) / 3])
+    assert arrays["ratio_of_means"].tolist() == pytest.approx([1.0, ratio])
+    assert arrays["at_end"].tolist() == [1, 0] and arrays["n"].tolist() == [3, 3]
+    # residuals (60 − 100 r, 250 − 300 r, 100 − 200 r) / 200 with r = 0.68333; t(0.975, 2) = 4.30265
+    residuals = (np.array(level) - ratio * np.array(dense)) / 200
     half = 4.302653 * residuals.std(ddof=1) / np.sqrt(3)
-    np.testing.assert_allclose(arrays["ratio_of_means_interval"][1], [410 / 600 - half, 410 / 600 + half], rtol=1e-6)
+    np.testing.assert_allclose(arrays["ratio_of_means_interval"][1], [ratio - half, ratio + half], rtol=1e-6)
 
 
 def test_energy_of_random_weights_is_flat_and_of_one_direction_is_not():

@@ -1,0 +1,39 @@
+"""Trainings beside a search (controls, copies, transfers): what is missing of a group, trained as it was begun."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import TypeVar
+
+from lottery.progress import StepCounter
+from pruning.jobs import Job, Stacks, Trained, Trainer
+
+Key = TypeVar("Key")
+
+
+def train_missing(
+    trainer: Trainer, jobs: Mapping[Key, Job], missing: Collection[Key], counter: StepCounter, level: int
+) -> Iterator[tuple[Key, Trained, float]]:
+    """Yield what is missing of a group of jobs, each as it is done, with the seconds that it took.
+
+    The bits of a stack depend on all that is in it: where the trainer stacks the group, all of it is trained again.
+
+    Args:
+        trainer: is given everything in one piece, so that it can train it stacked.
+        jobs: the whole group.
+        missing: which of them are wanted.
+        counter: shows their steps.
+        level: that they belong to, for the bar.
+    """
+    if not missing:
+        return
+    whole = isinstance(trainer, Stacks) and trainer.together(list(jobs.values()), frozenset())
+    wanted = {key: job for key, job in jobs.items() if whole or key in missing}
+    counter.expect(list(wanted.values()), level)
+    began = time.perf_counter()
+    for key, trained in zip(wanted, trainer.train(list(wanted.values()), frozenset()), strict=True):
+        now = time.perf_counter()
+        if key in missing:
+            yield key, trained, now - began
+        began = now
