@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from lottery.intervals import t_interval
 from lottery.results import Level, Replicate, mean
 from pruning.errors import BadValue
 
@@ -49,10 +50,10 @@ def mean_t(values: ArrayLike) -> Estimate | None:
     if len(data) == 0:
         return None
     value = float(data.mean())
-    if len(data) == 1:
+    bounds = t_interval(data)
+    if bounds is None:
         return Estimate(value, None, None, 1, "one value")
-    half = float(stats.t.ppf(0.975, len(data) - 1) * stats.sem(data))
-    return Estimate(value, value - half, value + half, len(data), "Student's t")
+    return Estimate(value, *bounds, len(data), "Student's t")
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate | None:
@@ -186,10 +187,9 @@ def interval(level: Level, is_fraction: bool, examples: int | None) -> tuple[flo
     True
     """
     values = [replicate.test for replicate in level.alive if replicate.test is not None]
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-        low, high = mean(values) - half, mean(values) + half
-        return (max(0.0, low), min(1.0, high)) if is_fraction else (low, high)
+    bounds = t_interval(values)
+    if bounds is not None:
+        return (max(0.0, bounds[0]), min(1.0, bounds[1])) if is_fraction else bounds
     if len(values) == 1 and is_fraction and examples:
         result = stats.binomtest(round(values[0] * examples), examples).proportion_ci(method="wilson")
         return float(result.low), float(result.high)
