@@ -28,7 +28,6 @@
 
 # %%
 # %matplotlib inline
-import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
@@ -43,7 +42,7 @@ from lottery.overlap_between import overlap_between
 def show(findings, size=(7.5, 4.0)):
     """Print what an analysis says and draw its figure."""
     print(findings.text)
-    figure = Figure(figsize=size, layout="constrained", dpi=110)
+    figure = Figure(figsize=size, layout="constrained", dpi=75)
     findings.draw(figure)
     display(figure)
 
@@ -76,6 +75,9 @@ print(stability_table(stability))
 display(stability_figure(stability))
 
 # %% [markdown]
+# Here everything is stable from the very first step: on a small network and easy data there is one valley to end in,
+# and the order of the data does not matter. That is why these tickets can be rewound to step 0.
+#
 # ## Are neighbouring levels in one valley?
 #
 # A ticket is trained again from its rewind point, with a fifth or more of its weights gone. Paul et al. (2023) report
@@ -89,6 +91,12 @@ show(analyze(by_gradient.run, "connectivity"))
 show(analyze(by_evolution.run, "connectivity"))
 
 # %% [markdown]
+# Two observations, one of them not what the evolution paper reports. Successive levels are connected for gradient
+# descent *and* for evolution (the barrier to the next level is below two points nearly everywhere): after 300
+# generations from the same initialization, a network this small has not gone far. The paper's networks trained ten
+# times longer. Between replicates there is a wall of 30 to 50 points for both: they have different initializations,
+# and nothing aligns their units.
+#
 # The two trainers themselves, from one initialization: the dense network of seed 0, once trained by gradients and once
 # evolved, and the line between the two.
 
@@ -111,6 +119,9 @@ show(analyze(by_gradient.run, "sharpness"), size=(9.5, 3.6))
 show(analyze(by_evolution.run, "sharpness"), size=(9.5, 3.6))
 
 # %% [markdown]
+# For both trainers curvature *falls* with sparsity. Part of that is arithmetic: fewer weights are left to move along.
+# The perturbations in the right panel touch survivors only, too.
+#
 # ## Do they choose the same weights?
 #
 # Overlap means little without chance: two random masks that keep half of everything agree on a third of their union.
@@ -126,6 +137,11 @@ show(analyze(by_gradient.run, "mask-overlap"))
 show(overlap_between([study(by_gradient.run), study(by_evolution.run)]))
 
 # %% [markdown]
+# This is the most telling picture of the notebook. Gradient descent and evolution, from the **same initialization**,
+# agree on their masks twenty standard deviations above chance; the same trainer from **different initializations**
+# agrees no more than chance would. What a ticket keeps is decided by where it starts, much more than by how it is
+# trained. (It is also why a mask can be handed from one trainer to the other: `lottery transfer`.)
+#
 # ## Do they compute the same?
 #
 # CKA compares what layers compute, whatever basis they use: 1 is the same up to rotation and scale.
@@ -141,10 +157,6 @@ show(analyze(by_gradient.run, "cka"), size=(9.5, 4.0))
 
 # %%
 show(analyze(by_gradient.run, "effective-sparsity"))
-
-# %%
-effective = analyze(by_evolution.run, "effective-sparsity").arrays
-print({name: np.asarray(value).shape for name, value in effective.items()})
 
 # %% [markdown]
 # ## What to look at next

@@ -11,7 +11,9 @@ import typer
 
 def show(
     run: Annotated[list[Path], typer.Argument(help="A run directory, or several to compare.")],
-    plot: Annotated[bool, typer.Option("--plot", help="Draw the figures again: density and learning curves.")] = False,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw the figures again: density, learning curves, controls.")
+    ] = False,
     figure: Annotated[
         Path | None,
         typer.Option(
@@ -92,12 +94,16 @@ def _show_one(run: Path, plot: bool, as_json: bool) -> None:
 
 
 def _draw(run: Path, search: object) -> list[Path]:
+    from lottery.ablating import read_ablations
+    from lottery.ablation_report import ablation_figure
     from lottery.figure import curves_figure, density_figure, save_figure
     from lottery.results import Search
 
     assert isinstance(search, Search)
     chosen = [level.level for level in search.levels][:: max(1, len(search.levels) // 6)]
+    controls = read_ablations(run)
     return [
         save_figure(density_figure(search), run / "density.png"),
         save_figure(curves_figure(search, chosen), run / "curves.png"),
+        *([save_figure(ablation_figure(search, controls), run / "ablations.png")] if controls else []),
     ]

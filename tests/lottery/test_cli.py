@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lottery.cli.app import run
+from lottery.cli.list_ import KINDS
 from lottery.recipes import recipe_names
 from pruning.criteria import CRITERIA
 from pruning.mask import Mask
@@ -138,7 +139,7 @@ def test_every_criterion_runs_by_name(capsys, criterion):
     assert lottery(capsys, *TINY, "--criterion", criterion, "--quiet")[0] == 0
 
 
-@pytest.mark.parametrize("kind", ["recipes", "models", "data", "criteria", "trainers", "initializers"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_list_shows_names_summaries_and_sources(capsys, kind):
     code, out, _ = lottery(capsys, "list", kind)
     items = json.loads(lottery(capsys, "list", kind, "--json")[1])["items"]
