@@ -61,14 +61,20 @@ class Connections:
 
     def warnings(self) -> list[str]:
         """Return what makes a pair something else than two copies that differ in their noise."""
-        said = []
-        for pair in self.pairs:
-            names = f"{pair.first} and {pair.second}"
-            if not pair.same_rewind_point:
-                said.append(f"{names} have different rewind points: a barrier is to be expected")
-            if not pair.same_split:
-                said.append(f"{names} have different validation splits: the first one's is used for train, validation")
-        return said
+        apart = [pair for pair in self.pairs if not pair.same_rewind_point]
+        split = [pair for pair in self.pairs if not pair.same_split]
+        said = {
+            "different rewind points: a barrier is to be expected": apart,
+            "different validation splits: the first one's is used for train, validation": split,
+        }
+        return [f"{self._named(pairs)} have {what}" for what, pairs in said.items() if pairs]
+
+    def _named(self, pairs: Sequence[Connection]) -> str:
+        if len(pairs) == 1:
+            return f"{pairs[0].first} and {pairs[0].second}"
+        tickets = list(dict.fromkeys(ticket for pair in self.pairs for ticket in (pair.first, pair.second)))
+        numbers = ", ".join(f"{tickets.index(pair.first) + 1} – {tickets.index(pair.second) + 1}" for pair in pairs)
+        return f"{len(pairs)} of {len(self.pairs)} pairs ({numbers})"
 
     def as_json(self) -> dict[str, Any]:
         """Return arrays and facts as plain JSON."""

@@ -119,8 +119,8 @@ show(analyze(by_gradient.run, "sharpness"), size=(9.5, 3.6))
 show(analyze(by_evolution.run, "sharpness"), size=(9.5, 3.6))
 
 # %% [markdown]
-# For both trainers curvature *falls* with sparsity. Part of that is arithmetic: fewer weights are left to move along.
-# The perturbations in the right panel touch survivors only, too.
+# Here, for both trainers, curvature *falls* with sparsity. Part of that is arithmetic: fewer weights are left to move
+# along. The perturbations in the right panel touch survivors only, too.
 #
 # ## Do they choose the same weights?
 #
