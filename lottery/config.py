@@ -48,7 +48,8 @@ class SearchConfig:
         data_diet_networks: over how many networks the scores are averaged.
         data_diet_keep: which examples stay: `hard` (the highest scores) or `easy`.
         draw_from: which level's training the next mask is drawn from: `previous` (iterative pruning) or `dense`
-            (one-shot pruning: always level 0's).
+            (one-shot pruning: always level 0's; masks are then nested where a criterion looks at the same thing
+            whatever the density, which learned masks and drawing in rounds do not).
         candidates: which weights compete for the next mask: `survivors`, or `all` (a removed weight, at its rewind
             value, may be revived; masks are then not nested).
         early_bird: for Early-Bird tickets (trainer `gd`): the largest normalised Hamming distance (0.1 in the paper)
