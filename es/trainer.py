@@ -72,6 +72,10 @@ class ESTrainer:
                 results = self._train(group, needs)
             yield from results
 
+    def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
+        """Say whether any of these jobs would be evolved stacked: its rounding then depends on the others."""
+        return any(len(group) > 1 for group in self._groups(jobs))
+
     def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Return the jobs that are evolved together: as many as it takes to fill the machine."""
         alike = len({(job.mask.kept, job.budget) for job in jobs}) <= 1

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lottery.ablations import ABLATIONS, Point, Subject
-from lottery.completing import train_missing
+from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.early_bird import drawable
 from lottery.engine import Outcome, job_seed, read_replicate, store
 from lottery.objective import BatchFunction, Metric
@@ -127,6 +127,7 @@ def ablate(
     directory, ready = reopen(
         run, model, data, loss=loss, metric=metric, criterion=criterion, device=device, watch=counter
     )
+    require_still_masks(ready)
     search = read_search(directory.path)
     numbers = _levels(search, request.levels)
     elsewhere = functools.cache(functools.partial(_elsewhere, ready, request.rewind or ""))
@@ -179,6 +180,8 @@ def read_ablation(run: str | Path, kind: str, levels: Iterable[int] | None = Non
 
 def _levels(search: Search, wanted: Sequence[int] | None) -> list[int]:
     finished = [level.level for level in search.levels if level.alive]
+    if wanted is None and finished == [0]:
+        raise BadValue(f"{search.run}: no pruned level is finished; name level 0, or search with more levels")
     if wanted is None:
         return [number for number in finished if number]
     missing = sorted(set(wanted) - set(finished))
@@ -208,7 +211,7 @@ def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: Step
     missing = [which for which in every if not frame.directory(*which[:2]).has(which[2], number)]
     if not missing:
         return
-    jobs = {which: _job(ready, which[0], _subject(frame, (*which, number), masks)) for which in every}
+    jobs = {which: _job(run, ready, which[0], _subject(frame, (*which, number), masks)) for which in every}
     for which, trained, seconds in train_missing(ready.setup.trainer, jobs, missing, counter, number):
         kind, repeat, seed = which
         dense = run.read_record(seed, 0)
@@ -217,12 +220,12 @@ def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: Step
         store(ready.plan, frame.directory(kind, repeat), outcome, dense, facts)
 
 
-def _job(ready: Prepared, kind: str, subject: Subject) -> Job:
+def _job(run: RunDirectory, ready: Prepared, kind: str, subject: Subject) -> Job:
     control = ABLATIONS[kind].value(subject)
     plan = ready.plan
-    budget = plan.rewind.budget() if subject.level else plan.rewind.dense_budget(plan.total_steps)
+    budget = own_budget(plan, run, subject.seed, subject.level)
     if control.start is not None:
-        budget = Budget(control.start, plan.total_steps)
+        budget = Budget(control.start, budget.stop)
     # The ticket's own seed: the order of the data stays, and the difference is the control's alone.
     return Job(control.params, control.mask, job_seed(subject.seed, subject.level), budget)
 
@@ -236,7 +239,7 @@ def _subject(frame: _Frame, which: tuple[str, int, int, int], masks: Mapping[int
         mask=masks[seed],
         params=run.read_rewound(seed, level),
         fresh=lambda: _fresh(ready, seed, repeat),
-        redraw=lambda: _redraw(run, ready, seed, masks[seed]),
+        redraw=lambda: _redraw(run, ready, seed, level, masks[seed]),
         elsewhere=lambda: frame.elsewhere(seed),
         pattern=ready.plan.drawing.pattern,
         others={other: mask for other, mask in masks.items() if other != seed},
@@ -260,13 +263,15 @@ def _fresh(ready: Prepared, seed: int, repeat: int) -> Params:
     return fresh
 
 
-def _redraw(run: RunDirectory, ready: Prepared, seed: int, mask: Mask) -> Mask:
+def _redraw(run: RunDirectory, ready: Prepared, seed: int, level: int, mask: Mask) -> Mask:
     """Return the mask that the dense network's scores, turned upside down, give with the same counts."""
     drawing = ready.plan.drawing
     criterion = drawing.criterion
     if "std" in criterion.needs and run.read_trained(seed, 0).std is None:
         raise BadValue(f"{run.path}: level 0 holds no standard deviations to invert")
-    dense = Job(run.read_rewound(seed, 0), run.read_mask(seed, 0), job_seed(seed, 0), Budget(0, 0))
+    # Where survivors go back to one point, that point is what the search scored, or compared with.
+    rewound = run.read_rewound(seed, level if ready.plan.rewind.to_step is not None else 0)
+    dense = Job(rewound, run.read_mask(seed, 0), job_seed(seed, 0), Budget(0, 0))
     turned = replace(drawing, criterion=_inverted(criterion), rounds=1)
     trained = drawable(run.read_trained(seed, 0), run.read_record(seed, 0))
     return turned.draw(trained, dense, dense.params, mask.counts())

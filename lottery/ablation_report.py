@@ -25,7 +25,7 @@ def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
     scale, unit = (100, " pp") if search.is_fraction else (1, "")
     width = max(18, *(len(each.kind) for each in ablated))
     lines = [
-        f"{'level':>5}  {'density':>8}  {'control':<{width}}  {'test':>7}  {'95 % interval':>17}  "
+        f"{'level':>5}  {'density':>8}  {'control':<{width}}  {_part(search):>10}  {'95 % interval':>17}  {'n':>2}  "
         f"{'against the ticket':>30}"
     ]
     for number in sorted({level.level for each in ablated for level in each.levels}):
@@ -41,16 +41,19 @@ def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
             delta = difference_text(against, scale, unit) if against is not None else ""
             failed = len(level.replicates) - len(level.alive)
             lines.append(
-                f"{number:>5}  {100 * level.density:>7.2f}%  {kind:<{width}}  {value * scale:>7.2f}  {shown:>17}  "
-                f"{delta:>30}" + (f"  {failed} diverged" if failed else "")
+                f"{number:>5}  {100 * level.density:>7.2f}%  {kind:<{width}}  {value * scale:>10.2f}  {shown:>17}  "
+                f"{len(level.alive):>2}  {delta:>30}" + (f"  {failed} diverged" if failed else "")
             )
-    seeds = len(search.levels[0].replicates)
     repeats = sorted({each.repeats for each in ablated})
     lines.append(
-        f"n = {seeds} replicates; each control was trained {' or '.join(map(str, repeats))} time(s) for every seed and "
-        "averaged within it. Differences are paired by seed, with Student's t interval."
+        f"n: replicates; each control was trained {' or '.join(map(str, repeats))} time(s) for every seed and averaged "
+        "within it. Differences are paired by seed, with Student's t interval."
     )
     return "\n".join(lines)
+
+
+def _part(search: Search) -> str:
+    return "test" if search.levels[0].test is not None else "validation"
 
 
 def ablations_json(search: Search, ablated: Sequence[Ablated]) -> dict[str, Any]:

@@ -82,10 +82,19 @@ def telling_names(configs: Sequence[Mapping[str, Any]], telling: Sequence[str]) 
     rest = sorted(set().union(*configs) - set(telling))
     for key in ["", *filter(differs, rest)]:
         keys += [key] if key else []
-        names = [", ".join(str(config[k]) for k in keys if config.get(k) is not None) for config in configs]
+        names = [", ".join(_shown(config, k, telling) for k in keys if _says(config, k, telling)) for config in configs]
         if len(set(names)) == len(names):
             return names
     raise BadValue("some of these runs differ in no setting: there is nothing to compare")
+
+
+def _says(config: Mapping[str, Any], key: str, telling: Sequence[str]) -> bool:
+    return key not in telling or config.get(key) is not None
+
+
+def _shown(config: Mapping[str, Any], key: str, telling: Sequence[str]) -> str:
+    """Return a setting's value, under its name where the value alone says too little."""
+    return str(config[key]) if key in telling else f"{key} {config.get(key)}"
 
 
 def matched_differences(searches: Sequence[Search], reference: int = 0) -> list[Difference]:
@@ -159,7 +168,8 @@ def comparison_table(searches: Sequence[Search]) -> str:
             cells.append(f"{value * scale:.2f}{shown}" + (f" at {elsewhere}" if elsewhere != density else ""))
         lines.append(f"{number:>5}  {density:>8}  " + "".join(f"{cell:>{width}}" for cell in cells))
     counts = ", ".join(f"{len(s.levels[0].replicates)} ({name})" for s, name in zip(searches, names, strict=True))
-    lines.append(f"Mean test {searches[0].metric} and 95 % interval; replicates: {counts}.")
+    part = "test" if searches[0].levels[0].test is not None else "validation"
+    lines.append(f"Mean {part} {searches[0].metric} and 95 % interval; replicates: {counts}.")
     return "\n".join(lines)
 
 

@@ -6,10 +6,33 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import TypeVar
 
+from lottery.engine import Plan
+from lottery.preparing import Prepared
 from lottery.progress import StepCounter
-from pruning.jobs import Job, Stacks, Trained, Trainer
+from lottery.run_directory import RunDirectory
+from pruning.errors import BadValue
+from pruning.jobs import Budget, Job, Stacks, Trained, Trainer
 
 Key = TypeVar("Key")
+
+
+def own_budget(plan: Plan, run: RunDirectory, seed: int, level: int) -> Budget:
+    """Return from which step to which a stored level was trained, so that what is compared with it is trained as long.
+
+    That is the search's budget, or less where Early-Bird ended the training.
+    """
+    start = plan.rewind.start if level else 0
+    return Budget(start, start + run.read_record(seed, level)["steps"])
+
+
+def require_still_masks(ready: Prepared) -> None:
+    """Raise `BadValue` for a search whose masks move while they train: only their last positions are stored."""
+    moves = getattr(ready.ask.config, "moves", "none")
+    if moves != "none":
+        raise BadValue(
+            f"the masks of this run move while it trains ({moves}), and where they began is not stored: nothing can be "
+            "trained in the place of its tickets"
+        )
 
 
 def train_missing(

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
 from lottery.objective import BatchFunction, Measure, Metric
 from lottery.preparing import Prepared, Request, prepare_search
+from lottery.reopening import reopen
 from lottery.ticket import Ticket
 from lottery.torch_state import digest
 from lottery.torch_view import TorchView, torch_view
+from pruning.criteria import get_criterion
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.files import read_json, read_tensors
 from pruning.jobs import Params
@@ -223,6 +225,7 @@ def _trained(ticket: Ticket) -> Params:
 def _check_same_frame(a: Ticket, b: Ticket) -> None:
     """Raise `BadValue` where two tickets were not measured on the same data with the same metric."""
     for what, one, other in (
+        ("model", a.info.get("model"), b.info.get("model")),
         ("data", a.info.get("data"), b.info.get("data")),
         ("metric", a.info["metric"]["name"], b.info["metric"]["name"]),
     ):
@@ -251,11 +254,14 @@ def _starts(ticket: Ticket) -> set[str]:
 
 def _run_config(ticket: Ticket) -> dict[str, Any] | None:
     """Return the configuration of the run that a ticket lies in, or None for one that was saved elsewhere."""
-    if ticket.path is None:
-        return None
-    above = (folder for folder in ticket.path.resolve().parents if (folder / "environment.json").exists())
-    run = next(above, None)
+    run = _run_of(ticket)
     return read_json(run / "config.json") if run is not None else None
+
+
+def _run_of(ticket: Ticket) -> Path | None:
+    """Return the run directory that a ticket lies in."""
+    above = ticket.path.resolve().parents if ticket.path is not None else ()
+    return next((folder for folder in above if (folder / "environment.json").exists()), None)
 
 
 def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any) -> TorchView:
@@ -269,6 +275,11 @@ def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any) -> Torc
     if ticket.info["metric"]["name"] == "reward":
         raise BadValue(f"{chosen['data']} is an environment: connecting tickets needs labelled examples")
     config = ticket.info.get("config", {})
+    run = _run_of(ticket)
+    if run is not None and config.get("data_diet") is not None:
+        return torch_view(
+            reopen(run, model, data, loss=loss, metric=metric, criterion=get_criterion("magnitude").score)[1]
+        )
     settings = {key: config[key] for key in _FRAME if config.get(key) is not None}
     settings |= {"levels": 0, "prunable": tuple(ticket.mask)}
     ready = prepare_search(Request(chosen["model"], chosen["data"], settings, loss, metric), Silent())

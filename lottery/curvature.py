@@ -1,7 +1,7 @@
 """Curvature of the loss: Hessian-vector products, top eigenvalues, trace, and flatness along random directions.
 
-Everything is taken over the coordinates that training can move: the surviving weights of the mask, and every entry
-of the other trainable parameters (biases, normalization). The network is in evaluation mode: batch norms use their
+Everything is taken over the coordinates that training moves: the surviving weights of the mask, and every entry of the
+other trainable parameters (biases, normalization); of these, under `train_only`, what it names. The network is in evaluation mode: batch norms use their
 running statistics and dropout is off, so the loss is one fixed function of these coordinates.
 """
 
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from lottery.gd.batches import Batch, move, sample, size
 from lottery.gd.evaluation import measure
+from lottery.gd.trainable import trainable_names
 from lottery.objective import Objective, call
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
@@ -38,7 +39,7 @@ class Surface:
 
     Attributes:
         network: masked, in evaluation mode; never changed.
-        coordinates: trainable parameters by name, each with the flat positions that count.
+        coordinates: trained parameters by name, each with the flat positions that count.
         batches: the examples, on the network's device.
         objective: loss and metric.
         threads: how many CPU threads PyTorch may use.
@@ -133,7 +134,15 @@ class Flatness:
     centre: tuple[float, float]
 
 
-def surface(view: TorchView, params: Params, mask: Mask, *, examples: int = EXAMPLES, seed: int = 0) -> Surface:
+def surface(
+    view: TorchView,
+    params: Params,
+    mask: Mask,
+    *,
+    examples: int = EXAMPLES,
+    seed: int = 0,
+    train_only: Sequence[str] = (),
+) -> Surface:
     """Return the training loss around one network.
 
     Args:
@@ -142,16 +151,19 @@ def surface(view: TorchView, params: Params, mask: Mask, *, examples: int = EXAM
         mask: which weights survive.
         examples: the most training examples to look at (the first of a seeded order).
         seed: of that order.
+        train_only: which parameters training moved (`lottery.gd.trainable.trainable_names`); nothing means all.
 
     Raises:
         BadValue: no coordinate is left.
         MaskMismatch: a mask that does not fit the model.
+        UnknownName: a pattern of `train_only` that matches nothing.
     """
     network = apply_mask(view.network(params), mask)
-    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad and p.is_floating_point()}
-    fitted = mask.fit({name: tuple(p.shape) for name, p in network.named_parameters()})
+    named = dict(network.named_parameters())
+    fitted = mask.fit({name: tuple(p.shape) for name, p in named.items()})
     coordinates = {}
-    for name, parameter in trainable.items():
+    for name in trainable_names(network, train_only):
+        parameter = named[name]
         keep = fitted[name] if name in fitted else np.ones(tuple(parameter.shape), bool)
         coordinates[name] = (parameter, torch.from_numpy(np.flatnonzero(keep)).to(view.device))
     batches = tuple(_chunks(move(sample(view.parts.train, examples, seed), view.device)))

@@ -58,7 +58,7 @@ def on_diet(ask: Ask, config: SearchConfig) -> Ask:
         raise BadValue(f"data_diet {config.data_diet:g} leaves none of {len(train):,} training examples")
     # The trainer measures as it goes: here on training examples.
     alone = Parts(train, train.take(torch.arange(min(len(train), 1024))), None, ask.parts.name)
-    gd = ask.config if isinstance(ask.config, GDConfig) else GDConfig()
+    gd = ask.config if isinstance(ask.config, GDConfig) else GDConfig(device=_for_torch(ask.config.device))
     ready = setup(replace(ask, parts=alone, config=gd, watch=Silent()))
     trainer = ready.trainer
     assert isinstance(trainer, GDTrainer)
@@ -94,6 +94,11 @@ def keep_examples(scores: NDArray[np.float64], count: int, keep: str) -> NDArray
     """
     order = np.argsort(-scores if keep == "hard" else scores, kind="stable")
     return np.sort(order[:count])
+
+
+def _for_torch(device: str) -> str:
+    """Return the device on which PyTorch scores for a trainer that has devices of its own: what its name means here."""
+    return "cpu" if device == "cpu" or not torch.cuda.is_available() else "auto"
 
 
 def _scorable(ask: Ask) -> Tensors:

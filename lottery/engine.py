@@ -146,9 +146,9 @@ def _job(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) 
     if level == 0:
         return Job(initial, plan.dense[seed], job_seed(seed, 0), plan.rewind.dense_budget(plan.total_steps))
     params = rewind_params(plan, run, initial, seed, level)
-    drawn_from = level - 1 if plan.config.draw_from == "previous" else 0
+    drawn_from = _drawn_from(plan, level)
     finished = Job(
-        run.read_rewound(seed, drawn_from),
+        run.read_rewound(seed, drawn_from) if plan.rewind.to_step is None else params,
         run.read_mask(seed, drawn_from),
         job_seed(seed, drawn_from),
         Budget(0, 0),
@@ -164,8 +164,11 @@ def _watched(plan: Plan, job: Job, level: int) -> Job:
         return job
 
     def draw(trained: Trained) -> Mask:
-        rewound = trained.params if plan.rewind.to_step is None else job.params
-        return plan.drawing.draw(trained, replace(job, mask=trained.mask or job.mask), rewound, plan.targets[level + 1])
+        step = plan.rewind.to_step
+        rewound = trained.params if step is None else trained.snapshots.get(step, job.params)
+        params = job.params if step is None else rewound
+        seen = replace(job, params=params, mask=trained.mask or job.mask)
+        return plan.drawing.draw(trained, seen, rewound, plan.targets[level + 1])
 
     return watched(plan.config, job, level, draw)
 
@@ -173,7 +176,12 @@ def _watched(plan: Plan, job: Job, level: int) -> Job:
 def rewind_params(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Params:
     """Return the weights that a level after the first starts from, before its mask is applied."""
     snapshots = run.read_trained(seed, 0).snapshots if plan.rewind.to_step else {}
-    return plan.rewind.params(initial, snapshots, run.read_trained(seed, level - 1).params)
+    return plan.rewind.params(initial, snapshots, run.read_trained(seed, _drawn_from(plan, level)).params)
+
+
+def _drawn_from(plan: Plan, level: int) -> int:
+    """Return the level whose training a level's mask (and, without rewinding, its weights) come from."""
+    return level - 1 if plan.config.draw_from == "previous" else 0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lottery.completing import train_missing
+from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.connectivity import POINTS, connect, part_of
 from lottery.engine import Outcome, store
 from lottery.instability_report import LevelStability, Stability, stability_json
@@ -30,6 +30,7 @@ from lottery.reopening import reopen
 from lottery.results import Search
 from lottery.run_directory import RunDirectory, locked
 from lottery.torch_view import TorchView, torch_view
+from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.files import write_json
 from pruning.jobs import Budget, Job, Params
@@ -101,7 +102,9 @@ def instability(
     if points < 2:
         raise BadValue(f"points must be 2 or more (both ends count), not {points}")
     counter = StepCounter(display or Display(False, None))
-    directory, ready = reopen(run, model, data, loss=loss, metric=metric, device=device, watch=counter)
+    plain = get_criterion("magnitude").score  # nothing is pruned here
+    directory, ready = reopen(run, model, data, loss=loss, metric=metric, criterion=plain, device=device, watch=counter)
+    require_still_masks(ready)
     view = torch_view(ready)
     if parts is None:
         parts = ("test" if view.parts.test is not None else "validation",)
@@ -183,7 +186,7 @@ def _start(bench: _Bench, seed: int, level: int) -> tuple[Params, Budget]:
         return bench.run.read_rewound(seed, 0), Budget(0, total)
     if level == 0 and rewind.to_step:
         return bench.run.read_trained(seed, 0).snapshots[rewind.to_step], rewind.budget()
-    return bench.run.read_rewound(seed, level), rewind.budget()
+    return bench.run.read_rewound(seed, level), own_budget(bench.ready.plan, bench.run, seed, level)
 
 
 def _barriers(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,6 +62,28 @@ class Objective:
     loss: BatchFunction
     metric: Metric
     name: str
+
+    def private(self) -> Objective:
+        """Return an objective of its own for one training: a loss or a metric that is a module may keep state."""
+        return replace(self, loss=own(self.loss), metric=replace(self.metric, function=own(self.metric.function)))
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Put a loss and a metric that are modules in evaluation mode: what is measured must not be learned from."""
+        given = [function for function in (self.loss, self.metric.function) if isinstance(function, nn.Module)]
+        modes = [(module, module.training) for function in given for module in function.modules()]
+        for function in given:
+            function.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def own(function: BatchFunction, device: torch.device | None = None) -> BatchFunction:
+    """Return a copy of a loss or metric that is a module, on a device; anything else as it is."""
+    return copy.deepcopy(function).to(device) if isinstance(function, nn.Module) else function
 
 
 def objective_for(

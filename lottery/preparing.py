@@ -120,6 +120,8 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     drawing = _drawing(config, criterion, prober)
     check_early_bird(config, drawing)
     plan = _plan(config, trainer_config, drawing, source, parts, setup, given)
+    if config.early_bird is not None and "moves" in plan.about["config"]:
+        _check_start(plan)
     initial = {seed: source.initial_state(seed) for seed in config.seeds}
     _try_criterion(plan.drawing, initial[config.seed], plan.dense[config.seed])
     identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
@@ -227,6 +229,12 @@ def _plan(
         total_steps=setup.total_steps,
         about=about,
     )
+
+
+def _check_start(plan: Plan) -> None:
+    """Raise `BadValue` where level 0 is sparse and its mask moves on after the mask of level 1 was drawn."""
+    if plan.about["config"]["moves"] != "none" and any(mask.kept < mask.total for mask in plan.dense.values()):
+        raise BadValue("early_bird and moves need a dense network at level 0; leave one of the two out")
 
 
 def _try_criterion(drawing: Drawing, params: Params, mask: Mask) -> None:

@@ -11,7 +11,7 @@ from lottery.config import SearchConfig
 from lottery.data.parts import Parts
 from lottery.gd.device import choose_device
 from lottery.models.source import ModelSource
-from lottery.objective import objective_for
+from lottery.objective import objective_for, own
 from lottery.probes import PROBES, NoProber, TorchProber
 from lottery.torch_state import float_type
 from lottery.trainers import Ask
@@ -32,15 +32,19 @@ def prober_for(ask: Ask, config: SearchConfig, needs: frozenset[str]) -> Prober:
         return NoProber("needs gradients in PyTorch, and this model is a JAX pair: use magnitude, random or snr")
     model = ask.source.build(ask.seed)
     supervised = isinstance(ask.parts, Parts)
+    # Evolution's own devices are JAX's; a probe is a few passes and runs where PyTorch has a device.
+    device = choose_device(ask.config.device if supervised and config.trainer == "gd" else "auto")
+    if config.trainer != "gd":
+        model.eval()  # as evolution does, which freezes the statistics of batch norms
+    elif not any(module.training for module in model.modules()):
+        model.train()
     if isinstance(ask.parts, Parts):
         parts = ask.parts.with_floats(float_type(model))
         inputs, targets = parts.example
         part, shape = parts.train, tuple(inputs.shape[1:]) if isinstance(inputs, torch.Tensor) else ()
-        loss = objective_for(targets, ask.loss, ask.metric).loss
+        loss = own(objective_for(targets, ask.loss, ask.metric).loss, device)
     else:
         part, shape, loss = None, ask.parts.input_shape, F.mse_loss
-    # Evolution's own devices are JAX's; a probe is a few passes and runs where PyTorch has a device.
-    device = choose_device(ask.config.device if supervised and config.trainer == "gd" else "auto")
     return TorchProber(
         model=model,
         part=part,

@@ -57,9 +57,12 @@ def reopen(
     request = Request(chosen["model"], chosen["data"], settings, loss, metric, criterion)
     prepared = prepare_search(request, watch or Silent())
     for kind in ("data", "model"):
-        if prepared.identity[f"{kind}_fingerprint"] != stored[f"{kind}_fingerprint"]:
-            raise ConfigMismatch(f"{run.path} was made with another {kind} than this one ({chosen[kind]!r})")
-    if prepared.identity["objective"] != stored["objective"]:
+        if prepared.identity[f"{kind}_fingerprint"] != stored.get(f"{kind}_fingerprint"):
+            hint = (
+                "; a ticket that was trained again begins at the ticket, and is not reopened" if kind == "model" else ""
+            )
+            raise ConfigMismatch(f"{run.path} was made with another {kind} than this one ({chosen[kind]!r}){hint}")
+    if prepared.identity["objective"] != stored.get("objective"):
         raise ConfigMismatch(f"{run.path} was made with another loss or metric ({stored['objective']})")
     return run, prepared
 
@@ -71,6 +74,8 @@ def _stored(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
     if not (run.path / "config.json").exists() or not (run.path / "environment.json").exists():
         raise FileFormatError(f"{run.path}: not a run directory (no config.json and environment.json)")
     stored = read_json(run.path / "config.json")
+    if not isinstance(stored, dict):
+        raise FileFormatError(f"{run.path / 'config.json'}: not a run's configuration")
     seed = stored.get("seed", 0)
     if not run.has(seed, 0):
         raise FileFormatError(f"{run.path}: no level is finished yet")

@@ -186,7 +186,7 @@ def interval(level: Level, is_fraction: bool, examples: int | None) -> tuple[flo
     >>> interval(Level(0, ()), True, 100) is None
     True
     """
-    values = [replicate.test for replicate in level.alive if replicate.test is not None]
+    values = list(by_seed(level).values())
     bounds = t_interval(values)
     if bounds is not None:
         return (max(0.0, bounds[0]), min(1.0, bounds[1])) if is_fraction else bounds

@@ -12,7 +12,7 @@ from lottery.data.parts import Part, Parts
 from lottery.gd.device import choose_device
 from lottery.gd.evaluation import evaluate
 from lottery.models.source import ModelSource
-from lottery.objective import Objective, objective_for
+from lottery.objective import Objective, objective_for, own
 from lottery.preparing import Prepared
 from lottery.torch_state import float_type, load_state
 from pruning.errors import BadValue
@@ -61,4 +61,6 @@ def torch_view(ready: Prepared) -> TorchView:
         raise BadValue("this analysis looks at PyTorch modules, and this model is a JAX pair")
     model = ask.source.build(ask.seed)
     parts = ask.parts.with_floats(float_type(model))
-    return TorchView(model, parts, objective_for(parts.example[1], ask.loss, ask.metric), choose_device("auto"))
+    device = choose_device("auto")
+    loss = own(ask.loss, device) if ask.loss is not None else None
+    return TorchView(model, parts, objective_for(parts.example[1], loss, ask.metric), device)

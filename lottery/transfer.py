@@ -18,6 +18,8 @@ from pruning.errors import BadValue
 
 # What a ticket was found with that also says how it is trained again.
 _KEPT = ("validation_size", "measure_at", "tolerance", "seed")
+# What decides which examples it was trained on; it means nothing on other data.
+_DIET = ("data_diet", "data_diet_score", "data_diet_steps", "data_diet_networks", "data_diet_keep")
 # What belongs to a criterion or a machine.
 _DROPPED = {"device", "std", "std_window", "std_examples"}
 
@@ -57,19 +59,24 @@ def train_ticket(
     if pruning:
         raise BadValue(f"{pruning[0]} prunes, and training a ticket again does not: leave it out")
     model = _given(ticket, "model") if model is None else model
+    same_data = data is None or (isinstance(data, str) and data == ticket.info.get("given", {}).get("data"))
     data = _given(ticket, "data") if data is None else data
     named = {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
-    merged = layer(_inherited(ticket, settings), settings, named, {"levels": 0, "prunable": tuple(ticket.mask)})
+    merged = layer(
+        _inherited(ticket, settings, same_data), settings, named, {"levels": 0, "prunable": tuple(ticket.mask)}
+    )
     request = Request(model, data, merged, loss, metric, out=Path(out), force=force, ticket=ticket)
     return run_search(request, display or Display(False, None))
 
 
-def _inherited(ticket: Ticket, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _inherited(ticket: Ticket, settings: Mapping[str, Any], same_data: bool) -> dict[str, Any]:
     """Return how the ticket was trained, as far as it still applies."""
     found: Mapping[str, Any] = ticket.info.get("config", {})
     trainer = settings.get("trainer", found.get("trainer", "gd"))
     inherited = {"trainer": trainer, **{key: found[key] for key in _KEPT if found.get(key) is not None}}
     # The mask was learned on this split: another one would make a choice on what it was learned from.
+    if same_data:
+        inherited |= {key: found[key] for key in _DIET if found.get(key) is not None}
     split = found.get("split_seed")
     inherited["split_seed"] = split if split is not None else found.get("seed", 0)
     if trainer != found.get("trainer"):

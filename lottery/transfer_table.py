@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lottery.completing import train_missing
+from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.config import SearchConfig
 from lottery.engine import Outcome, Plan, job_seed, read_replicate, store
 from lottery.identity import short_hash
@@ -31,6 +31,7 @@ from pruning.criteria import CRITERIA
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Job
 from pruning.mask import Mask
+from pruning.patterns import Pattern
 from pruning.selection import select
 
 # How a random mask was "found".
@@ -124,6 +125,7 @@ def transfer_table(
     with locked(out, "transfer"), counter.display.training(len(members) ** 2):
         for target in range(len(members)):
             _, ready = reopen(members[target].search.run, data=data[target] if data else None, **given)
+            require_still_masks(ready)
             for source, seeds in _sources(members, target):
                 _train(_Frame(members, target, ready, out), source, seeds, counter)
                 counter.display.passed()
@@ -192,15 +194,17 @@ def _job(frame: _Frame, source: int | None, seed: int) -> Job:
     giver = frame.own if source is None else frame.members[source]
     mask = giver.run.read_mask(seed, giver.level.level)
     if source is None:
-        mask = _random_mask(mask, seed, giver.level.level)
+        mask = _random_mask(mask, seed, giver.level.level, frame.ready.plan.drawing.pattern)
     params = giver.run.read_rewound(seed, giver.level.level)
-    return Job(params, mask, job_seed(seed, frame.own.level.level), frame.ready.plan.rewind.budget())
+    own = frame.own
+    budget = own_budget(frame.ready.plan, own.run, seed, own.level.level)
+    return Job(params, mask, job_seed(seed, own.level.level), budget)
 
 
-def _random_mask(mask: Mask, seed: int, level: int) -> Mask:
+def _random_mask(mask: Mask, seed: int, level: int, pattern: Pattern) -> Mask:
     rng = np.random.default_rng([seed, level, zlib.crc32(b"transfer")])
     scores = {name: rng.random(keep.shape) for name, keep in mask.items()}
-    return select(scores, Mask.dense(mask.shapes()), mask.counts(), guard=0)
+    return select(scores, Mask.dense(mask.shapes()), mask.counts(), 0, pattern)
 
 
 def _identity(target: RunDirectory, level: int, job: Job) -> str:

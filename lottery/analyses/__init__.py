@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lottery.results import Level, Search
 from lottery.run_directory import RunDirectory
+from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -21,6 +22,7 @@ from pruning.registry import Registry, summary_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from lottery.objective import BatchFunction, Metric
     from lottery.preparing import Prepared
     from lottery.torch_view import TorchView
 
@@ -117,13 +119,22 @@ def analysis(name: str, *, source: str) -> Callable[[Analyze], Analyze]:
     return register
 
 
-def study(path: str | Path, model: Any = None, data: Any = None) -> Study:
+def study(
+    path: str | Path,
+    model: Any = None,
+    data: Any = None,
+    *,
+    loss: BatchFunction | None = None,
+    metric: Metric | BatchFunction | None = None,
+) -> Study:
     """Return a finished (or cut off) search, ready to be analysed; its model and data are made when first asked for.
 
     Args:
         path: the run directory.
         model: what the search was given; may be left out where it was a name.
         data: likewise.
+        loss: the search's loss, where it was the caller's own.
+        metric: likewise.
 
     Raises:
         FileFormatError: not a run directory, or one without a finished level.
@@ -132,10 +143,24 @@ def study(path: str | Path, model: Any = None, data: Any = None) -> Study:
     from lottery.reopening import reopen
 
     path = Path(path)
-    return Study(read_search(path), RunDirectory(path), lambda: reopen(path, model, data)[1])
+
+    def prepare() -> Prepared:
+        # Nothing is pruned here: the search's own criterion, which may be a caller's function, is not needed.
+        plain = get_criterion("magnitude").score
+        return reopen(path, model, data, loss=loss, metric=metric, criterion=plain)[1]
+
+    return Study(read_search(path), RunDirectory(path), prepare)
 
 
-def analyze(path: str | Path, name: str, model: Any = None, data: Any = None) -> Findings:
+def analyze(
+    path: str | Path,
+    name: str,
+    model: Any = None,
+    data: Any = None,
+    *,
+    loss: BatchFunction | None = None,
+    metric: Metric | BatchFunction | None = None,
+) -> Findings:
     """Return what one analysis finds in a run (see `study`); raises `UnknownName` for one that does not exist."""
     chosen = ANALYSES[name].value
-    return chosen(study(path, model, data))
+    return chosen(study(path, model, data, loss=loss, metric=metric))

@@ -66,7 +66,9 @@ def early_stop_speedup(study: Study) -> Findings:
             axes.plot(100 * density, ratios, ".", color="#999999", ms=3, label=None if column else "one replicate")
         draw_lines(axes, 100 * density, {"mean of ratios": of_ratios, "ratio of means": of_means})
         axes.set_ylabel("early-stop step, over the dense one")
-        axes.set_title(f"95 % t intervals, n = {counts.max()} pairs of one seed", fontsize=9)
+        least, most = counts.min(), counts.max()
+        shown = f"{most}" if least == most else f"{least} to {most}"
+        axes.set_title(f"95 % t intervals, n = {shown} pairs of one seed", fontsize=9)
 
     arrays = {
         "density": density,
@@ -90,16 +92,18 @@ def _text(study: Study, pairs: list[NDArray[np.float64]], ratios: Line, means: L
             f"{pair[:, 0].mean():.0f}" if len(pair) else "–",
             by_ratio,
             by_mean,
-            f"{end}/{len(pair)}",
+            str(end),
+            str(len(pair)),
         ]
         for level, pair, by_ratio, by_mean, end in columns
     ]
     every = _resolution(study.levels[0].alive[0])
     return "\n".join(
         [
-            table(["level", "density", "mean step", "mean of ratios", "ratio of means", "at end"], rows),
+            table(["level", "density", "mean step", "mean of ratios", "ratio of means", "at end", "n"], rows),
             f"Early-stop step over the dense one of the same seed: 1 is as late, 0.5 twice as early. 95 % t intervals, "
-            f"n = {max(map(len, pairs))} pairs; known to ±{every} steps (the spacing of evaluations).",
+            f"a row's n pairs, of n = {len(pairs[0])} dense replicates; known to ±{every} steps (the spacing of "
+            "evaluations).",
             "At end: replicates whose validation loss was still smallest at their last evaluation; their step is a "
             "lower bound.",
         ]

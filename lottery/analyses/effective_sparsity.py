@@ -43,7 +43,8 @@ def effective_sparsity(study: Study) -> Findings:
         no path; `units` [tensors].
 
     Raises:
-        BadValue: a network that is no chain of linear and convolution layers (the message names the tensor).
+        BadValue: a network that is no chain of linear and convolution layers, or whose units are mixed or reordered
+            between two of them, as by a LayerNorm (the message names the tensor).
     """
     sizes = _chain(study.prepare())
     levels, seeds = study.levels, study.seeds

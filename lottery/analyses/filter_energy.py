@@ -37,7 +37,8 @@ def filter_energy(study: Study, examples: int = EXAMPLES) -> Findings:
         `variance` [components]: of the patches, falling; `initial` and `trained` [levels, replicates, components];
         `leading_initial`, `leading_trained` [levels] with `…_interval` [levels, 2] (Student's t): mean energy of the
         leading tenth of the components that have any variance; `live` [levels, replicates]: filters that count;
-        `flat` [levels, 2]: where 95 % of profiles of random weights, averaged over replicates, lie for one component.
+        `flat` [2]: where 95 % of profiles of dense Gaussian weights, averaged over replicates, lie for one component;
+        sparse filters scatter more, by how few weights they have and where, and no such band is given for them.
 
     Raises:
         BadValue: no linear or (ungrouped, one- or two-dimensional) convolution layer with a mask.
@@ -66,7 +67,7 @@ def filter_energy(study: Study, examples: int = EXAMPLES) -> Findings:
         **{f"leading_{key}": one.mean for key, one in heads.items()},
         **{f"leading_{key}_interval": one.interval for key, one in heads.items()},
         "live": live,
-        "flat": np.array([_flat(int(filters.sum())) for filters in live]),
+        "flat": np.array(_flat(int(live[0].sum()))),
     }
     density = [next(one.density for one in study.levels if one.level == level) for level in levels]
     facts = {"tensor": name, "leading": leading, "density": density, "n": len(seeds)}
@@ -91,11 +92,17 @@ def _text(arrays: Mapping[str, NDArray[Any]], heads: Mapping[str, Line], facts: 
         [
             table(header, rows),
             f"Energy of {facts['tensor']} along the {facts['leading']} leading of {len(arrays['variance'])} principal "
-            f"components of its input; 1 is flat, as of random weights. Mean and 95 % t interval, n = {facts['n']} "
-            "replicates.",
+            f"components of its input; 1 is flat, the expectation of random weights. Mean and 95 % t interval, "
+            f"n = {facts['n']} replicates.",
+            f"One component of dense Gaussian weights would lie within {_within(arrays['flat'])} with 95 %; of sparse "
+            "filters in a wider range.",
             "Correlation: of the masked initial with the trained profile, over components.",
         ]
     )
+
+
+def _within(bounds: NDArray[np.float64]) -> str:
+    return f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"
 
 
 def _likeness(initial: NDArray[np.float64], trained: NDArray[np.float64]) -> str:
@@ -117,7 +124,7 @@ def _drawing(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Ca
         for axes, (key, title) in zip(panels, titles.items(), strict=True):
             low, high = np.array([_flat(arrays["live"][0].sum() * len(group)) for group in groups]).T
             at = [group.mean() + 1 for group in groups]
-            axes.fill_between(at, low, high, color="#999999", alpha=0.3, lw=0, label="95 % of random weights, dense")
+            axes.fill_between(at, low, high, color="#999999", alpha=0.3, lw=0, label="95 % of dense Gaussian weights")
             for number, color in enumerate(colours(len(arrays["levels"]))):
                 percent = f"{100 * facts['density'][number]:.3g} %"
                 values = line([arrays[key][number][:, group].mean(1) for group in groups])

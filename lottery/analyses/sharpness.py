@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.analyses import Findings, Study, analysis
+from lottery.analyses.reporting import table
 from lottery.curvature import EXAMPLES, flatness, surface, top_eigenvalues, trace
 from lottery.intervals import t_interval
 
@@ -28,7 +29,8 @@ def sharpness(
 ) -> Findings:
     """Top Hessian eigenvalue, Hessian trace and random-direction flatness of the training loss at each level.
 
-    Over the survivors of the mask and all other trainable parameters, in evaluation mode (`lottery.curvature`).
+    Over what training moved: survivors of the mask and other trainable parameters, and of these what `train_only` names
+    (`lottery.curvature`); in evaluation mode. Every replicate has probes and directions of its own.
 
     Args:
         study: the search.
@@ -45,38 +47,52 @@ def sharpness(
     """
     view, seeds = study.view, study.seeds
     levels = [level for level in study.search.levels if level.alive]
-    table = np.empty((len(levels), len(seeds), 7))
+    train_only = tuple(study.search.config.get("train_only") or ())
+    numbers = np.empty((len(levels), len(seeds), 7))
     around = np.empty((2, len(levels), len(seeds), len(sigmas)))
     for row, level in enumerate(levels):
         for column, seed in enumerate(seeds):
-            where = surface(view, study.trained(seed, level.level), study.mask(seed, level.level), examples=examples)
-            top = top_eigenvalues(where, 1, iterations)
-            total = trace(where, probes)
-            flat = flatness(where, sigmas, directions)
+            params, mask = study.trained(seed, level.level), study.mask(seed, level.level)
+            where = surface(view, params, mask, examples=examples, train_only=train_only)
+            top = top_eigenvalues(where, 1, iterations, seed)
+            total = trace(where, probes, seed)
+            flat = flatness(where, sigmas, directions, seed)
             loss, metric = flat.centre
-            table[row, column] = (
+            numbers[row, column] = (
                 top.values[0], top.residuals[0], total.value, total.error, where.dimension, loss, metric
             )  # fmt: skip
             around[0, row, column] = flat.loss.mean(1) - loss
             around[1, row, column] = flat.metric.mean(1) - metric
     density = np.array([level.density for level in levels])
     names = ("eigenvalue", "eigenvalue_residual", "trace", "trace_error", "dimension", "loss", "metric")
-    columns = {name: table[..., index] for index, name in enumerate(names)}
-    rises = [f"loss at σ {sigma:g}" for sigma in sigmas]
-    head = f"{'level':>5}  {'density':>8}  {'top eigenvalue':>26}  {'trace ± its error':>22}"
-    lines = [head + "".join(f"{name:>16}" for name in rises)]
+    columns = {name: numbers[..., index] for index, name in enumerate(names)}
+    rows = []
     for row, level in enumerate(levels):
-        # The estimate's own error: the replicates' errors are independent.
+        # The replicates' probes are independent, and so are the errors of their estimates.
         own = np.sqrt((columns["trace_error"][row] ** 2).sum()) / len(seeds)
-        shown = f"{columns['trace'][row].mean():.4g} ± {own:.2g}"
-        cells = "".join(f"{f'{value:+.3g}':>16}" for value in around[0, row].mean(0))
-        top_cell = _cell(columns["eigenvalue"][row])
-        lines.append(f"{level.level:>5}  {100 * level.density:>7.2f}%  {top_cell:>26}  {shown:>22}{cells}")
-    lines += [
-        f"Training loss on at most {examples:,} examples, in evaluation mode, over survivors and the other trainable "
-        "parameters.",
-        f"Means over n = {len(seeds)} replicates [95 % t interval]; Lanczos, {iterations} iterations; trace: "
-        f"Hutchinson, {probes} probes; rise of the loss: mean of {directions} random directions.",
+        rises = [_cell(values, "+.3g") for values in around[0, row].T]
+        rows.append(
+            [
+                str(level.level),
+                f"{100 * level.density:.2f}%",
+                _cell(columns["eigenvalue"][row], ".4g"),
+                _cell(columns["trace"][row], ".4g"),
+                f"{own:.2g}",
+                *rises,
+            ]
+        )
+    header = ["level", "density", "top eigenvalue", "trace", "± by probes"]
+    header += [f"loss at σ {sigma:g}" for sigma in sigmas]
+    moved = "survivors and the other trainable parameters"
+    if train_only:
+        moved += f" that train_only names ({', '.join(train_only)})"
+    lines = [
+        table(header, rows),
+        f"Training loss on at most {examples:,} examples, in evaluation mode, over {moved}.",
+        f"Mean and 95 % t interval, n = {len(seeds)} replicates; Lanczos, {iterations} iterations; trace: Hutchinson, "
+        f"{probes} probes a replicate (±: the standard error of the mean that is due to probes alone, part of the "
+        "interval).",
+        f"Loss at σ: its rise over the optimum's, mean of {directions} random directions a replicate.",
     ]
 
     def draw(figure: Figure) -> None:
@@ -112,10 +128,11 @@ def sharpness(
         "iterations": iterations,
         "probes": probes,
         "directions": directions,
+        "train_only": list(train_only),
     }
     return Findings(arrays, "\n".join(lines), draw, facts)
 
 
-def _cell(values: NDArray[np.float64]) -> str:
+def _cell(values: NDArray[np.float64], form: str) -> str:
     bounds = t_interval(values)
-    return f"{values.mean():.4g}" + (f" [{bounds[0]:.3g}, {bounds[1]:.3g}]" if bounds else "")
+    return f"{values.mean():{form}}" + (f" [{bounds[0]:.3g}, {bounds[1]:.3g}]" if bounds else "")

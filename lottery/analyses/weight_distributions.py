@@ -25,25 +25,24 @@ def weight_distributions(study: Study) -> Findings:
     """Histograms of survivors against all weights: at the rewind point, trained, and moved in the dense training.
 
     Levels 1, half-way, and the winning (or last) one. Survivors and weights at the rewind point belong to that level;
-    the dense training is level 0's.
+    the dense training is level 0's, from where that began (before the rewind point, where this is not step 0).
 
     Returns:
         `edges_initial`, `edges_trained`, `edges_moved` [tensors, bins + 1]: common to all levels of a tensor. Counts
-        over all replicates: `all_initial`, `all_trained`, `all_moved` [tensors, bins] of every weight in the dense
-        network; `initial`, `trained`, `moved` [levels, tensors, bins] of a level's survivors (`trained` in that level's
-        own training; `moved`: |w_trained − w_initial| in the dense training). Ratios of means, over replicates, with
-        `…_interval` […, 2] (Student's t), [levels, tensors]: `initial_ratio` = mean |w| at the rewind point, survivors
-        over all; `moved_ratio` = mean distance in the dense training, survivors over removed ones (NaN where nothing is
-        removed); `own_moved_ratio` = mean distance of survivors in their own training over that in the dense one.
+        over all replicates: `all_initial` [levels, tensors, bins] of every weight at that level's rewind point;
+        `all_trained`, `all_moved` [tensors, bins] of every weight in the dense training; `initial`, `trained`, `moved`
+        [levels, tensors, bins] of a level's survivors (`trained` in that level's own training; `moved`: |w_trained −
+        w_initial| in the dense training). Ratios of means, over replicates, with `…_interval` […, 2] (Student's t),
+        [levels, tensors]: `initial_ratio` = mean |w| at the rewind point, survivors over all; `moved_ratio` = mean
+        distance in the dense training, survivors over removed ones (NaN where nothing is removed); `own_moved_ratio` =
+        mean distance of survivors in their own training over that in the dense one.
 
     Raises:
         BadValue: no pruned level.
     """
     levels, seeds, names = study.milestones, study.seeds, list(study.levels[0].layers)
     ratios = np.full((3, len(levels), len(names), len(seeds)), np.nan)
-    pools: dict[str, list[list[NDArray[Any]]]] = {
-        key: [[] for _ in names] for key in ("all_initial", "all_trained", "all_moved")
-    }
+    everything = {key: [[[] for _ in names] for _ in range(groups)] for key, groups in _groups(levels).items()}
     survivors = {key: [[[] for _ in names] for _ in levels] for key in ("initial", "trained", "moved")}
     for column, seed in enumerate(seeds):
         begun, ended = study.rewound(seed, 0), study.trained(seed, 0)
@@ -51,10 +50,11 @@ def weight_distributions(study: Study) -> Findings:
         for at, name in enumerate(names):
             start, end = _float(begun[name]), _float(ended[name])
             moved = np.abs(end - start)
-            for key, values in (("all_initial", start), ("all_trained", end), ("all_moved", moved)):
-                pools[key][at].append(values.ravel())
+            for key, values in (("trained", end), ("moved", moved)):
+                everything[key][0][at].append(values.ravel())
             for row, (rewound, trained, mask) in enumerate(own):
                 keep, point, after = mask[name], _float(rewound[name]), _float(trained[name])
+                everything["initial"][row][at].append(point.ravel())
                 for key, values in (("initial", point), ("trained", after), ("moved", moved)):
                     survivors[key][row][at].append(values[keep])
                 ratios[:, row, at, column] = (
@@ -63,13 +63,13 @@ def weight_distributions(study: Study) -> Findings:
                     _ratio(np.abs(after - point)[keep], moved[keep]),
                 )
     arrays: dict[str, NDArray[Any]] = {"levels": np.array(levels)}
-    for key in ("initial", "trained", "moved"):
-        histograms = [
-            _histograms(pools[f"all_{key}"][at], [row[at] for row in survivors[key]]) for at in range(len(names))
-        ]
+    for key, groups in _groups(levels).items():
+        pools = [*everything[key], *survivors[key]]
+        histograms = [_histograms([pool[at] for pool in pools]) for at in range(len(names))]
+        counts = np.array([found for _, found in histograms]).swapaxes(0, 1)
         arrays[f"edges_{key}"] = np.array([edges for edges, _ in histograms])
-        arrays[f"all_{key}"] = np.array([counts[0] for _, counts in histograms])
-        arrays[key] = np.array([counts[1:] for _, counts in histograms]).swapaxes(0, 1)
+        arrays[f"all_{key}"] = counts[:groups] if key == "initial" else counts[0]
+        arrays[key] = counts[groups:]
     lines = [[_line(values[:, at]) for at in range(len(names))] for values in ratios]
     for key, row in zip(("initial_ratio", "moved_ratio", "own_moved_ratio"), lines, strict=True):
         arrays[key] = np.stack([one.mean for one in row], axis=1)
@@ -77,6 +77,11 @@ def weight_distributions(study: Study) -> Findings:
     density = [next(level.density for level in study.levels if level.level == number) for number in levels]
     facts = {"names": names, "density": density, "n": len(seeds)}
     return Findings(arrays, _text(levels, lines, facts), _drawing(arrays, facts), facts)
+
+
+def _groups(levels: tuple[int, ...]) -> dict[str, int]:
+    """Return how many sets of all weights there are: each level has a rewind point, and one training is dense."""
+    return {"initial": len(levels), "trained": 1, "moved": 1}
 
 
 def _float(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -98,11 +103,9 @@ def _ends(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray
     return np.array([low for low, _ in found]), np.array([high for _, high in found])
 
 
-def _histograms(
-    everything: list[NDArray[np.float64]], chosen: list[list[NDArray[np.float64]]]
-) -> tuple[NDArray[np.float64], list[NDArray[np.int_]]]:
-    """Return common edges, and the counts of all weights and then of each level's survivors."""
-    groups = [np.concatenate(everything), *(np.concatenate(one) for one in chosen)]
+def _histograms(pools: list[list[NDArray[np.float64]]]) -> tuple[NDArray[np.float64], list[NDArray[np.int_]]]:
+    """Return common edges, and the counts of each pool."""
+    groups = [np.concatenate(pool) for pool in pools]
     low, high = min(g.min() for g in groups if g.size), max(g.max() for g in groups if g.size)
     edges = np.linspace(low, high, BINS + 1) if high > low else np.linspace(low - 0.5, low + 0.5, BINS + 1)
     return edges, [np.histogram(group, edges)[0] for group in groups]
@@ -120,8 +123,8 @@ def _text(levels: tuple[int, ...], lines: list[list[Line]], facts: Mapping[str, 
             table(header, rows),
             f"Ratios of mean absolute values, mean and 95 % t interval, n = {facts['n']} replicates. Initial: at the "
             "rewind point.",
-            "Moved: distance from there in the dense training, of what survives against what is removed; and of the "
-            "survivors in their own training against the dense one.",
+            "Moved: distance in the dense training, from its first step, of what survives against what is removed; and "
+            "of the survivors in their own training, from the rewind point, against that in the dense one.",
         ]
     )
 
@@ -134,15 +137,17 @@ def _drawing(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Ca
         figure.set_size_inches(10.8, 1.2 + 2.0 * len(shown))
         grid = figure.subplots(len(shown), 3, squeeze=False)
         palette = colours(len(levels))
-        columns = (("initial", "weight at the rewind point"), ("trained", "trained weight"))
+        columns = (("initial", "weight at the rewind point"), ("trained", "trained weight (all: dense)"))
         for row, at in enumerate(shown):
             for axes, (key, label) in zip(
                 grid[row], (*columns, ("moved", "distance moved, dense training")), strict=True
             ):
                 edges = arrays[f"edges_{key}"][at]
-                axes.stairs(
-                    _density(arrays[f"all_{key}"][at], edges), edges, fill=True, color="#cccccc", label="all, dense"
-                )
+                grey, *others = arrays["all_initial"][:, at] if key == "initial" else [arrays[f"all_{key}"][at]]
+                axes.stairs(_density(grey, edges), edges, fill=True, color="#cccccc", label="all")
+                for number, counts in enumerate(others, start=1):
+                    if (counts != grey).any():  # levels have rewind points of their own
+                        axes.stairs(_density(counts, edges), edges, color=palette[number], lw=0.8, ls=":")
                 for number, level in enumerate(levels):
                     heights = _density(arrays[key][number, at], edges)
                     percent = f"{100 * facts['density'][number]:.3g} %"
@@ -154,7 +159,7 @@ def _drawing(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Ca
                     axes.set_xlabel(label)
             grid[row, 0].set_ylabel(f"{names[at]}\nprobability density", fontsize=8)
         handles, labels = grid[0, 0].get_legend_handles_labels()
-        title = f"survivors against all weights, n = {facts['n']} replicates pooled"
+        title = f"survivors (lines), all weights (grey; dotted: a level's own), n = {facts['n']} replicates pooled"
         figure.legend(
             handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8, title=title
         )

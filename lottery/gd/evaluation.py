@@ -27,7 +27,7 @@ def evaluate(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     total, count = torch.zeros(2, dtype=torch.float64), 0
-    with torch.inference_mode(), _undisturbed(part):
+    with torch.inference_mode(), _undisturbed(part), objective.measuring():
         for inputs, targets in evaluation_batches(part, batch_size):
             inputs, targets = move(inputs, device), move(targets, device)
             outputs = call(model, inputs)

@@ -53,7 +53,7 @@ def mean_squares(network: Network, batches: Iterable[Batch]) -> dict[str, torch.
     by_transform = _by_vmap(network)
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in network.weights.items()}
     seen, trusted = 0, None
-    with _differentiable(network.model):
+    with differentiable(network.model):
         for batch in batches:
             if trusted is None:
                 trusted = _agrees(by_transform, network, batch)
@@ -153,7 +153,7 @@ def _attempt(transform: _Squares, batch: Batch) -> dict[str, torch.Tensor] | Non
 
 
 @contextlib.contextmanager
-def _differentiable(model: nn.Module) -> Iterator[None]:
+def differentiable(model: nn.Module) -> Iterator[None]:
     """Switch off cuDNN where the model is recurrent: it has no backward pass in evaluation mode."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with torch.backends.cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext():

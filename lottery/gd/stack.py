@@ -108,7 +108,7 @@ def evaluate_stack(
     """
     chosen = torch.tensor(rows, device=part.inputs.device)
     total, together = torch.zeros(len(rows), 2, dtype=torch.float64, device=part.inputs.device), False
-    with torch.no_grad():
+    with torch.no_grad(), objective.measuring():
         for number, (inputs, targets) in enumerate(evaluation_batches(part, batch_size)):
             outputs = stack.outputs(inputs).index_select(0, chosen)
             if together:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -95,12 +97,17 @@ def refusal(
     The first and the last job are compared: losses, gradients, buffers, and outputs in evaluation mode.
     """
     assert isinstance(parts.train, Tensors)
+    for function in (objective.loss, objective.metric.function):
+        # PyTorch's own losses hold nothing that a batch changes.
+        if isinstance(function, nn.Module) and type(function).__module__ != "torch.nn.modules.loss":
+            return "the loss or the metric may keep state"
     count = _TRIAL_EXAMPLES
     position = torch.arange(count * len(jobs), device=device).remainder(len(parts.train)).unflatten(0, (-1, count))
     inputs, targets = parts.train.inputs[position], parts.train.targets[position]
     with seeded_everywhere(0), warnings.catch_warnings():
         stack = stack_of(model, jobs, config.train_only, device)
         names = named_tensors(stack.model).keys()
+        before = _random_state()
         try:
             warnings.simplefilter("error")  # torch.func says so where it loops over the jobs instead
             losses = stack.losses(objective.loss, inputs, targets)
@@ -112,6 +119,8 @@ def refusal(
             return (str(error).splitlines() or [type(error).__name__])[0]
         if named_tensors(stack.model).keys() != names:
             return "the forward pass makes buffers"
+        if _random_state() != before:
+            return "the forward pass draws random numbers"
         for row in (0, len(jobs) - 1):
             network = network_of(model, jobs[row], config.train_only, device)
             loss = objective.loss(call(network, inputs[row]), targets[row])
@@ -131,6 +140,12 @@ def refusal(
             if not all(_alike(one, other) for one, other in pairs):
                 return "stacked, the network computes something else"
     return None
+
+
+def _random_state() -> tuple[object, ...]:
+    """Return the state of every generator that a forward pass may draw from."""
+    by_numpy = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), repr(by_numpy), torch.random.get_rng_state().numpy().tobytes()
 
 
 def gains(model: nn.Module, flops: float, count: int, device: torch.device) -> bool:

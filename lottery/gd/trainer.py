@@ -26,7 +26,7 @@ from lottery.gd.trainable import freeze_others
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of
-from pruning.errors import BadValue
+from pruning.errors import BadValue, LotteryError, RunError
 from pruning.jobs import Evaluation, Job, Trained, all_finite
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
@@ -83,7 +83,7 @@ class GDTrainer:
             return groups_of(self, jobs, needs)
 
     def _train(self, job: Job, needs: frozenset[str]) -> Trained:
-        model = copy.deepcopy(self.model).to(self.device)
+        model, objective = copy.deepcopy(self.model).to(self.device), self.objective.private()
         load_state(model, job.params)
         apply_mask(model, job.mask)
         if not any(module.training for module in model.modules()):
@@ -106,9 +106,9 @@ class GDTrainer:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step - 1, self.total_steps, self.config)
             optimizer.zero_grad()
-            with self._autocast():
+            with self._autocast(), _at_step(step):
                 outputs = call(model, augment(move(inputs, self.device)))
-                loss = self.objective.loss(outputs, move(targets, self.device))
+                loss = objective.loss(outputs, move(targets, self.device))
             loss.backward()
             moved = mover.moved(model, mask, step) if mover is not None else None
             if moved is not None:
@@ -127,7 +127,7 @@ class GDTrainer:
             if step in job.budget.snapshots:
                 snapshots[step] = _network(model, job)
             if step % every == 0 or step == stop:
-                evaluation = self._evaluate(model, step, float(loss_sum) / loss_count)
+                evaluation = self._evaluate(model, objective, step, float(loss_sum) / loss_count)
                 history.append(evaluation)
                 self.watch.evaluated(job, evaluation)
                 loss_sum, loss_count = torch.zeros((), device=self.device), 0
@@ -137,7 +137,7 @@ class GDTrainer:
                     return _diverged(model, history, f"the loss is not finite at step {step}")
             self.watch.stepped(job, step)
             if until is not None and history and history[-1].step == step:
-                so_far = Trained(_network(model, job), list(history), mask=mask)
+                so_far = Trained(_network(model, job), list(history), snapshots, mask=mask)
                 if not all_finite(so_far.params) or until(so_far):
                     stop = step
                     break
@@ -167,12 +167,12 @@ class GDTrainer:
         )
         return ESTIMATORS[self.config.std](training)
 
-    def _evaluate(self, model: nn.Module, step: int, train_loss: float) -> Evaluation:
+    def _evaluate(self, model: nn.Module, objective: Objective, step: int, train_loss: float) -> Evaluation:
         # Without gradients eight training batches fit where one fits with them.
         batch = 8 * self.config.batch_size
         with self._autocast():
-            validation_loss, validation = evaluate(model, self.parts.validation, self.objective, self.device, batch)
-            test_loss, test = evaluate(model, self.parts.test, self.objective, self.device, batch)
+            validation_loss, validation = evaluate(model, self.parts.validation, objective, self.device, batch)
+            test_loss, test = evaluate(model, self.parts.test, objective, self.device, batch)
         has_test = self.parts.test is not None
         return Evaluation(
             step=step,
@@ -212,6 +212,18 @@ def _mask_gradients(masked: Sequence[nn.Parameter], keeps: Sequence[torch.Tensor
 
 def _diverged(model: nn.Module, history: list[Evaluation], reason: str) -> Trained:
     return Trained(params=state_of(model), history=history, diverged=reason)
+
+
+@contextlib.contextmanager
+def _at_step(step: int) -> Iterator[None]:
+    """Turn what a caller's model or loss raises in the middle of a training into one line."""
+    try:
+        yield
+    except LotteryError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"the model or the loss fails at step {step}: {reason}") from error
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from torch import nn
 
 from lottery.data.parts import Part
 from lottery.gd.batches import Batch, move, sample
-from lottery.objective import BatchFunction
+from lottery.objective import BatchFunction, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import load_state, to_numpy
 from pruning.errors import BadValue
@@ -31,9 +31,10 @@ class Look:
     """What a probe may look at.
 
     Attributes:
-        model: a private copy on the device, masked, in evaluation mode (but for batch norms that have seen no batch
-            yet); a probe may do with it what it likes.
+        model: a private copy on the device, masked, in evaluation mode (but for batch norms that train and have seen
+            no batch yet); a probe may do with it what it likes.
         mask: the current mask.
+        frozen: names of the layers that stay in evaluation mode even while the network trains.
         batch: inputs and labels on the device, or None where there are no examples (an environment).
         part: the training examples, for a probe that trains; None where there are none.
         loss: `loss(outputs, targets)`.
@@ -48,6 +49,7 @@ class Look:
 
     model: nn.Module
     mask: Mask
+    frozen: frozenset[str]
     batch: Batch | None
     part: Part | None
     loss: BatchFunction
@@ -143,17 +145,19 @@ class TorchProber:
         batch = move(sample(self.part, self.examples, job.seed), self.device) if self.part is not None else None
         model = copy.deepcopy(self.model).to(self.device)
         load_state(model, job.params)
-        apply_mask(model, job.mask).eval()
+        apply_mask(model, job.mask)
+        frozen = frozenset(name for name, module in model.named_modules() if not module.training)
         for module in model.modules():
-            # A batch norm that has seen nothing yet: only the batch itself says what it will do.
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.num_batches_tracked:
-                module.train()
+            # A batch norm that will train and has seen nothing yet: only the batch itself says what it will do.
+            fresh = isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.num_batches_tracked
+            module.training = module.training and fresh
         return Look(
             model=model,
             mask=job.mask,
+            frozen=frozen,
             batch=batch,
             part=self.part,
-            loss=self.loss,
+            loss=own(self.loss),
             input_shape=self.input_shape,
             density=density,
             steps=self.steps,

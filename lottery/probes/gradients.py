@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from lottery.gd.example_gradients import differentiable
 from lottery.objective import call
 from lottery.probes import Look, probe
 
@@ -13,6 +14,7 @@ def gradients(look: Look) -> dict[str, torch.Tensor]:
     """dL/dw on a batch of training examples, at the masked weights (of removed weights too)."""
     inputs, targets = look.examples
     weights = look.weights
-    loss = look.loss(call(look.model, inputs), targets)
-    found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+    with differentiable(look.model):
+        loss = look.loss(call(look.model, inputs), targets)
+        found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
     return dict(zip(weights, found, strict=True))

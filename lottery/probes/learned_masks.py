@@ -59,7 +59,8 @@ def learn(look: Look, groups: Sequence[Group], make: Make) -> None:
     assert look.part is not None
     weights = look.weights
     optimizers = [make_optimizer(nn.ParameterList(group.tensors), group.settings) for group in groups]
-    look.model.train()
+    for name, module in look.model.named_modules():
+        module.training = name not in look.frozen
     with seeded_everywhere(look.seed):
         batches = training_batches(look.part, look.batch_size, look.seed, 0, look.steps)
         for step, (inputs, targets) in enumerate(batches):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules import activation
 from torch.nn.modules.batchnorm import _NormBase
 
+from lottery.gd.example_gradients import differentiable
 from lottery.models.policy import Observations
 from lottery.probes import Look, probe
 from pruning.errors import BadValue
@@ -36,7 +37,8 @@ def synflow(look: Look) -> dict[str, torch.Tensor]:
         raise BadValue("synflow feeds one constant, and this model takes no single tensor of numbers; use snip")
     model = _linear(look.model)
     constant = torch.full((1, *look.input_shape), INPUT, dtype=torch.float64, device=look.device)
-    outputs = model(constant)
+    with differentiable(model):
+        outputs = model(constant)
     if not isinstance(outputs, torch.Tensor):
         raise BadValue(f"synflow sums one tensor of outputs, and this model returns {type(outputs).__name__}; use snip")
     weights = look.weights

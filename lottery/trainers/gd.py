@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,7 +16,7 @@ from lottery.gd.evaluation import measure
 from lottery.gd.trainable import trainable_names
 from lottery.gd.trainer import GDTrainer
 from lottery.models.source import ModelSource
-from lottery.objective import Objective, call, objective_for
+from lottery.objective import Objective, call, objective_for, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
@@ -45,7 +43,7 @@ def setup(ask: Ask) -> Setup:
     model = ask.source.build(ask.seed).to(device)
     trainable_names(model, config.train_only)  # said here, before anything is written
     parts = _on_device(ask.parts.with_floats(float_type(model)), device)
-    loss = copy.deepcopy(ask.loss).to(device) if isinstance(ask.loss, nn.Module) else ask.loss
+    loss = own(ask.loss, device) if ask.loss is not None else None
     objective = objective_for(parts.example[1], loss, ask.metric)
     if ask.loss is None:
         check_labels(parts)
