@@ -1,8 +1,9 @@
 """Curvature of the loss: Hessian-vector products, top eigenvalues, trace, and flatness along random directions.
 
 Everything is taken over the coordinates that training moves: the surviving weights of the mask, and every entry of the
-other trainable parameters (biases, normalization); of these, under `train_only`, what it names. The network is in evaluation mode: batch norms use their
-running statistics and dropout is off, so the loss is one fixed function of these coordinates.
+other trainable parameters (biases, normalization); of these, under `train_only`, what it names. The network is in
+evaluation mode: batch norms use their running statistics and dropout is off, so the loss is one fixed function of these
+coordinates.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def _text(arrays: Mapping[str, NDArray[Any]], heads: Mapping[str, Line], facts: 
             f"components of its input; 1 is flat, the expectation of random weights. Mean and 95 % t interval, "
             f"n = {facts['n']} replicates.",
             f"One component of dense Gaussian weights would lie within {_within(arrays['flat'])} with 95 %; of sparse "
-            "filters in a wider range.",
+            "filters usually in a wider range.",
             "Correlation: of the masked initial with the trained profile, over components.",
         ]
     )

@@ -62,8 +62,14 @@ def bench_methods(data: str, repeats: int, device: str) -> Report:
         repeats: timed runs of each.
         device: as for `lottery prune`.
     """
-    ready, job, prober = _lenet(data, device)
-    groups = (_selection(), _probes(prober, job), _stacked(ready, job))
+    ready, job, prober = _case("lenet-300-100", data, device)
+    small, small_job, _ = _case("mlp", "digits", device)
+    groups = (
+        _selection(),
+        _probes(prober, job),
+        _stacked("LeNet-300-100", ready, job),
+        _stacked("the digits MLP", small, small_job),
+    )
     seconds = timed_rounds({name: run for group in groups for name, run in group.runs.items()}, repeats)
     facts = {"precision": "float32", "device": ready.device, "threads": torch.get_num_threads()}
     rows = [
@@ -74,7 +80,7 @@ def bench_methods(data: str, repeats: int, device: str) -> Report:
     note = (
         f"{ready.device}, {facts['threads']} threads, float32, median of {repeats}; speed-up within each group: masks "
         f"against torch.nn.utils.prune, probes against one forward-backward pass of {EXAMPLES:,} images (0.5x is two "
-        f"passes), {JOBS} controls of LeNet-300-100, {STEPS} steps each, against one after the other"
+        f"passes), {JOBS} controls, {STEPS} steps each, against one after the other"
     )
     return Report(rows, "run", note)
 
@@ -103,12 +109,13 @@ def _selection() -> Group:
     return Group({f"magnitude, global, {mask.total / 1e6:.0f} million weights": ours, usual_name: usual}, usual_name)
 
 
-def _lenet(data: str, device: str) -> tuple[Setup, Job, TorchProber]:
+def _case(model: str, data: str, device: str) -> tuple[Setup, Job, TorchProber]:
     given = load_data(data)
     parts = prepare(Data(given.train, validation=given.test, name=given.name), seed=0)
     assert isinstance(parts.validation, Tensors)
-    parts = replace(parts, validation=parts.validation.take(torch.arange(EXAMPLES)))
-    source = torch_source("lenet-300-100", parts, "model")
+    few = min(EXAMPLES, len(parts.validation))
+    parts = replace(parts, validation=parts.validation.take(torch.arange(few)))
+    source = torch_source(model, parts, "model")
     config = GDConfig(lr=1.2e-3, batch_size=64, steps=STEPS, eval_every=STEPS, device=device)
     ready = setup(Ask(source, parts, config, None, None, Silent(), 0))
     mask = Mask.dense(prunable(source.build(0)))
@@ -155,7 +162,7 @@ def _probes(prober: TorchProber, job: Job) -> Group:
     return Group({baseline: plain, **{name: probing(need) for name, need in named.items()}}, baseline)
 
 
-def _stacked(ready: Setup, job: Job) -> Group:
+def _stacked(what: str, ready: Setup, job: Job) -> Group:
     rng = np.random.default_rng(0)
 
     def masks(seed: int) -> Mask:
@@ -175,5 +182,5 @@ def _stacked(ready: Setup, job: Job) -> Group:
             list(ready.trainer.train([each], frozenset()))
         return time.perf_counter() - began
 
-    baseline = f"{JOBS} controls of LeNet-300-100 one after the other"
-    return Group({f"{JOBS} controls of LeNet-300-100 in one piece": together, baseline: in_turn}, baseline)
+    baseline = f"{JOBS} controls of {what} one after the other"
+    return Group({f"{JOBS} controls of {what} in one piece": together, baseline: in_turn}, baseline)

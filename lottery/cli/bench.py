@@ -9,7 +9,7 @@ import typer
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="search: gradient descent; es: evolution.")],
+    what: Annotated[str, typer.Argument(help="search, es (evolution) or methods (masks, probes, controls).")],
     data: Annotated[str, typer.Option(help="A name, a path, or synthetic.")] = "fashion-mnist",
     repeats: Annotated[int, typer.Option(help="Timed runs of each; the median counts.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",

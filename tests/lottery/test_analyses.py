@@ -19,6 +19,7 @@ from lottery.analyses.early_stop_speedup import early_stop_speedup
 from lottery.cli.app import run
 from lottery.dataflow import layer_chain
 from lottery.energy import energy_profile, principal_components
+from lottery.models import MODELS
 from lottery.models.resnet import Block
 from lottery.overlap_between import overlap_between
 from lottery.results import EarlyStop
@@ -27,6 +28,7 @@ from pruning.effective import effective
 from pruning.errors import BadValue, MaskMismatch, UnknownName
 from pruning.jobs import Evaluation
 from pruning.overlap import global_overlap
+from pruning.torch_modules import prunable
 from tests.lottery.helpers import blobs
 
 NAMES = ["cka", "early-stop-speedup", "effective-sparsity", "filter-energy", "layer-density", "mask-overlap"]
@@ -226,18 +228,111 @@ def test_what_is_no_chain_is_one_line_that_names_the_tensor(model, inputs, messa
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+class _Channels(nn.Module):
+    """Two convolutions or a convolution and a linear layer, with something between them."""
+
+    def __init__(self, between, last: nn.Module):
+        super().__init__()
+        self.first, self.between, self.last = nn.Conv2d(1, 4, 3), between, last
+
+    def forward(self, x):
+        return self.last(self.between(torch.relu(self.first(x))))
+
+
+def _shuffled(x: torch.Tensor) -> torch.Tensor:
+    return x.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)
+
+
+def _swapped_in_the_middle(x: torch.Tensor) -> torch.Tensor:
+    return x[:, [*range(10), 11, 10, *range(12, 24)]]
+
+
+IMAGES = torch.ones(2, 1, 6, 6)
+FLAT = torch.ones(2, 5)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "names"),
+    [
+        (nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 3)), FLAT, ("0", "2")),
+        (nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.GroupNorm(2, 8), nn.Linear(8, 3)), FLAT, ("0", "3")),
+        (nn.Sequential(nn.Linear(5, 8), nn.Softmax(-1), nn.Linear(8, 3)), FLAT, ("0", "2")),
+        (_Channels(lambda x: x.permute(0, 2, 3, 1).flatten(1), nn.Linear(64, 3)), IMAGES, ("first", "last")),
+        (_Channels(_shuffled, nn.Conv2d(4, 2, 1)), IMAGES, ("first", "last")),
+        (_Channels(lambda x: x.flatten(2), nn.Linear(16, 3)), IMAGES, ("first", "last")),
+    ],
+)
+def test_units_that_are_mixed_or_reordered_between_layers_are_no_chain(model, inputs, names):
+    with pytest.raises(BadValue, match="mixed or reordered") as caught:
+        layer_chain(model, inputs)
+    for name in names:
+        assert repr(f"{name}.weight") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_two_neighbours_that_change_places_are_found_wherever_they_are():
+    class Swapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 24), nn.Linear(24, 2)
+
+        def forward(self, x):
+            return self.b(_swapped_in_the_middle(self.a(x)))
+
+    with pytest.raises(BadValue, match="units of 'a.weight' are mixed or reordered before 'b.weight'"):
+        layer_chain(Swapped(), FLAT)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "count"),
+    [
+        (nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Dropout(0.5), nn.Linear(8, 3)), FLAT, 2),
+        (_Channels(nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), nn.Linear(16, 3)), IMAGES, 2),
+        (_Channels(nn.Sequential(nn.GroupNorm(4, 4), nn.AvgPool2d(2)), nn.Conv2d(4, 2, 1)), IMAGES, 2),
+        (_Channels(lambda x: x.mean((2, 3)), nn.Linear(4, 3)), IMAGES, 2),
+        (nn.Sequential(nn.Linear(5, 4), nn.Softmax(-1)), FLAT, 1),
+    ],
+)
+def test_what_keeps_units_apart_between_layers_is_a_chain(model, inputs, count):
+    state = torch.random.get_rng_state()
+    assert len(layer_chain(model, inputs)) == count
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(("name", "shape"), [("lenet-300-100", (1, 28, 28)), ("conv-2", (3, 32, 32)), ("policy", (4,))])
+def test_the_models_of_the_papers_are_chains(name, shape):
+    model = MODELS[name].value(shape, 10)
+    assert len(layer_chain(model, torch.zeros(2, *shape))) == len(prunable(model))
+
+
+def test_all_weights_are_those_of_each_levels_own_rewind_point(make):
+    run = make(rewind="10", levels=2)
+    study_of = study(run, two_layers, data())
+    arrays = ANALYSES["weight-distributions"].value(study_of).arrays
+    for row, level in enumerate(arrays["levels"]):
+        for at, name in enumerate(("0.weight", "2.weight")):
+            points = np.concatenate([study_of.rewound(seed, level)[name].ravel() for seed in study_of.seeds])
+            counts = np.histogram(points.astype(np.float64), arrays["edges_initial"][at])[0]
+            np.testing.assert_array_equal(arrays["all_initial"][row, at], counts)
+            assert (arrays["initial"][row, at] <= counts).all()
+    begun = np.concatenate([study_of.rewound(seed, 0)["0.weight"].ravel() for seed in study_of.seeds])
+    at_step_0 = np.histogram(begun.astype(np.float64), arrays["edges_initial"][0])[0]
+    assert (arrays["all_initial"][0, 0] != at_step_0).any()
+
+
 def test_histograms_count_every_weight_once(studied, found):
     arrays = found["weight-distributions"].arrays
     assert arrays["levels"].tolist() == [1, 2, 3]
     for key in ("initial", "trained", "moved"):
-        assert arrays[f"all_{key}"].sum(1).tolist() == [3 * 48, 3 * 24]
+        everything = arrays[f"all_{key}"]
+        assert everything.shape[:-1] == ((3, 2) if key == "initial" else (2,))
+        assert (everything.sum(-1) == [3 * 48, 3 * 24]).all()
         for row, level in enumerate(arrays["levels"]):
             kept = [
                 sum(studied.mask(seed, level).counts()[name] for seed in range(3)) for name in ("0.weight", "2.weight")
             ]
             assert arrays[key][row].sum(1).tolist() == kept
-        # a bin of a level that rewinds to step 0 cannot hold more than all weights do
-        assert key == "trained" or (arrays[key] <= arrays[f"all_{key}"]).all()
+        # a bin cannot hold more survivors than weights; those of a level are trained otherwise than the dense ones
+        assert key == "trained" or (arrays[key] <= everything).all()
     assert (arrays["initial_ratio"][2] > 1).all()
 
 
@@ -253,7 +348,8 @@ def test_early_stop_ratios_by_hand():
         SimpleNamespace(level=n, density=1 / (n + 1), alive=[replicate(s, at) for s, at in enumerate(steps)])
         for n, steps in enumerate((dense, level))
     )
-    arrays = early_stop_speedup(SimpleNamespace(levels=levels, run=SimpleNamespace(path="run"))).arrays  # type: ignore[arg-type]
+    found = early_stop_speedup(SimpleNamespace(levels=levels, run=SimpleNamespace(path="run")))  # type: ignore[arg-type]
+    arrays = found.arrays
     assert arrays["mean_of_ratios"].tolist() == pytest.approx([1.0, (0.6 + 250 / 300 + 0.5) / 3])
     assert arrays["ratio_of_means"].tolist() == pytest.approx([1.0, ratio])
     assert arrays["at_end"].tolist() == [1, 0] and arrays["n"].tolist() == [3, 3]
@@ -261,6 +357,23 @@ def test_early_stop_ratios_by_hand():
     residuals = (np.array(level) - ratio * np.array(dense)) / 200
     half = 4.302653 * residuals.std(ddof=1) / np.sqrt(3)
     np.testing.assert_allclose(arrays["ratio_of_means_interval"][1], [ratio - half, ratio + half], rtol=1e-6)
+
+
+def test_every_row_of_early_stops_says_its_own_n():
+    def replicate(seed: int):
+        history = [Evaluation(at, None, 0.0, 0.5, None, None) for at in (0, 50, 100)]
+        return SimpleNamespace(seed=seed, early_stop=EarlyStop(50 + seed, 0.5, None), history=history)
+
+    levels = tuple(
+        SimpleNamespace(level=n, density=1 / (n + 1), alive=[replicate(seed) for seed in seeds])
+        for n, seeds in enumerate(([0, 1, 2], [0, 2]))
+    )
+    found = early_stop_speedup(SimpleNamespace(levels=levels, run=SimpleNamespace(path="run")))  # type: ignore[arg-type]
+    assert [row.split()[-1] for row in found.text.splitlines()[:3]] == ["n", "3", "2"]
+    assert "of n = 3 dense replicates" in found.text
+    figure = Figure()
+    found.draw(figure)
+    assert figure.axes[0].get_title() == "95 % t intervals, n = 2 to 3 pairs of one seed"
 
 
 def test_energy_of_random_weights_is_flat_and_of_one_direction_is_not():
@@ -283,6 +396,8 @@ def test_the_initial_weights_have_the_variance_of_the_blobs_to_choose_from(found
     assert (np.diff(arrays["variance"]) <= 0).all()
     np.testing.assert_allclose(arrays["initial"].mean(2), 1.0)
     assert (arrays["live"] <= 8).all() and (arrays["live"][0] == 8).all()
+    # 3 replicates of 8 dense filters: χ² with 24 degrees of freedom, 12.401 to 39.364; no band for sparse ones
+    np.testing.assert_allclose(arrays["flat"], [12.401 / 24, 39.364 / 24], rtol=1e-4)
 
 
 def test_patches_of_a_convolution_are_what_it_multiplies(studied):

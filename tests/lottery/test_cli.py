@@ -177,6 +177,24 @@ def test_bench_search_prints_ratios(capsys, monkeypatch):
     assert "speed-up" in out and "256 images, batch 128" in out
 
 
+def test_bench_methods_prints_ratios(capsys, monkeypatch):
+    import lottery.bench.methods as bench
+
+    for name, small in (("SHAPES", {"a.weight": (64, 64), "b.weight": (8, 8)}), ("JOBS", 5), ("STEPS", 2)):
+        monkeypatch.setattr(bench, name, small)
+    code, out, err = lottery(capsys, "bench", "methods", "--data", "digits", "--repeats", "1", "--json")
+    assert code == 0, err
+    rows = {row["what"]: row for row in json.loads(out)["rows"]}
+    assert [name for name, row in rows.items() if row["against"] == name] == [
+        "torch.nn.utils.prune.global_unstructured",
+        "a forward-backward pass",
+        "5 controls of LeNet-300-100 one after the other",
+        "5 controls of the digits MLP one after the other",
+    ]
+    assert {"SNIP", "SynFlow, one round", "GraSP"} <= rows.keys()
+    assert all(row["seconds_per_run"] > 0 for row in rows.values())
+
+
 def _images(count):
     return np.zeros((count, 1, 28, 28), np.float32), np.arange(count) % 10
 
@@ -303,6 +321,6 @@ def test_help_is_for_people_and_fast():
 
 def test_help_of_every_command(capsys):
     assert "prune" in lottery(capsys)[1]
-    for command in ("prune", "show", "train", "list", "bench"):
+    for command in ("prune", "show", "train", "ablate", "instability", "connect", "transfer", "list", "bench"):
         code, out, _ = lottery(capsys, command, "--help")
         assert code == 0 and f"Usage: lottery {command}" in out

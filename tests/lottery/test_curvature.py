@@ -11,6 +11,7 @@ from lottery import Data, find_ticket
 from lottery.analyses import ANALYSES, Study
 from lottery.curvature import Surface, flatness, surface, top_eigenvalues, trace
 from lottery.data.parts import Parts, Tensors
+from lottery.intervals import t_interval
 from lottery.objective import objective_for
 from lottery.reopening import reopen
 from lottery.run_directory import RunDirectory
@@ -163,6 +164,26 @@ def test_the_analysis_looks_at_every_level_and_replicate(tmp_path):
     kept = np.array([[r.kept for r in level.replicates] for level in search.levels])
     np.testing.assert_array_equal(found.arrays["dimension"], kept + 8 + 16 + 3)
     where = surface(study.view, study.trained(1, 1), study.mask(1, 1))
-    assert found.arrays["eigenvalue"][1, 1] == top_eigenvalues(where).values[0]
-    assert found.text.splitlines()[2].split()[:2] == ["1", "80.56%"]
+    assert found.arrays["eigenvalue"][1, 1] == top_eigenvalues(where, seed=1).values[0]
+    # every replicate has probes and directions of its own, and what is printed of several is an interval
+    assert found.arrays["trace"][1, 1] == trace(where, 5, seed=1).value != trace(where, 5).value
+    rise = flatness(where, (0.1,), 5, seed=1)
+    assert found.arrays["loss_rise"][1, 1, 2] == rise.loss.mean() - rise.centre[0]
+    row = found.text.splitlines()[2]
+    assert row.split()[:2] == ["1", "80.56%"] and row.count("[") == row.count("]") == 5
+    low, high = t_interval(found.arrays["trace"][1]) or (0, 0)
+    assert f"{found.arrays['trace'][1].mean():.4g} [{low:.3g}, {high:.3g}]" in row
     assert found.as_json()["n"] == 2
+
+
+def test_curvature_is_taken_over_what_training_moved_only(tmp_path):
+    data = Data(train=blobs(96), validation=blobs(30, seed=1))
+    settings = {"levels": 1, "steps": 20, "tolerance": 1.0, "train_only": ["norm", "4.*"], "out": tmp_path}
+    search = find_ticket(tiny_model, data, **settings).search
+    assert search is not None
+    study = Study(search, RunDirectory(search.run), lambda: reopen(search.run, tiny_model, data)[1])
+    found = ANALYSES["sharpness"].value(study)
+    # scale and shift of the batch norm, and the last layer with its bias; the first layer never moved
+    kept = [study.mask(0, level).counts()["4.weight"] for level in range(2)]
+    assert found.arrays["dimension"][:, 0].tolist() == [16 + count + 3 for count in kept]
+    assert "that train_only names (norm, 4.*)" in found.text and "[" not in found.text.splitlines()[1]
