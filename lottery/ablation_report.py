@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lottery.ablating import Ablated
+from lottery.ablated import Ablated
 from lottery.comparison import difference_text
 from lottery.results import Level, Search
 from lottery.statistics import Estimate, by_seed, interval, paired_difference, pairs

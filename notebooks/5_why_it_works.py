@@ -54,7 +54,7 @@ def show(findings, size=(7.5, 4.0)):
 # 300 generations.
 
 # %%
-common = {"levels": 5, "prune_rate": 0.4, "replicates": 3, "tolerance": 1.0}
+common = {"levels": 4, "prune_rate": 0.5, "replicates": 3, "tolerance": 1.0}
 by_gradient = find_ticket("mlp", "digits", **common, steps=300).search
 by_evolution = find_ticket("mlp", "digits", **common, trainer="es", generations=300).search
 for name, search in (("gradient descent", by_gradient), ("evolution", by_evolution)):
@@ -70,7 +70,7 @@ for name, search in (("gradient descent", by_gradient), ("evolution", by_evoluti
 # the first.
 
 # %%
-stability = instability(by_gradient.run, levels=[0, 3, 5], copies=3)
+stability = instability(by_gradient.run, levels=[0, 2, 4], copies=3)
 print(stability_table(stability))
 display(stability_figure(stability))
 

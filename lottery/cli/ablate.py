@@ -32,8 +32,8 @@ def ablate(
 
     The same command resumes what was cut off and trains nothing that is already there.
     """
+    from lottery.ablated import read_ablations
     from lottery.ablating import ablate as train_controls
-    from lottery.ablating import read_ablations
     from lottery.ablation_report import ablation_figure, ablation_table, ablations_json
     from lottery.cli.output import numbers, people, print_json
     from lottery.figure import save_figure

@@ -94,7 +94,7 @@ def _show_one(run: Path, plot: bool, as_json: bool) -> None:
 
 
 def _draw(run: Path, search: object) -> list[Path]:
-    from lottery.ablating import read_ablations
+    from lottery.ablated import read_ablations
     from lottery.ablation_report import ablation_figure
     from lottery.figure import curves_figure, density_figure, save_figure
     from lottery.results import Search

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lottery import Data, find_ticket
-from lottery.ablating import ablate, read_ablation, read_ablations
+from lottery.ablated import read_ablation, read_ablations
+from lottery.ablating import ablate
 from lottery.ablations import ABLATIONS, Point, Subject
 from lottery.cli.app import run as command
 from lottery.reading import read_search

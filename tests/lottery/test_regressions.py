@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from lottery import Data, ablate
-from lottery.ablating import read_ablation
+from lottery.ablated import read_ablation
 from lottery.connecting import connect_tickets
 from lottery.gd.trainer import GDTrainer
 from lottery.instability import instability
