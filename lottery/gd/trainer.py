@@ -221,7 +221,7 @@ def _at_step(step: int) -> Iterator[None]:
         yield
     except LotteryError:
         raise
-    except Exception as error:
+    except Exception as error:  # a caller's model or loss may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"the model or the loss fails at step {step}: {reason}") from error
 
