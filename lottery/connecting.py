@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lottery.bars import with_bar
 from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
 from lottery.objective import BatchFunction, Measure, Metric
 from lottery.preparing import Prepared, Request, prepare_search
@@ -141,7 +142,7 @@ def connect_tickets(
         parts = ("train", "test" if view.parts.test is not None else "validation")
     starts = [_starts(ticket) for ticket in tickets]
     pairs = []
-    for i, j in itertools.combinations(range(len(tickets)), 2):
+    for i, j in with_bar(list(itertools.combinations(range(len(tickets)), 2)), "pairs"):
         a, b = tickets[i], tickets[j]
         masks = (a.mask, b.mask)
         line = connect(view, weights[i], weights[j], masks=masks, points=points, parts=parts, examples=examples)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lottery.bars import with_bar
 from lottery.config import SearchConfig
 from lottery.data.parts import Parts, Tensors
 from lottery.data_scores import DATA_SCORES
@@ -126,7 +127,7 @@ def _networks(ask: Ask, config: SearchConfig, trainer: GDTrainer, steps: int) ->
     jobs = [Job(source.initial_state(s), mask, s, budget) for s, mask in zip(seeds, masks, strict=True)]
     models: list[nn.Module] = []
     results = trainer.train(jobs, frozenset()) if steps else (Trained(job.params, history=[]) for job in jobs)
-    for job, trained in zip(jobs, results, strict=True):
+    for job, trained in zip(jobs, with_bar(results, "data diet", len(jobs)), strict=True):
         if trained.diverged:
             raise Diverged(f"data_diet: a network that scores examples diverged ({trained.diverged}); lower lr")
         model = source.build(job.seed).to(trainer.device)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.analyses import Findings, Study, analysis
+from lottery.bars import with_bar
 from lottery.connectivity import STABLE, connect
 from lottery.intervals import Bounds, pairs_interval, t_interval
 
@@ -41,7 +42,7 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
     levels = [level for level in study.search.levels if level.alive]
     pairs = list(itertools.combinations(range(len(seeds)), 2))
     between_levels, between_replicates, previous = [], [], []
-    for level in levels:
+    for level in with_bar(levels, "levels"):
         here = [(study.trained(seed, level.level), study.mask(seed, level.level)) for seed in seeds]
         ends = [*zip(previous, here, strict=False), *((here[i], here[j]) for i, j in pairs)]
         rows = []

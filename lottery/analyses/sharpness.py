@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lottery.analyses import Findings, Study, analysis
 from lottery.analyses.reporting import table
+from lottery.bars import with_bar
 from lottery.curvature import EXAMPLES, flatness, surface, top_eigenvalues, trace
 from lottery.intervals import t_interval
 
@@ -50,7 +51,7 @@ def sharpness(
     train_only = tuple(study.search.config.get("train_only") or ())
     numbers = np.empty((len(levels), len(seeds), 7))
     around = np.empty((2, len(levels), len(seeds), len(sigmas)))
-    for row, level in enumerate(levels):
+    for row, level in enumerate(with_bar(levels, "levels")):
         for column, seed in enumerate(seeds):
             params, mask = study.trained(seed, level.level), study.mask(seed, level.level)
             where = surface(view, params, mask, examples=examples, train_only=train_only)

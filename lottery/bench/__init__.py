@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from lottery.bars import with_bar
 from pruning.registry import Registry, summary_of
 
 
@@ -47,7 +45,7 @@ def benchmark(name: str, *, source: str) -> Callable[[Run], Run]:
 def timed_rounds(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Return the seconds of every run, all of them in turn in each round; a first round warms up and does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in tqdm(range(repeats + 1), desc="rounds", leave=False, disable=not sys.stderr.isatty()):
+    for number in with_bar(range(repeats + 1), "rounds"):
         for name, run in runs.items():
             taken = run()
             if number:

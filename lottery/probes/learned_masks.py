@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from lottery.bars import with_bar
 from lottery.gd.batches import move, training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.learning_rate import learning_rate
@@ -63,7 +64,7 @@ def learn(look: Look, groups: Sequence[Group], make: Make) -> None:
         module.training = name not in look.frozen
     with seeded_everywhere(look.seed):
         batches = training_batches(look.part, look.batch_size, look.seed, 0, look.steps)
-        for step, (inputs, targets) in enumerate(batches):
+        for step, (inputs, targets) in enumerate(with_bar(batches, "mask", look.steps)):
             for group, optimizer in zip(groups, optimizers, strict=True):
                 optimizer.zero_grad()
                 for options in optimizer.param_groups:
