@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,12 +56,23 @@ class Plan:
             raise BadValue("a plan is made of a mask: 0 and 1 only")
         return cls((array.shape[0], array.shape[1]), np.packbits(array.astype(bool)).tobytes())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plan, (self.shape, self.packed)
+
     @property
     def mask(self) -> NDArray[np.bool_]:
         """The mask [out, in], a fresh array."""
         size = self.shape[0] * self.shape[1]
         bits = np.unpackbits(np.frombuffer(self.packed, np.uint8), count=size)
         return bits.astype(bool).reshape(self.shape)
+
+    @cached_property
+    def made(self) -> dict[Any, Any]:
+        """What backends have made of this plan (index tensors on a device, panels); lives as long as the plan."""
+        return {}
 
     @cached_property
     def rows(self) -> Rows:
@@ -73,10 +85,15 @@ class Plan:
         return _rows(self.mask.T)
 
     @cached_property
-    def to_transposed(self) -> NDArray[np.int64]:
+    def to_transposed(self) -> NDArray[np.int32]:
         """Positions [kept]: `values[to_transposed]` are the values in the order of `transposed`."""
         row, column = self.mask.nonzero()
-        return np.lexsort((row, column))
+        return np.lexsort((row, column)).astype(np.int32)
+
+    @cached_property
+    def positions(self) -> NDArray[np.int64]:
+        """Position of each kept weight in the flattened matrix [kept], ascending."""
+        return np.flatnonzero(self.mask)
 
     @cached_property
     def fan_in(self) -> NDArray[np.int64]:
@@ -103,6 +120,17 @@ class Plan:
         """Fraction of the matrix that stays; 1 of nothing."""
         size = self.shape[0] * self.shape[1]
         return self.kept / size if size else 1.0
+
+    def union_density(self, height: int) -> float:
+        """Return the fraction of the matrix that panels of `height` consecutive rows touch with all their columns.
+
+        >>> Plan.of([[1, 0], [0, 0], [0, 0], [0, 0]]).union_density(2)
+        0.25
+        """
+        mask, size = self.mask, self.shape[0] * self.shape[1]
+        edges = range(0, self.shape[0], height)
+        touched = sum(int(mask[edge : edge + height].any(0).sum()) * len(mask[edge : edge + height]) for edge in edges)
+        return touched / size if size else 1.0
 
 
 def _rows(mask: NDArray[np.bool_]) -> Rows:

@@ -1,0 +1,52 @@
+"""Layers with a sparse form: one file for each kind, found by itself.
+
+A sparse form takes the place of its layer: same arguments, same outputs up to rounding, same state dict, and
+`SparseWeight` children in the place of its masked weights. What is not masked is kept as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from pruning.errors import BadValue
+from pruning.registry import Registry, summary_of
+
+Masks = Mapping[str, NDArray[np.bool_]]
+Build = Callable[[nn.Module, Masks], nn.Module]
+
+LAYERS: Registry[tuple[type[nn.Module], Build]] = Registry("sparse layer", "pruning.sparse.layers")
+
+
+class NoSparseForm(BadValue):
+    """A layer that has no sparse form here; it is kept dense, and the report says why."""
+
+
+def sparse_layer(kind: type[nn.Module], *, source: str) -> Callable[[Build], Build]:
+    """Register `build(layer, masks)`, which returns the sparse form of a layer of exactly this kind.
+
+    `masks` are those of the layer's own weights, by attribute name. A layer whose options have no sparse form raises
+    `NoSparseForm` with the reason.
+    """
+
+    def register(build: Build) -> Build:
+        LAYERS.add(kind.__name__, (kind, build), summary_of(build), source)
+        return build
+
+    return register
+
+
+def sparse_form(layer: nn.Module, masks: Masks) -> nn.Module:
+    """Return the sparse form of a layer; raises `NoSparseForm` where there is none.
+
+    >>> sparse_form(nn.Linear(2, 1), {"weight": np.array([[True, False]])}).weight.plan.kept
+    1
+    """
+    name = type(layer).__name__
+    known = {entry.name: entry.value for entry in LAYERS}
+    if name not in known or type(layer) is not known[name][0]:
+        raise NoSparseForm(f"{name} has no sparse form (known: {', '.join(known)})")
+    return known[name][1](layer, masks)

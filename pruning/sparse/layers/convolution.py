@@ -1,0 +1,62 @@
+"""Convolutions in one and two dimensions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from pruning.sparse.convolution_plan import Geometry
+from pruning.sparse.kernel import SparseKernel
+from pruning.sparse.layers import Masks, sparse_layer
+from pruning.sparse.weight import hold_dense_state
+
+
+class SparseConvolution(nn.Module):
+    """A convolution that keeps its surviving weights only: [N, in, …] to [N, out, …], or one example without N."""
+
+    def __init__(self, layer: _ConvNd, masks: Masks) -> None:
+        super().__init__()
+        self.axes = len(layer.kernel_size)
+        self.padding_mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        # pairs (before, after) of each axis, as the layer itself pads
+        amounts = list(layer._reversed_padding_repeated_twice)
+        pairs = [(amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)][::-1]
+        self.padding = amounts if self.padding_mode != "constant" else []
+        inside = pairs if self.padding_mode == "constant" else [(0, 0)] * self.axes
+        height = [(1, 1, (0, 0), 1)] * (2 - self.axes)
+        each = [*height, *zip(layer.kernel_size, layer.stride, inside, layer.dilation, strict=True)]
+        kernel, stride, padding, dilation = (tuple(column) for column in zip(*each, strict=True))
+        geometry = Geometry(kernel, stride, padding, dilation, layer.groups)  # pyright: ignore[reportArgumentType]
+        self.weight = SparseKernel(layer.weight, masks["weight"], geometry)
+        self.bias = layer.bias
+        self.train(layer.training)
+        hold_dense_state(self)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the convolution of inputs with the sparse kernel, plus the bias."""
+        single = inputs.dim() == self.axes + 1
+        images = inputs[None] if single else inputs
+        if self.padding:
+            images = F.pad(images, self.padding, self.padding_mode)
+        outputs = self.weight(images if self.axes == 2 else images.unsqueeze(2))
+        if self.bias is not None:
+            shift = self.bias[:, None, None]
+            outputs = outputs + shift if outputs.requires_grad else outputs.add_(shift)
+        outputs = outputs if self.axes == 2 else outputs.squeeze(2)
+        return outputs[0] if single else outputs
+
+
+@sparse_layer(nn.Conv2d, source="pruning/sparse/convolutions")
+def sparse_convolution_2d(layer: nn.Module, masks: Masks) -> nn.Module:
+    """A two-dimensional convolution: any stride, padding, dilation and groups."""
+    assert isinstance(layer, nn.Conv2d)
+    return SparseConvolution(layer, masks)
+
+
+@sparse_layer(nn.Conv1d, source="pruning/sparse/convolutions")
+def sparse_convolution_1d(layer: nn.Module, masks: Masks) -> nn.Module:
+    """A one-dimensional convolution, as one over images of height 1."""
+    assert isinstance(layer, nn.Conv1d)
+    return SparseConvolution(layer, masks)

@@ -1,0 +1,46 @@
+"""How long a few ways to do the same take: all of them in turn in each round, and the median of each."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+LEAST, MOST = 5, 40
+
+
+def race(runs: Mapping[str, Callable[[], object]], device: torch.device, seconds: float) -> dict[str, float]:
+    """Return the median seconds of every run.
+
+    A first round warms up and does not count. Rounds go on until each run had `seconds`, at least 5 and at most 40.
+
+    Args:
+        runs: what is timed, by name.
+        device: waited for before a clock is read.
+        seconds: how long to measure each run, roughly.
+
+    >>> list(race({"nothing": lambda: None}, torch.device("cpu"), 0.0))
+    ['nothing']
+    """
+    for run in runs.values():
+        run()
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    spent = 0.0
+    for number in range(MOST):
+        if number >= LEAST and spent > seconds * len(runs):
+            break
+        for name, run in runs.items():
+            _wait(device)
+            began = time.perf_counter()
+            run()
+            _wait(device)
+            taken[name].append(time.perf_counter() - began)
+            spent += taken[name][-1]
+    return {name: statistics.median(each) for name, each in taken.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,152 @@
+"""A sparse matrix as a module: the vector of surviving values is the trainable parameter."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pruning.errors import MaskMismatch
+from pruning.registry import Registry
+from pruning.sparse.backends import BACKENDS
+from pruning.sparse.cost import machine
+from pruning.sparse.plan import Plan
+
+
+class SparseWeight(nn.Module):
+    """The surviving values of a masked weight, and the product with them.
+
+    Attributes:
+        values: the trainable parameter [kept], in the row-major order of the mask.
+        plan: of the mask as a matrix [out, everything else].
+        shape: of the dense weight.
+        backend: the name of the backend that multiplies; changed in place by whoever chooses.
+
+    >>> weight = SparseWeight(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), np.array([[True, False], [False, True]]))
+    >>> weight(torch.ones(1, 2)).tolist(), weight.dense().tolist()
+    ([[1.0, 4.0]], [[1.0, 0.0], [0.0, 4.0]])
+    """
+
+    def __init__(self, weight: torch.Tensor, keep: NDArray[np.bool_], backend: str = "dense") -> None:
+        super().__init__()
+        self.values = kept_values(weight, keep)
+        self.shape = tuple(weight.shape)
+        self.plan = Plan.of(keep.reshape(keep.shape[0], -1))
+        self.backend = backend
+
+    def forward(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """Return inputs [..., in] · Wᵀ + bias, [..., out]; memory may be laid out feature by feature."""
+        columns = inputs.reshape(-1, inputs.shape[-1]).t()
+        outputs = BACKENDS[self.backend].value.product(self.values, columns, self.plan)
+        if bias is not None:
+            outputs = outputs + bias[:, None] if outputs.requires_grad else outputs.add_(bias[:, None])
+        return outputs.t().reshape(*inputs.shape[:-1], self.plan.shape[0])
+
+    def registry(self) -> Registry[Any]:
+        """Return the backends there are."""
+        return BACKENDS
+
+    def options(self, inputs: torch.Tensor) -> dict[str, float]:
+        """Return what each backend that runs on these inputs should cost, in seconds of the cost model."""
+        rates = machine(inputs.device, inputs.dtype)
+        batch = inputs.numel() // max(inputs.shape[-1], 1)
+        return {
+            entry.name: entry.value.seconds(self.plan, batch, rates)
+            for entry in BACKENDS
+            if entry.value.runs(inputs.device, inputs.dtype)
+        }
+
+    def dense(self) -> torch.Tensor:
+        """Return the dense weight of the original shape, removed weights 0; differentiable."""
+        return dense_matrix(self.values, self.plan).reshape(self.shape)
+
+    def extra_repr(self) -> str:
+        """Say shape, density and backend where the module is printed."""
+        return f"{tuple(self.shape)}, kept={self.plan.kept}, density={self.plan.density:.4g}, backend={self.backend!r}"
+
+
+def kept_values(weight: torch.Tensor, keep: NDArray[np.bool_]) -> nn.Parameter:
+    """Return the surviving values of a weight [kept], in the row-major order of the mask, as a new parameter.
+
+    Raises:
+        MaskMismatch: a mask of another shape.
+    """
+    if tuple(weight.shape) != keep.shape:
+        raise MaskMismatch(f"a weight of shape {tuple(weight.shape)} and a mask of shape {keep.shape}")
+    kept = weight.detach()[torch.from_numpy(keep.copy()).to(weight.device)]
+    return nn.Parameter(kept, requires_grad=weight.requires_grad)
+
+
+def dense_matrix(values: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Return the matrix [out, in] of a plan: values at its mask, 0 elsewhere; differentiable.
+
+    >>> dense_matrix(torch.tensor([5.0]), Plan.of([[0, 1]])).tolist()
+    [[0.0, 5.0]]
+    """
+    key = "positions", values.device
+    if key not in plan.made:
+        plan.made[key] = torch.from_numpy(plan.positions).to(values.device)
+    flat = values.new_zeros(plan.shape[0] * plan.shape[1])
+    return flat.index_copy(0, plan.made[key], values).reshape(plan.shape)
+
+
+class Sparse(Protocol):
+    """What holds surviving values and multiplies with them: a `SparseWeight` or a `SparseKernel`."""
+
+    values: nn.Parameter
+    shape: tuple[int, ...]
+    backend: str
+
+    @property
+    def plan(self) -> Plan:
+        """Of the mask as a matrix."""
+        ...
+
+    def registry(self) -> Registry[Any]:
+        """Return the backends there are."""
+        ...
+
+    def options(self, inputs: torch.Tensor) -> dict[str, float]:
+        """Return what each backend that runs on these inputs should cost, in seconds of the cost model."""
+        ...
+
+    def dense(self) -> torch.Tensor:
+        """Return the dense weight."""
+        ...
+
+
+def is_sparse(module: nn.Module) -> TypeGuard[Sparse]:
+    """Say whether a module holds surviving values."""
+    return isinstance(getattr(module, "plan", None), Plan)
+
+
+def hold_dense_state(layer: nn.Module) -> None:
+    """Let the state dict of a layer with `SparseWeight` children look as that of the dense layer.
+
+    A child called `weight` (a `SparseWeight`, or the kernel of a convolution) is saved as the tensor `weight`, dense,
+    and read back from one; removed weights that a state dict brings along are dropped.
+    """
+    layer.register_state_dict_post_hook(_spread)
+    layer.register_load_state_dict_pre_hook(_gather)
+
+
+def _spread(layer: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    for name, child in layer.named_children():
+        if is_sparse(child):
+            values = state.pop(f"{prefix}{name}.values")
+            state[f"{prefix}{name}"] = dense_matrix(values, child.plan).reshape(child.shape)
+
+
+def _gather(layer: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    errors: list[str] = rest[-1]
+    for name, child in layer.named_children():
+        if is_sparse(child) and f"{prefix}{name}" in state:
+            weight = state.pop(f"{prefix}{name}")
+            if tuple(weight.shape) != child.shape:
+                errors.append(f"{prefix}{name} has shape {tuple(weight.shape)}, expected {child.shape}")
+                weight = child.dense()
+            positions = torch.from_numpy(child.plan.positions).to(weight.device)
+            state[f"{prefix}{name}.values"] = weight.detach().reshape(-1)[positions]
