@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -17,10 +18,14 @@ from lottery.models.source import is_jax_pair, seeded_maker
 from lottery.randomness import seeded_everywhere
 from lottery.results import Search
 from lottery.torch_state import load_state
-from pruning.errors import FileFormatError, MaskMismatch, UsageError
+from pruning.errors import BadValue, FileFormatError, MaskMismatch, UsageError
 from pruning.files import atomic_directory, read_json, read_tensors, write_json, write_tensors, write_text
 from pruning.mask import Mask
 from pruning.torch_modules import clean_copy, hold_mask
+
+if TYPE_CHECKING:
+    from pruning.sparse.choices import Choosing
+    from pruning.sparse.module import SparseModule
 
 _OPTIONAL = ("trained", "best", "std")
 _REQUIRED = ("level", "seed", "density", "sparsity", "kept", "prunable", "layers", "validation", "test", "metric")
@@ -118,6 +123,35 @@ class Ticket:
         if self.trained_params is None:
             raise UsageError("this ticket holds no trained weights; train `ticket.rewound(model)` first")
         return self._into(model, self.trained_params)
+
+    def sparse(self, model: Any, *example: Any, choosing: Choosing | None = None) -> SparseModule:
+        """Return a module that runs the sparse forward pass: never slower than dense, faster where that is possible.
+
+        It has the trained weights where the ticket holds them, otherwise those of the rewind point, and is in
+        evaluation mode. Run it under `torch.no_grad()`; `.train()` it to train the surviving weights alone. `.report`
+        says layer by layer what runs and whether that pays on this machine.
+
+        Args:
+            model: the architecture (never changed), or a callable that makes one (from a seed, if it takes one).
+            *example: the arguments of one call, tensors or arrays, with the batch size, type and device that matter.
+            choosing: how backends are chosen; by default they are measured once and remembered.
+
+        Raises:
+            MaskMismatch: names or shapes that are not this ticket's.
+            BadValue: an example that the model does not take, or a JAX pair.
+        """
+        from pruning.sparse.module import sparse_module
+
+        network = self._into(model, self.params if self.trained_params is None else self.trained_params)
+        if not isinstance(network, nn.Module):
+            raise BadValue(
+                "the sparse forward pass is for PyTorch modules; a JAX pair has it while it is evolved (es/population)"
+            )
+        tensors = [torch.from_numpy(given) if isinstance(given, np.ndarray) else given for given in example]
+        devices = {t.device for t in tensors if isinstance(t, torch.Tensor)}
+        if len(devices) == 1:
+            network = network.to(devices.pop())
+        return sparse_module(network, self.mask, *tensors, choosing=choosing).eval()
 
     @property
     def density(self) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lottery.bars import with_bar
 from pruning.registry import Registry, summary_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,13 @@ class Report:
             against the baseline that the note names, and facts (shapes, precision, device).
         unit: what one run of each is.
         note: shapes, precision, hardware and baseline in a line or two.
+        draw: makes a figure of the rows, where the benchmark has one.
     """
 
     rows: list[dict[str, Any]]
     unit: str
     note: str
+    draw: Callable[[Sequence[dict[str, Any]]], Figure] | None = None
 
 
 Run = Callable[[str, int, str], Report]

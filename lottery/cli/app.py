@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli import ablate, bench, connect, instability, list_, prune, show, train, transfer
+from lottery.cli import ablate, bench, connect, export, instability, list_, prune, show, train, transfer
 from pruning.errors import LotteryError, nearest
 
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130
@@ -31,6 +31,7 @@ app.command("ablate")(ablate.ablate)
 app.command("connect")(connect.connect)
 app.command("instability")(instability.instability)
 app.command("bench")(bench.bench)
+app.command("export")(export.export)
 app.command("list")(list_.list_)
 
 

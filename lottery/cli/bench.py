@@ -2,39 +2,95 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="search, es (evolution) or methods (masks, probes, controls).")],
-    data: Annotated[str, typer.Option(help="A name, a path, or synthetic.")] = "fashion-mnist",
+    what: Annotated[
+        str, typer.Argument(help="search, es (evolution), methods (masks, probes, controls) or sparse (forward pass).")
+    ],
+    ticket: Annotated[
+        Path | None, typer.Argument(help="With sparse: a ticket directory; its layers instead of random ones.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A name, a path, or synthetic; by default the ticket's own or fashion-mnist.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of a ticket; by default its own.")] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Of a ticket's examples; repeatable. By default 1, 128 and 1024.", min=1)
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs of each; the median counts.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Also write the rows to this JSON file.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Where to draw the rows (PNG), if there is a figure.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
-    """Time this toolkit against the usual way to do the same, in one process."""
+    """Time this toolkit against the usual way to do the same, in one process.
+
+    `lottery bench sparse TICKET` says layer by layer what the sparse forward pass of a ticket runs on this machine, how
+    long that takes, and whether it pays.
+    """
     from lottery.bench import BENCHMARKS
     from lottery.cli.output import print_json
     from lottery.environment import environment
+    from lottery.figure import save_figure
+    from pruning.errors import BadValue
     from pruning.files import write_json
 
+    if ticket is not None:
+        if what != "sparse":
+            raise BadValue(f"bench {what} takes no ticket; lottery bench sparse TICKET does")
+        if figure is not None:
+            raise BadValue("the report of a ticket has no figure; lottery bench sparse --figure draws random masks")
+        _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, out, as_json)
+        return
+    if model is not None or batch_size:
+        raise BadValue("--model and --batch-size belong to a ticket: lottery bench sparse TICKET")
+    data = data or "fashion-mnist"
     report = BENCHMARKS[what].value(data, repeats, device)
+    if figure is not None and report.draw is None:
+        raise BadValue(f"bench {what} has no figure")
     place = environment(report.rows[0]["device"])
     result = {"benchmark": what, "data": data, "note": report.note, "environment": place, "rows": report.rows}
     if out is not None:
         write_json(out, result)
+    drawn = save_figure(report.draw(report.rows), figure) if figure is not None and report.draw is not None else None
     if as_json:
         print_json(result)
         return
     width = max(len(row["what"]) for row in report.rows)
-    print(f"{'':<{width}} {f's / {report.unit}':>14} {'min':>8} {'max':>8} {'speed-up':>9}")
+    print(f"{'':<{width}} {f's / {report.unit}':>14} {'min':>9} {'max':>9} {'speed-up':>9}")
     for row in report.rows:
         print(
-            f"{row['what']:<{width}} {row[f'seconds_per_{report.unit}']:>14.4f} {row['fastest']:>8.4f} "
-            f"{row['slowest']:>8.4f} {row['speedup']:>8.1f}x"
+            f"{row['what']:<{width}} {row[f'seconds_per_{report.unit}']:>14.6f} {row['fastest']:>9.6f} "
+            f"{row['slowest']:>9.6f} {row['speedup']:>8.1f}x"
         )
     print(report.note)
+    if drawn is not None:
+        print(f"Figure: {drawn}")
+
+
+def _ticket(
+    ticket: Path, model: str | None, data: str | None, batches: list[int], device: str, out: Path | None, as_json: bool
+) -> None:
+    from lottery.cli.output import people, print_json
+    from lottery.environment import environment
+    from lottery.sparse_tickets import sparse_reports
+    from lottery.ticket import Ticket
+    from pruning.files import write_json
+
+    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    stream = people(as_json)
+    rows: list[dict[str, Any]] = []
+    for report in sparse_reports(Ticket.load(ticket), model, data, batches, device):
+        print(f"Batch {report.batch[0]}\n{report.text()}\n", file=stream)
+        rows.append(report.as_json())
+    result = {"benchmark": "sparse", "ticket": str(ticket), "environment": environment(rows[0]["device"]), "rows": rows}
+    if out is not None:
+        write_json(out, result)
+    if as_json:
+        print_json(result)

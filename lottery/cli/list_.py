@@ -23,6 +23,10 @@ _REGISTRIES = {
     "trainers": "lottery.trainers:TRAINERS",
     "strategies": "es.strategies:STRATEGIES",
     "moves": "lottery.gd.moves:MOVES",
+    "exports": "lottery.exports:EXPORTS",
+    "backends": "pruning.sparse.backends:BACKENDS",
+    "convolutions": "pruning.sparse.convolutions:CONVOLUTIONS",
+    "sparse-layers": "pruning.sparse.layers:LAYERS",
     "initializers": "lottery.initializers:INITIALIZERS",
 }
 KINDS = ("recipes", *_REGISTRIES)

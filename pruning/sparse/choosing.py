@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from pruning.errors import BadValue, DeviceError, unknown
 from pruning.sparse.choices import Choosing, hardware, recall, remember
+from pruning.sparse.kernels.panel_plan import union_density
 from pruning.sparse.timing import race
 from pruning.sparse.weight import Sparse, is_sparse
 
@@ -63,6 +64,13 @@ class Undecided(nn.Module):
         self.name, self.layer, self.form = name, layer, form
         self.choosing, self.with_gradients = choosing, training
         self.choice: Choice | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # a network may ask its layer for more than a forward pass
+            return getattr(super().__getattr__("layer"), name)
 
     @property
     def winner(self) -> nn.Module:
@@ -275,7 +283,7 @@ def _key(case: Undecided, tensors: list[torch.Tensor]) -> dict[str, Any]:
         "options": case.layer.extra_repr(),
         "training": case.with_gradients,
         "weights": {
-            name: [list(part.shape), float(f"{part.plan.density:.1e}"), float(f"{part.plan.union_density(16):.1e}")]
+            name: [list(part.shape), float(f"{part.plan.density:.1e}"), float(f"{union_density(part.plan, 16):.1e}")]
             for name, part in parts.items()
         },
         "inputs": [[list(t.shape), list(t.stride()), str(t.dtype), t.requires_grad] for t in tensors],

@@ -121,17 +121,6 @@ class Plan:
         size = self.shape[0] * self.shape[1]
         return self.kept / size if size else 1.0
 
-    def union_density(self, height: int) -> float:
-        """Return the fraction of the matrix that panels of `height` consecutive rows touch with all their columns.
-
-        >>> Plan.of([[1, 0], [0, 0], [0, 0], [0, 0]]).union_density(2)
-        0.25
-        """
-        mask, size = self.mask, self.shape[0] * self.shape[1]
-        edges = range(0, self.shape[0], height)
-        touched = sum(int(mask[edge : edge + height].any(0).sum()) * len(mask[edge : edge + height]) for edge in edges)
-        return touched / size if size else 1.0
-
 
 def _rows(mask: NDArray[np.bool_]) -> Rows:
     starts = np.zeros(mask.shape[0] + 1, np.int32)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing import Choice, Undecided, sparse_parts
+from pruning.sparse.layers.attention import step_around_dense_kernels
 from pruning.sparse.owners import Owned, owners
 
 
@@ -39,16 +42,28 @@ class Layer:
     @property
     def density(self) -> float:
         """Fraction of the tensor's weights that stay."""
-        total = 1
-        for length in self.shape:
-            total *= length
-        return self.kept / total if total else 1.0
+        return self.kept / prod(self.shape) if prod(self.shape) else 1.0
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A network with sparse layers.
+
+    Attributes:
+        network: it.
+        layers: what was chosen for each masked tensor.
+        contiguous: whether sparse layers hand over contiguous outputs, because the network uses `view` on them.
+    """
+
+    network: nn.Module
+    layers: list[Layer]
+    contiguous: bool
 
 
 def replace_layers(
     network: nn.Module, mask: Mask, example: Sequence[Any], choosing: Choosing, training: bool
-) -> tuple[nn.Module, list[Layer]]:
-    """Put sparse layers into a network, in place, wherever one wins; return the network and what was chosen.
+) -> Replaced:
+    """Put sparse layers into a network, in place, wherever one wins.
 
     Layers are decided in the order in which the example runs through them, each on what it really gets there: the
     choice of one layer decides how the next one's inputs lie in memory.
@@ -69,20 +84,36 @@ def replace_layers(
         if owned.form is not None:
             undecided[owned.path] = Undecided(owned.path, owned.layer, owned.form, choosing, training)
             network = put(network, owned.path, undecided[owned.path])
+    before = _encoder_settings(network)
+    step_around_dense_kernels(network)
+    contiguous = False
     with torch.set_grad_enabled(training):
-        network(*example)
+        try:
+            network(*example)
+        except RuntimeError as error:
+            # Activations lie feature by feature after a sparse layer, and `view` cannot join what is not adjacent.
+            if "view" not in str(error):
+                raise
+            contiguous = True
+            for case in undecided.values():
+                hand_over_contiguous(case.form)
+            network(*example)
     for path, case in undecided.items():
         network = put(network, path, case.winner)
-    return network, [row for owned in found for row in _rows(owned, undecided.get(owned.path))]
+    for encoder, name, value in before:
+        setattr(encoder, name, value)
+    step_around_dense_kernels(network)
+    return Replaced(network, [row for owned in found for row in _rows(owned, undecided.get(owned.path))], contiguous)
 
 
-def put_layers(network: nn.Module, mask: Mask, backends: Mapping[str, str]) -> nn.Module:
+def put_layers(network: nn.Module, mask: Mask, backends: Mapping[str, str], contiguous: bool) -> nn.Module:
     """Put sparse layers with these backends into a network, in place, and return it.
 
     Args:
         network: masked.
         mask: fits the network.
         backends: of each sparse tensor, by its name in the network; a layer without any stays dense.
+        contiguous: whether they hand over contiguous outputs.
     """
     for owned in owners(network, mask):
         if owned.form is None:
@@ -92,7 +123,10 @@ def put_layers(network: nn.Module, mask: Mask, backends: Mapping[str, str]) -> n
             continue
         for name, part in sparse_parts(owned.form).items():
             part.backend = chosen[name] or "dense"
+        if contiguous:
+            hand_over_contiguous(owned.form)
         network = put(network, owned.path, owned.form)
+    step_around_dense_kernels(network)
     return network
 
 
@@ -102,6 +136,27 @@ def put(network: nn.Module, path: str, layer: nn.Module) -> nn.Module:
         return layer
     network.set_submodule(path, layer)
     return network
+
+
+def hand_over_contiguous(form: nn.Module) -> None:
+    """Let a sparse layer hand over outputs that are contiguous in memory."""
+    form.register_forward_hook(_contiguous)
+
+
+def contiguous_tensors(outputs: Any) -> Any:
+    """Return outputs of any structure with their tensors contiguous in memory."""
+    return tree_map_only(torch.Tensor, torch.Tensor.contiguous, outputs)
+
+
+def _encoder_settings(network: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Return what decides whether transformer encoders use their fused kernels."""
+    names = ("use_nested_tensor", "activation_relu_or_gelu")
+    encoders = [m for m in network.modules() if isinstance(m, nn.TransformerEncoder | nn.TransformerEncoderLayer)]
+    return [(encoder, name, getattr(encoder, name)) for encoder in encoders for name in names if hasattr(encoder, name)]
+
+
+def _contiguous(form: nn.Module, args: Any, outputs: Any) -> Any:
+    return contiguous_tensors(outputs)
 
 
 def run_example(network: nn.Module, example: Sequence[Any]) -> Any:

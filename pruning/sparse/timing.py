@@ -12,7 +12,18 @@ LEAST, MOST = 5, 40
 
 
 def race(runs: Mapping[str, Callable[[], object]], device: torch.device, seconds: float) -> dict[str, float]:
-    """Return the median seconds of every run.
+    """Return the median seconds of every run (see `rounds`).
+
+    >>> list(race({"nothing": lambda: None}, torch.device("cpu"), 0.0))
+    ['nothing']
+    """
+    return {name: statistics.median(each) for name, each in rounds(runs, device, seconds).items()}
+
+
+def rounds(
+    runs: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, least: int = LEAST
+) -> dict[str, list[float]]:
+    """Return the seconds of every run, all of them in turn in each round.
 
     A first round warms up and does not count. Rounds go on until each run had `seconds`, at least 5 and at most 40.
 
@@ -20,16 +31,14 @@ def race(runs: Mapping[str, Callable[[], object]], device: torch.device, seconds
         runs: what is timed, by name.
         device: waited for before a clock is read.
         seconds: how long to measure each run, roughly.
-
-    >>> list(race({"nothing": lambda: None}, torch.device("cpu"), 0.0))
-    ['nothing']
+        least: the fewest rounds.
     """
     for run in runs.values():
         run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
     spent = 0.0
-    for number in range(MOST):
-        if number >= LEAST and spent > seconds * len(runs):
+    for number in range(max(MOST, least)):
+        if number >= least and spent > seconds * len(runs):
             break
         for name, run in runs.items():
             _wait(device)
@@ -38,7 +47,7 @@ def race(runs: Mapping[str, Callable[[], object]], device: torch.device, seconds
             _wait(device)
             taken[name].append(time.perf_counter() - began)
             spent += taken[name][-1]
-    return {name: statistics.median(each) for name, each in taken.items()}
+    return taken
 
 
 def _wait(device: torch.device) -> None:

@@ -54,14 +54,6 @@ def test_rows_are_those_of_the_mask_and_of_its_transpose(mask):
             assert np.count_nonzero(matrix[row]) == last - first
 
 
-@given(masks, st.integers(1, 7))
-def test_panels_touch_the_columns_of_all_their_rows(mask, height):
-    touched = np.zeros_like(mask)
-    for edge in range(0, len(mask), height):
-        touched[edge : edge + height] = mask[edge : edge + height].any(0)
-    assert Plan.of(mask).union_density(height) == pytest.approx(touched.mean())
-
-
 def test_plans_of_other_masks_differ():
     mask = MASKS["some"]
     assert Plan.of(mask) != Plan.of(~mask) and Plan.of(np.ones((2, 8))) != Plan.of(np.ones((4, 4)))

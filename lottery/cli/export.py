@@ -1,0 +1,40 @@
+"""`lottery export`: a ticket in the format of another ecosystem."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    ticket: Annotated[Path, typer.Argument(help="A ticket directory: runs/…/seed-0/level-07.")],
+    to: Annotated[str, typer.Option(help="torch-prune, parametrize, csr, compacted, onnx (lottery list exports).")],
+    weights: Annotated[str, typer.Option(help="trained, or rewind: those that it trains from.")] = "trained",
+    model: Annotated[str | None, typer.Option(help="By default the ticket's own.")] = None,
+    data: Annotated[str | None, typer.Option(help="By default the ticket's own; gives examples to compare.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder to make. By default <run>-seed-S-level-LL-<format> in the current folder."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an export that is already there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder only.")] = False,
+) -> None:
+    """Write a ticket for another ecosystem, with a load.py that reads it without this toolkit.
+
+    The file is read again and compared with the masked dense network before it counts as written.
+    """
+    from lottery.cli.output import people, print_json
+    from lottery.exporting import export_ticket, exported_text
+
+    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force)
+    if as_json:
+        print_json(exported.as_json())
+    if not quiet:
+        print(exported_text(exported), file=people(as_json))
+    elif not as_json:
+        print(exported.path)

@@ -1,0 +1,88 @@
+"""Exports: a ticket in the formats of other ecosystems, by name. One file each, found by itself.
+
+A format writes its files into a folder. Beside them lies `load.py`, a copy of one of `lottery.exports.loaders`, which
+reads them again and needs nothing of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from lottery.ticket_network import Network
+from pruning.registry import Registry, summary_of
+
+Forward = Callable[[Any], Any]
+
+
+Write = Callable[[Network, Path], Sequence[str]]
+Reload = Callable[[Path, Network], Forward]
+
+
+@dataclass(frozen=True)
+class Export:
+    """One format.
+
+    Attributes:
+        write: `write(network, folder)` writes the files and returns what a person should know of them, a line each.
+        loader: the module that becomes `load.py`.
+        reload: `reload(folder, network)` reads the files again with that module and returns a function of a batch.
+    """
+
+    write: Write
+    loader: ModuleType
+    reload: Reload
+
+
+EXPORTS: Registry[Export] = Registry("export format", "lottery.exports")
+
+
+def export(name: str, *, loader: ModuleType, reload: Reload, source: str) -> Callable[[Write], Write]:
+    """Register a format by the function that writes it; its docstring's first line is its summary."""
+
+    def register(write: Write) -> Write:
+        EXPORTS.add(name, Export(write, loader, reload), summary_of(write), source)
+        return write
+
+    return register
+
+
+def into_blank_model(load: Callable[[nn.Module, Path], nn.Module]) -> Reload:
+    """Return a `reload` for files that go into a model: it has lost its values before."""
+    return lambda folder, network: _as_function(load(network.blank(), folder).eval())
+
+
+def whole_program(load: Callable[[Path], nn.Module]) -> Reload:
+    """Return a `reload` for files that need no model."""
+    return lambda folder, network: _as_function(load(folder))
+
+
+def owner_and_attribute(name: str) -> tuple[str, str]:
+    """Split a tensor's name into the module that owns it and its name there.
+
+    >>> owner_and_attribute("block.fc.weight"), owner_and_attribute("weight")
+    (('block.fc', 'weight'), ('', 'weight'))
+    """
+    owner, _, attribute = name.rpartition(".")
+    return owner, attribute
+
+
+def first_line(error: BaseException) -> str:
+    """Return what kind an error is and the first line that it says.
+
+    >>> first_line(ValueError("too small\\nat least 3"))
+    'ValueError: too small'
+    """
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
+def _as_function(model: nn.Module) -> Forward:
+    from lottery.objective import call
+
+    return lambda inputs: call(model, inputs)

@@ -1,0 +1,41 @@
+"""Loads a network whose masked weights are stored as compressed sparse rows. Needs PyTorch, and your model's code.
+
+    from load import load, read
+
+    model = load(MyModel())             # the same network, dense again
+    csr = read()["fc1.weight"]          # torch.sparse_csr, [out, in], int32 indices
+    y = (csr @ x.T).T                   # x [batch, in], y [batch, out]: the product without the removed weights
+
+The weight of a convolution [out, in, height, width] is a matrix [out, in * height * width]; its own shape stands beside
+it, under its name and `.shape`. Multiply it by the unfolded input: `csr @ torch.nn.functional.unfold(image, kernel)`
+for one image [1, in, H, W] (`.squeeze(0)`). A weight that survived at 0 is stored like any other.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def read(folder: str | Path = Path(__file__).parent) -> dict[str, torch.Tensor]:
+    """Return the stored tensors by name: compressed rows where there is a mask, dense elsewhere."""
+    with warnings.catch_warnings():
+        # PyTorch says once a process that the layout is in beta, and that its invariants go unchecked.
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
+        return torch.load(Path(folder) / "state_dict.pt", map_location="cpu", weights_only=True)
+
+
+def load(model: ModuleT, folder: str | Path = Path(__file__).parent) -> ModuleT:
+    """Give a model the stored values (strictly), dense, and return it. Changes it in place."""
+    stored = read(folder)
+    sparse = {name for name, value in stored.items() if value.layout == torch.sparse_csr}
+    shapes = {name: stored.pop(f"{name}.shape").tolist() for name in sparse if f"{name}.shape" in stored}
+    dense = {name: value.to_dense() if name in sparse else value for name, value in stored.items()}
+    model.load_state_dict({name: value.reshape(shapes.get(name, value.shape)) for name, value in dense.items()})
+    return model

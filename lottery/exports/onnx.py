@@ -1,0 +1,78 @@
+"""ONNX, for every runtime that is not PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from lottery.exports import Network, export
+from lottery.exports.loaders import onnx as loader
+from lottery.exports.programs import compacted_program, tracing
+from pruning.errors import BadValue, UsageError
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Protocol buffers end at 2 GiB; larger weights lie beside the file.
+_LARGEST = 2**30
+
+
+def run_in_onnxruntime(folder: Path, network: Network) -> Callable[[Any], list[torch.Tensor]]:
+    """Read the file with onnxruntime; inputs and outputs are taken in their order."""
+    del network
+    session = loader.load(folder)
+    names = [each.name for each in session.get_inputs()]
+
+    def forward(inputs: Any) -> list[torch.Tensor]:
+        feeds = {name: leaf.numpy() for name, leaf in zip(names, tree_leaves(inputs), strict=True)}
+        return [torch.from_numpy(array) for array in session.run(None, feeds)]
+
+    return forward
+
+
+@export("onnx", loader=loader, reload=run_in_onnxruntime, source="torch.onnx of PyTorch; onnx.ai; onnxruntime.ai")
+def onnx(network: Network, folder: Path) -> Sequence[str]:
+    """The compacted network in ONNX, for onnxruntime and others.
+
+    For evaluation: dropout is gone and batch norm uses its running statistics. Any batch size runs.
+
+    Raises:
+        UsageError: a package of the extra `onnx` is missing.
+        BadValue: inputs that the model takes by name, values in bfloat16, or a network that ONNX cannot express.
+    """
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"the export to onnx needs {package}: pip install 'lottery-tickets[onnx]'")
+    for name, tensor in network.model.state_dict().items():
+        if tensor.dtype == torch.bfloat16:
+            raise BadValue(f"{name!r} is bfloat16, which onnxruntime does not take from NumPy; take another format")
+    program = compacted_program(network)
+    size = sum(tensor.nbytes for tensor in program.exported.state_dict.values())
+    with tracing("torch.onnx"), _quiet_exporter():
+        torch.onnx.export(
+            program.exported,
+            program.arguments,
+            folder / "model.onnx",
+            dynamo=True,
+            dynamic_shapes=program.batch,
+            external_data=size > _LARGEST,
+            verbose=False,
+        )
+    return program.notes
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep PyTorch's exporter from logging that torchvision, which nothing here needs, is not installed."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

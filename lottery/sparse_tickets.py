@@ -1,0 +1,55 @@
+"""What the sparse forward pass of a stored ticket runs on this machine, for several batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map_only
+
+from lottery.gd.device import choose_device
+from lottery.ticket import Ticket
+from lottery.ticket_network import ticket_network
+from pruning.errors import BadValue
+from pruning.sparse.choices import Choosing
+from pruning.sparse.module import sparse_report
+from pruning.sparse.report import SparseReport
+
+
+def sparse_reports(
+    ticket: Ticket,
+    model: Any = None,
+    data: Any = None,
+    batches: Sequence[int] = (128,),
+    device: str = "auto",
+    choosing: Choosing | None = None,
+) -> Iterator[SparseReport]:
+    """Yield the report of a ticket's sparse forward pass for each batch size, on its own training examples.
+
+    Args:
+        ticket: with trained weights, or at its rewind point where it holds none.
+        model: the architecture; by default the ticket's own, by name.
+        data: likewise.
+        batches: sizes; where the data are fewer, examples come again.
+        device: as for `lottery prune`.
+        choosing: how backends are chosen; by default they are measured afresh and not remembered.
+
+    Raises:
+        BadValue: a model or data without a name, or a JAX pair.
+        MaskMismatch: a model that the ticket does not fit.
+    """
+    if min(batches, default=0) < 1:
+        raise BadValue(f"batch sizes are whole numbers from 1, not {list(batches)}")
+    place = choose_device(device)
+    weights = "rewind" if ticket.trained_params is None else "trained"
+    network = ticket_network(ticket, model, data, weights, max(batches))
+    choosing = choosing or Choosing(cache=None)
+    for batch in batches:
+        inputs = tree_map_only(torch.Tensor, lambda t, batch=batch: _sized(t, batch).to(place), network.inputs)
+        example = inputs if isinstance(inputs, tuple) else (inputs,)
+        yield sparse_report(network.model.to(place), network.mask, *example, choosing=choosing)
+
+
+def _sized(examples: torch.Tensor, batch: int) -> torch.Tensor:
+    return examples[torch.arange(batch, device=examples.device) % len(examples)]

@@ -1,0 +1,132 @@
+"""The network of a stored ticket, and examples for it, found again by the names that the ticket was searched with."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lottery.data.episodes import Episodes, load_episodes
+from lottery.data.parts import Parts, prepare
+from lottery.datasets import load_data
+from lottery.gd.batches import sample
+from lottery.models.source import ModelSource, model_source
+from lottery.ticket import Ticket
+from lottery.torch_state import float_type, load_state
+from pruning.errors import BadValue, unknown
+from pruning.jobs import Params
+from pruning.mask import Mask
+from pruning.torch_modules import apply_mask
+
+WEIGHTS = ("trained", "rewind")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A ticket's network.
+
+    Attributes:
+        model: the masked dense network, on the CPU, in evaluation mode; never changed.
+        mask: under the model's own names.
+        inputs: a batch as the model takes it: a tensor, or a tuple or mapping of them; examples along the first axis.
+    """
+
+    model: nn.Module
+    mask: Mask
+    inputs: Any
+
+    def masked(self) -> dict[str, torch.Tensor]:
+        """Return the boolean mask of every masked entry of the state dict; a tied tensor has one for each name.
+
+        >>> network = Network(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}), torch.ones(1, 2))
+        >>> network.masked()
+        {'weight': tensor([[ True, False]])}
+        """
+        masks = {id(self.model.get_parameter(name)): keep for name, keep in self.mask.items()}
+        everywhere = self.model.named_parameters(remove_duplicate=False)
+        return {name: torch.from_numpy(masks[id(p)].copy()) for name, p in everywhere if id(p) in masks}
+
+    def blank(self) -> nn.Module:
+        """Return a copy of the model that has lost its values: NaN in floats, 0 elsewhere.
+
+        What a file does not bring back then shows in the outputs. Buffers that no state dict holds are kept.
+        """
+        empty = copy.deepcopy(self.model)
+        with torch.no_grad():
+            for tensor in empty.state_dict().values():
+                tensor.fill_(float("nan") if tensor.is_floating_point() else 0)
+        return empty
+
+
+def ticket_network(ticket: Ticket, model: Any, data: Any, weights: str, examples: int) -> Network:
+    """Return the masked dense network of a ticket in evaluation mode, with some examples.
+
+    Args:
+        ticket: its record names the model and the data that it was found with.
+        model: another one, as `find_ticket` takes it; None for the ticket's own.
+        data: likewise.
+        weights: `trained`, or `rewind` for the initialization that the ticket trains from.
+        examples: how many: training examples, or first observations of an environment.
+
+    Raises:
+        UnknownName: weights, a model or a data set that does not exist.
+        BadValue: a model or data that has no name and was not given, weights that were not stored, or a JAX pair.
+        MaskMismatch: a model that the ticket does not fit.
+    """
+    params = _params(ticket, weights)
+    if ticket.info.get("framework") == "jax":
+        raise BadValue("this needs a PyTorch module, and the ticket is of a JAX pair")
+    parts = _parts(ticket, _given(ticket, "data", data))
+    source = model_source(_given(ticket, "model", model), parts, "model")
+    if not isinstance(source, ModelSource):
+        raise BadValue("this needs a PyTorch module, and the model is a JAX pair")
+    network = source.build(ticket.info["seed"])
+    load_state(network, params)
+    mask = ticket.mask.fit({name: tuple(p.shape) for name, p in network.named_parameters()})
+    apply_mask(network, mask).eval()
+    return Network(network, mask, _examples(parts, float_type(network), examples))
+
+
+def _params(ticket: Ticket, weights: str) -> Params:
+    if weights not in WEIGHTS:
+        raise unknown("weights", weights, WEIGHTS)
+    if weights == "rewind":
+        return ticket.params
+    if ticket.trained_params is None:
+        raise BadValue("this ticket holds no trained weights; take those at its rewind point (--weights rewind)")
+    return ticket.trained_params
+
+
+def _given(ticket: Ticket, kind: str, value: Any) -> Any:
+    """Return the model or data to use: the caller's, or the name that the ticket was found with."""
+    given = ticket.info.get("given", {})
+    if value is None and kind not in given:
+        raise BadValue(f"{ticket.path or 'this ticket'}: its {kind} has no name; say which with {kind}=… (--{kind})")
+    return given[kind] if value is None else value
+
+
+def _parts(ticket: Ticket, data: Any) -> Parts | Episodes:
+    """Return the data as the search that found the ticket saw it, as far as a model's sizes and examples go."""
+    if isinstance(data, str) and ":" in data:
+        from es.tasks.environments import is_environment
+
+        if is_environment(data):
+            return load_episodes(data)
+    config = ticket.info.get("config", {})
+    split = config.get("split_seed")
+    return prepare(load_data(data), config.get("seed", 0) if split is None else split, config.get("validation_size"))
+
+
+def _examples(parts: Parts | Episodes, floats: torch.dtype, count: int) -> Any:
+    if isinstance(parts, Parts):
+        return sample(parts.with_floats(floats).train, count, seed=0)[0]
+    import jax
+    import numpy as np
+
+    environment = parts.environment
+    keys = jax.random.split(jax.random.key(0), count)
+    observations = jax.vmap(lambda key: environment.reset(key)[0])(keys)
+    return torch.from_numpy(np.array(observations)).to(floats)

@@ -1,0 +1,63 @@
+"""A network as one CUDA graph for each shape of its inputs: small networks spend their time on launches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from pruning.errors import DeviceError
+
+_MOST_SHAPES = 8
+
+
+class Graphed(nn.Module):
+    """Records what a network does on CUDA, once for each shape, and replays it.
+
+    Outputs are copies, so that the next call does not overwrite them. After 8 shapes, further ones run unrecorded.
+
+    Args:
+        network: in evaluation mode; its weights must stay where they lie.
+
+    Raises:
+        DeviceError: a call without a CUDA tensor.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]] = {}
+
+    @torch.no_grad()
+    def forward(self, *args: Any) -> Any:
+        """Return what the network gives."""
+        leaves, structure = tree_flatten(args)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if not any(tensor.is_cuda for tensor in tensors):
+            raise DeviceError("a CUDA graph needs inputs on a CUDA device")
+        shapes = tuple((t.shape, t.stride(), t.dtype, t.device) if isinstance(t, torch.Tensor) else t for t in leaves)
+        key = shapes, structure
+        if key not in self._recorded:
+            if len(self._recorded) >= _MOST_SHAPES:
+                return self.network(*args)
+            self._recorded[key] = self._record(args)
+        graph, places, outputs = self._recorded[key]
+        for place, tensor in zip(places, tensors, strict=True):
+            place.copy_(tensor)
+        graph.replay()
+        return tree_map_only(torch.Tensor, torch.Tensor.clone, outputs)
+
+    def _record(self, args: tuple[Any, ...]) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]:
+        held = tree_map_only(torch.Tensor, torch.Tensor.clone, args)
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self.network(*held)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self.network(*held)
+        return graph, [leaf for leaf in tree_flatten(held)[0] if isinstance(leaf, torch.Tensor)], outputs

@@ -1,0 +1,183 @@
+"""What the sparse forward pass of a network is made of, how long it takes, and whether it pays here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+from pruning.mask import Mask
+from pruning.sparse.inference import Recipe
+from pruning.sparse.replacing import Layer
+
+_INDEX = 4  # bytes of an index
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One masked tensor.
+
+    Attributes:
+        name: in the model.
+        kind: of its layer.
+        shape: of the tensor.
+        compacted: of the tensor without neurons, channels and columns that no result depends on.
+        density: fraction of its weights that stay.
+        backend: what multiplies; `dense` where the layer stayed as it was.
+        dense_seconds: of its layer, masked and dense; None where nothing was measured.
+        sparse_seconds: of its layer in the best sparse form found; None where nothing was measured.
+        dense_bytes: of the dense tensor.
+        sparse_bytes: of the surviving values and of where they lie, in memory and on disk alike (compressed rows).
+        reason: why it stayed dense; empty where it did not.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    compacted: tuple[int, ...]
+    density: float
+    backend: str
+    dense_seconds: float | None
+    sparse_seconds: float | None
+    dense_bytes: int
+    sparse_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class SparseReport:
+    """What runs a network, layer by layer, and what it costs on this machine.
+
+    Attributes:
+        layers: one for each masked tensor.
+        dense_seconds: of the whole masked dense network on the example; None where nothing was measured.
+        sparse_seconds: of what runs now, on the same example; None where nothing was measured.
+        way: what runs: `dense` (the network as it was), `compacted`, `sparse`, or `sparse, as one CUDA graph`.
+        opaque: parts that compaction could not see through and left alone, each with the reason.
+        batch: shape of the first tensor of the example.
+        device: where it ran.
+        precision: type of the numbers, and whether products round to TF32.
+        threads: of the processor.
+    """
+
+    layers: tuple[LayerReport, ...]
+    dense_seconds: float | None
+    sparse_seconds: float | None
+    way: str
+    opaque: Mapping[str, str]
+    batch: tuple[int, ...]
+    device: str
+    precision: str
+    threads: int
+
+    @property
+    def speedup(self) -> float | None:
+        """Dense over sparse seconds of the whole network; None where nothing was measured."""
+        if self.dense_seconds is None or not self.sparse_seconds:
+            return None
+        return self.dense_seconds / self.sparse_seconds
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether sparsity pays here."""
+        place = (
+            f"on {self.device} ({self.precision}, {self.threads} threads, batch {self.batch[0] if self.batch else 1})"
+        )
+        if self.speedup is None:
+            return f"Chosen by the cost model {place}; nothing was measured."
+        if self.way == "dense":
+            return f"Sparsity does not pay {place}: the masked dense network runs, at the speed of the dense one."
+        return f"Sparsity pays {place}: {self.speedup:.1f} times the speed of the dense network."
+
+    def text(self) -> str:
+        """Return the report as a table for people."""
+        width = max([len("layer"), *(len(layer.name) for layer in self.layers)])
+        head = (
+            f"{'layer':<{width}} {'shape':>16} {'compacted':>16} {'density':>8} {'backend':>8} "
+            f"{'dense ms':>9} {'sparse ms':>9} {'':>6} {'bytes':>22}"
+        )
+        lines = [head, *(_line(layer, width) for layer in self.layers)]
+        if self.dense_seconds is not None and self.sparse_seconds is not None:
+            lines.append(
+                f"{'whole network':<{width}} {'':>16} {'':>16} {'':>8} {self.way.split(',')[0]:>8} "
+                f"{self.dense_seconds * 1e3:>9.3f} {self.sparse_seconds * 1e3:>9.3f} {self.speedup:>5.1f}x"
+            )
+        lines += [
+            f"{layer.name}: {layer.reason}" for layer in self.layers if layer.reason and layer.dense_seconds is None
+        ]
+        lines += [f"not compacted: {name or 'the network itself'} ({reason})" for name, reason in self.opaque.items()]
+        return "\n".join([*lines, self.verdict])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON."""
+        plain = asdict(self)
+        plain["layers"] = [asdict(layer) for layer in self.layers]
+        return {**plain, "opaque": dict(self.opaque), "speedup": self.speedup, "verdict": self.verdict}
+
+
+def sparse_bytes(shape: tuple[int, ...], kept: int, width: int) -> int:
+    """Return the bytes of a sparse matrix in compressed rows: values, columns, and where each row starts.
+
+    >>> sparse_bytes((2, 3), kept=4, width=4)
+    44
+    """
+    return kept * (width + _INDEX) + (shape[0] + 1) * _INDEX
+
+
+def layer_reports(recipe: Recipe, mask: Mask, width: int) -> tuple[LayerReport, ...]:
+    """Return the reports of the masked tensors of a network.
+
+    Args:
+        recipe: what runs.
+        mask: of the network as it was.
+        width: bytes of a number.
+    """
+    chosen = {layer.name: layer for layer in recipe.layers}
+    return tuple(_report(row.name, row.shape, row.kept, chosen.get(row.name), recipe, width) for row in mask.layers())
+
+
+def _report(
+    name: str, shape: tuple[int, ...], kept: int, layer: Layer | None, recipe: Recipe, width: int
+) -> LayerReport:
+    total = prod(shape)
+    if layer is None:
+        return LayerReport(
+            name, "", shape, (0,) * len(shape), kept / total, "none", None, None, total * width, 0, "no output needs it"
+        )
+    choice = layer.choice
+    backend = recipe.backends.get(name, "dense")
+    reason = choice.reason
+    if backend == "dense" and choice.backends:
+        reason = "alone it would be faster, in the whole network it is not"
+    runs_on = shape if recipe.way == "dense" else layer.shape
+    dense = backend in ("dense", "compact")
+    sparse = prod(runs_on) * width if dense else sparse_bytes(runs_on, layer.kept, width)
+    return LayerReport(
+        name=name,
+        kind=layer.kind,
+        shape=shape,
+        compacted=layer.shape,
+        density=kept / total if total else 1.0,
+        backend=backend,
+        dense_seconds=choice.dense_seconds,
+        sparse_seconds=choice.sparse_seconds,
+        dense_bytes=total * width,
+        sparse_bytes=sparse,
+        reason=reason,
+    )
+
+
+def _line(layer: LayerReport, width: int) -> str:
+    dense, sparse = layer.dense_seconds, layer.sparse_seconds
+    times = f"{'–':>9} {'–':>9} {'':>6}"
+    if dense is not None and sparse is not None:
+        times = f"{dense * 1e3:>9.3f} {sparse * 1e3:>9.3f} {dense / sparse:>5.1f}x"
+    return (
+        f"{layer.name:<{width}} {_shape(layer.shape):>16} {_shape(layer.compacted):>16} {layer.density:>8.2%} "
+        f"{layer.backend:>8} {times} {layer.dense_bytes:>10,} → {layer.sparse_bytes:>9,}"
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
