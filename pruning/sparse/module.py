@@ -47,7 +47,7 @@ class SparseModule(nn.Module):
         self.mask, self.report = mask, report
         self._recipe, self._example = recipe, tuple(example)
         # neither may show up in the state dict or among the parameters
-        self._hidden: dict[str, Any] = {"skeleton": skeleton, "inference": None, "made of": None}
+        self._hidden: dict[str, Any] = {"skeleton": skeleton, "inference": None, "made of": None, "tensors": None}
         self._dense_masks()
         self.train(network.training)
         self.register_state_dict_post_hook(_without_prefix)
@@ -96,9 +96,12 @@ class SparseModule(nn.Module):
         """Say whether a call differs from the example in its tensors only: what else it says, compaction has fixed."""
         if kwargs or len(args) != len(self._example):
             return False
+        if all(type(a) is torch.Tensor and type(b) is torch.Tensor for a, b in zip(args, self._example, strict=True)):
+            return True  # nearly always; a small network would notice the rest
         (given, form), (known, known_form) = tree_flatten(args), tree_flatten(self._example)
-        both = zip(given, known, strict=True)
-        return form == known_form and all(isinstance(a, torch.Tensor) or a == b for a, b in both)
+        return form == known_form and all(
+            isinstance(a, torch.Tensor) or a == b for a, b in zip(given, known, strict=True)
+        )
 
     def _wants_gradients(self, args: Any, kwargs: Any) -> bool:
         if not torch.is_grad_enabled():
@@ -106,14 +109,26 @@ class SparseModule(nn.Module):
         tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
         return any(t.requires_grad for t in tensors) or any(p.requires_grad for p in self.network.parameters())
 
+    def train(self, mode: bool = True) -> SparseModule:
+        """Set training or evaluation mode."""
+        self._hidden["tensors"] = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> SparseModule:
+        self._hidden["tensors"] = None
+        return super()._apply(fn, recurse)
+
     def _inference(self) -> nn.Module:
-        tensors = [*self.network.parameters(), *self.network.buffers()]
-        made_of = [(t.data_ptr(), t._version, t.dtype, t.device) for t in tensors]
-        if self._hidden["made of"] != made_of:
-            example = [_like(given, tensors) for given in self._example]
-            self._hidden["inference"] = make(self._recipe, self._dense(), self.mask, example)
-            self._hidden["made of"] = made_of
-        return self._hidden["inference"]
+        """Return what runs without gradients, made anew where a weight has changed since it was made."""
+        hidden = self._hidden
+        if hidden["tensors"] is None:
+            hidden["tensors"] = [*self.network.parameters(), *self.network.buffers()]
+        made_of = [(t.data_ptr(), t._version) for t in hidden["tensors"]]
+        if hidden["made of"] != made_of:
+            example = [_like(given, hidden["tensors"]) for given in self._example]
+            hidden["inference"] = make(self._recipe, self._dense(), self.mask, example)
+            hidden["made of"] = made_of
+        return hidden["inference"]
 
     def _dense(self) -> nn.Module:
         """Return a dense network of its own with the present weights, masked, in evaluation mode."""
@@ -224,6 +239,7 @@ def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any)
 
 def _masked_again(module: nn.Module, _: Any) -> None:
     assert isinstance(module, SparseModule)
+    module._hidden["tensors"] = None
     parameters = dict(module.network.named_parameters())
     dense = {name: module.mask[name] for name in module.mask if name in parameters}
     if dense:

@@ -145,6 +145,8 @@ def hand_over_contiguous(form: nn.Module) -> None:
 
 def contiguous_tensors(outputs: Any) -> Any:
     """Return outputs of any structure with their tensors contiguous in memory."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.contiguous()
     return tree_map_only(torch.Tensor, torch.Tensor.contiguous, outputs)
 
 

@@ -39,11 +39,12 @@ class SparseWeight(nn.Module):
 
     def forward(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """Return inputs [..., in] · Wᵀ + bias, [..., out]; memory may be laid out feature by feature."""
-        columns = inputs.reshape(-1, inputs.shape[-1]).t()
+        flat = inputs.dim() == 2
+        columns = inputs.t() if flat else inputs.reshape(-1, inputs.shape[-1]).t()
         outputs = BACKENDS[self.backend].value.product(self.values, columns, self.plan)
         if bias is not None:
             outputs = outputs + bias[:, None] if outputs.requires_grad else outputs.add_(bias[:, None])
-        return outputs.t().reshape(*inputs.shape[:-1], self.plan.shape[0])
+        return outputs.t() if flat else outputs.t().reshape(*inputs.shape[:-1], self.plan.shape[0])
 
     def registry(self) -> Registry[Any]:
         """Return the backends there are."""

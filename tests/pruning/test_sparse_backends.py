@@ -142,8 +142,8 @@ def test_convolutions_and_gradients_are_those_of_the_masked_kernel(name, shape, 
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, 7, 8, plan.inputs, generator=generator).permute(0, 3, 1, 2).to(dtype)
     values = torch.randn(plan.weights.kept, generator=generator).to(dtype)
-    leaves = [t.clone().requires_grad_() for t in (values, images)]
-    references = [t.double().requires_grad_() for t in (values, images)]
+    leaves = values.clone().requires_grad_(), images.clone().requires_grad_()
+    references = values.double().requires_grad_(), images.double().requires_grad_()
     outputs, expected = convolutions(dtype)[name](*leaves, plan), dense_convolution(*references, plan)
     assert close(outputs, expected, dtype)
     gradient = torch.randn(expected.shape, generator=generator).to(dtype)

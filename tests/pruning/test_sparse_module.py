@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_flatten
 
 from lottery.models import MODELS
 from pruning.errors import BadValue, DeviceError, MaskMismatch, UnknownName
@@ -87,7 +88,7 @@ def masked(make, density=0.3, seed=0):
 
 
 def leaves(outputs):
-    return [leaf for leaf in torch.utils._pytree.tree_flatten(outputs)[0] if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in tree_flatten(outputs)[0] if isinstance(leaf, torch.Tensor)]
 
 
 def close(found, wanted, error=2e-5):
@@ -258,7 +259,7 @@ def test_a_layer_without_a_sparse_form_stays_dense_and_is_named():
     assert "Bilinear has no sparse form" in module.report.text()
     with torch.no_grad():
         assert close(module(example((7, 6), 3)), mask.apply(model).eval()(example((7, 6), 3)))
-    assert module.network.one.weight is module.network.two.weight
+    assert module.network.get_parameter("one.weight") is module.network.get_parameter("two.weight")
 
 
 def test_wrong_numbers_lose_with_a_warning(monkeypatch):

@@ -22,8 +22,8 @@ from pruning.sparse.cost import Machine, sparse_seconds
 from pruning.sparse.pattern import Both, Pattern, linear_pattern
 from pruning.sparse.plan import Plan
 
-# Activations that do not fit into a core's cache are taken in pieces of so many examples, where every row is read
-# often enough to pay for the copy.
+# Activations that do not fit into a core's cache are taken in pieces, of at least so many examples, if they must be
+# copied anyway or every row is read often enough to pay for the copy.
 _CACHE, _PIECE, _OFTEN = 1 << 20, 64, 32
 
 with warnings.catch_warnings():
@@ -54,6 +54,8 @@ def bags(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Tensor
 
 def gathered(entries: torch.Tensor, inputs: torch.Tensor, pattern: Both) -> torch.Tensor:
     """Return the product of a sparse matrix, given by its entries row by row, and inputs [columns, B]."""
+    if not torch.is_grad_enabled():
+        return _sums(entries, inputs, pattern.forward)
     return _Gathered.apply(entries, inputs, pattern)  # pyright: ignore[reportReturnType]
 
 
@@ -84,15 +86,28 @@ def _sums(entries: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torc
     batch = inputs.shape[1]
     if not batch or not len(entries):
         return inputs.new_zeros(pattern.shape[0], batch)
-    size = inputs.shape[0] * batch * inputs.element_size()
-    often = len(entries) / inputs.shape[0] > _OFTEN or not inputs.is_contiguous()
-    if size <= _CACHE or batch <= _PIECE or not often:
-        return _bag(entries, inputs.contiguous(), pattern)
+    fits = _CACHE // max(inputs.shape[0] * inputs.element_size(), 1)
+    piece = max(_PIECE, 1 << fits.bit_length() - 1 if fits else 0)
+    if batch <= piece or (inputs.is_contiguous() and len(entries) <= _OFTEN * inputs.shape[0]):
+        return _bag(entries, feature_major(inputs), pattern)
     outputs = inputs.new_empty(pattern.shape[0], batch)
-    for start in range(0, batch, _PIECE):
-        piece = slice(start, start + _PIECE)
-        outputs[:, piece] = _bag(entries, inputs[:, piece].contiguous(), pattern)
+    for start in range(0, batch, piece):
+        part = slice(start, start + piece)
+        outputs[:, part] = _bag(entries, feature_major(inputs[:, part]), pattern)
     return outputs
+
+
+def feature_major(inputs: torch.Tensor) -> torch.Tensor:
+    """Return inputs [in, B] with the examples of a feature side by side in memory.
+
+    PyTorch turns a matrix block by block on one core. An elementwise product does it on all cores, and is the faster
+    unless examples lie at a distance of a multiple of 1 KiB: they then fight for the same lines of the cache.
+    """
+    if inputs.is_contiguous():
+        return inputs
+    if inputs.stride(0) != 1 or inputs.stride(1) * inputs.element_size() % 1024 == 0:
+        return inputs.contiguous()
+    return torch.mul(inputs, 1, out=inputs.new_empty(inputs.shape))
 
 
 def _bag(entries: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:

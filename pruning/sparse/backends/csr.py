@@ -8,7 +8,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from pruning.sparse.backends import backend
-from pruning.sparse.backends.bags import sampled
+from pruning.sparse.backends.bags import feature_major, sampled
 from pruning.sparse.cost import Machine
 from pruning.sparse.pattern import Both, Pattern, linear_pattern
 from pruning.sparse.plan import Plan
@@ -34,7 +34,10 @@ def csr(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Tensor:
     >>> csr(torch.tensor([2.0, 3.0]), torch.ones(2, 1), Plan.of([[1, 0], [0, 1], [0, 0]])).flatten().tolist()
     [2.0, 3.0, 0.0]
     """
-    return _Csr.apply(values, inputs, linear_pattern(plan, inputs.device))  # pyright: ignore[reportReturnType]
+    pattern = linear_pattern(plan, inputs.device)
+    if not torch.is_grad_enabled():
+        return _product(values, inputs, pattern.forward)
+    return _Csr.apply(values, inputs, pattern)  # pyright: ignore[reportReturnType]
 
 
 class _Csr(torch.autograd.Function):
@@ -68,5 +71,5 @@ def _product(values: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> to
         pattern.starts, pattern.columns, values.detach(), pattern.shape, check_invariants=False
     )
     if inputs.shape[1] == 1:
-        return (matrix @ inputs[:, 0].contiguous())[:, None]
-    return matrix @ inputs.contiguous()
+        return torch.mv(matrix, inputs.reshape(-1)).unsqueeze(1)
+    return matrix @ feature_major(inputs)
