@@ -13,7 +13,7 @@ from lottery.ticket import Ticket
 from lottery.ticket_network import ticket_network
 from pruning.errors import BadValue
 from pruning.sparse.choices import Choosing
-from pruning.sparse.module import sparse_report
+from pruning.sparse.module import sparse_module
 from pruning.sparse.report import SparseReport
 
 
@@ -48,7 +48,7 @@ def sparse_reports(
     for batch in batches:
         inputs = tree_map_only(torch.Tensor, lambda t, batch=batch: _sized(t, batch).to(place), network.inputs)
         example = inputs if isinstance(inputs, tuple) else (inputs,)
-        yield sparse_report(network.model.to(place), network.mask, *example, choosing=choosing)
+        yield sparse_module(network.model.to(place), network.mask, *example, choosing=choosing).report
 
 
 def _sized(examples: torch.Tensor, batch: int) -> torch.Tensor:

@@ -20,9 +20,8 @@ from lottery.models import MODELS
 from pruning.mask import Mask
 from pruning.sparse.backends import BACKENDS
 from pruning.sparse.choices import Choosing
-from pruning.sparse.choosing import MARGIN
 from pruning.sparse.module import sparse_module
-from pruning.sparse.timing import race, rounds
+from pruning.sparse.timing import fastest, race, rounds
 from pruning.sparse.weight import SparseWeight
 from pruning.torch_modules import apply_mask, hold_mask, prunable
 
@@ -124,11 +123,10 @@ def _measured(cell: Cell, device: torch.device, repeats: int) -> dict[str, Any]:
             run = BACKENDS[name].value.product
             return lambda: run(weight.values, by_feature, weight.plan)
 
-        first = race({**best, **{name: product(name) for name in ranked[:2]}}, device, _CHOICE_SECONDS)
+        first = race(best, device, _CHOICE_SECONDS)
         dense_name = min(best, key=first.__getitem__)
-        winner = min(first, key=first.__getitem__)
-        if winner in best or first[winner] > MARGIN * first[dense_name]:
-            winner = "dense"
+        rivals = {"dense": best[dense_name], **{name: product(name) for name in ranked[:2]}}
+        winner, _ = fastest(rivals, "dense", device, _CHOICE_SECONDS)
         runs = {"dense": best[dense_name]} | ({} if winner == "dense" else {winner: product(winner)})
         taken = rounds(runs, device, _SECONDS, repeats)
     flops = 2.0 * cell.inputs * cell.outputs * cell.batch

@@ -15,6 +15,7 @@ def speedup_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     Args:
         rows: of `lottery bench sparse`; those of single products are drawn, of the first precision.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
 
@@ -33,7 +34,7 @@ def speedup_figure(rows: Sequence[dict[str, Any]]) -> Figure:
                 "o-",
                 ms=3,
                 lw=1.3,
-                color=(0.12 + 0.7 * shade, 0.37 - 0.1 * shade, 0.66 - 0.5 * shade),
+                color=colormaps["viridis"](0.9 * shade),
                 label=f"batch {batch}",
             )
         axes.axhline(1, color="#555555", lw=1, ls="--")
@@ -48,6 +49,6 @@ def speedup_figure(rows: Sequence[dict[str, Any]]) -> Figure:
         axes.set_xlabel("weights that stay (%)")
         axes.grid(alpha=0.25)
     panels[0].set_ylabel(f"speed-up over dense ({products[0]['precision']})")
-    panels[0].annotate("break-even", (0.02, 1), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+    panels[0].annotate("break-even", (0.98, 0.97), xycoords=("axes fraction", "data"), va="top", ha="right", fontsize=8)
     panels[-1].legend(fontsize=8, loc="upper left")
     return figure

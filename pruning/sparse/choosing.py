@@ -21,13 +21,11 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from pruning.errors import BadValue, DeviceError, unknown
 from pruning.sparse.choices import Choosing, hardware, recall, remember
 from pruning.sparse.kernels.panel_plan import union_density
-from pruning.sparse.timing import race
+from pruning.sparse.timing import fastest
 from pruning.sparse.weight import Sparse, is_sparse
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 TF32_TOLERANCE = 2e-3
-# What is hardly faster in one measurement may be slower in the next.
-MARGIN = 0.95
 _SHORTLIST = 3
 
 
@@ -109,10 +107,10 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
         pays = products.modelled < products.modelled_dense
         return Choice(products.backends if pays else {}, None, None, "" if pays else "dense by the cost model")
     if known is None:
-        times = _layer_race(case, args, kwargs, tensors[0].device)
-        known = {"backends": products.backends, "dense": times["dense"], "sparse": times["sparse"]}
+        winner, times = _layer_race(case, args, kwargs, tensors[0].device)
+        known = {"backends": products.backends, "winner": winner, "dense": times["dense"], "sparse": times["sparse"]}
         remember(case.choosing, key, known)
-    pays = known["sparse"] < MARGIN * known["dense"] and set(known["backends"].values()) != {"dense"}
+    pays = known["winner"] == "sparse" and set(known["backends"].values()) != {"dense"}
     backends = products.backends if pays else {}
     return Choice(backends, known["dense"], known["sparse"], "" if pays else "dense is faster here")
 
@@ -164,15 +162,14 @@ class _Products:
         shortlist = ["dense", *[option for option in ranked if option != "dense"][: _SHORTLIST - 1]]
 
         def run(option: str) -> Callable[[], object]:
-            def step() -> object:
+            def once() -> object:
                 part.backend = option
                 # not the module itself: it would come back here
-                return _step(part.forward, part.parameters(), args, {}, self.case.with_gradients)
+                return step(part.forward, part.parameters(), args, {}, self.case.with_gradients)
 
-            return step
+            return once
 
-        times = race({option: run(option) for option in shortlist}, args[0].device, choosing.seconds)
-        return min(times, key=times.__getitem__)
+        return fastest({option: run(option) for option in shortlist}, "dense", args[0].device, choosing.seconds)[0]
 
 
 def _asked(asked: str, part: Any, options: dict[str, float], inputs: torch.Tensor) -> str:
@@ -187,7 +184,7 @@ def _asked(asked: str, part: Any, options: dict[str, float], inputs: torch.Tenso
     return asked
 
 
-def _step(
+def step(
     run: Callable[..., Any],
     parameters: Iterable[torch.Tensor],
     args: tuple[Any, ...],
@@ -209,11 +206,11 @@ def _step(
 
 def _layer_race(
     case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device
-) -> dict[str, float]:
+) -> tuple[str, dict[str, float]]:
     pair = {"dense": case.layer, "sparse": case.form}
     with in_mode(case.with_gradients, *pair.values()):
         runs = {name: _runner(module, args, kwargs, case.with_gradients) for name, module in pair.items()}
-        return race(runs, device, case.choosing.seconds)
+        return fastest(runs, "dense", device, case.choosing.seconds)
 
 
 @contextlib.contextmanager
@@ -230,7 +227,7 @@ def in_mode(training: bool, *modules: nn.Module) -> Iterator[None]:
 
 
 def _runner(module: nn.Module, args: Any, kwargs: Any, gradients: bool) -> Callable[[], object]:
-    return lambda: _step(module, module.parameters(), args, kwargs, gradients)
+    return lambda: step(module, module.parameters(), args, kwargs, gradients)
 
 
 def _difference(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:

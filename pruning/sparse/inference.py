@@ -19,10 +19,10 @@ from torch.utils._pytree import tree_flatten
 from pruning.compaction import compact
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.choosing import MARGIN, relative_error, tolerance
+from pruning.sparse.choosing import relative_error, tolerance
 from pruning.sparse.graphed import Graphed
 from pruning.sparse.replacing import Layer, put_layers, replace_layers
-from pruning.sparse.timing import race
+from pruning.sparse.timing import fastest
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,7 @@ def choose_recipe(dense: nn.Module, mask: Mask, example: Sequence[Any], choosing
     else:
         with torch.no_grad():
             runs = {name: (lambda network=way[2]: network(*example)) for name, way in ways.items()}
-            times = race(runs, device, 2 * choosing.seconds)
-        winner = min(times, key=times.__getitem__)
-        winner = winner if times[winner] < MARGIN * times["dense"] else "dense"
+            winner, times = fastest(runs, "dense", device, 2 * choosing.seconds)
     way, chosen, _ = ways[winner]
     opaque = {} if way == "dense" else smaller.opaque
     graph = isinstance(ways[winner][2], Graphed)

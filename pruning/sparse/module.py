@@ -14,8 +14,9 @@ from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.inference import Recipe, choose_recipe, make
-from pruning.sparse.replacing import contiguous_tensors, replace_layers, run_example
+from pruning.sparse.replacing import contiguous_tensors, run_example
 from pruning.sparse.report import SparseReport, layer_reports
+from pruning.sparse.training import Trainable, choose_trainable
 from pruning.torch_modules import apply_mask, clean_copy, hold_mask
 
 
@@ -157,37 +158,21 @@ def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosin
     >>> torch.allclose(module(torch.ones(4, 3)), keep.apply(layer)(torch.ones(4, 3)))
     True
     """
-    choosing = choosing or Choosing()
-    dense, mask = _masked_copy(model, mask, example)
-    skeleton = copy.deepcopy(dense).to("meta")
-    network = replace_layers(copy.deepcopy(dense), mask, example, choosing, training=True).network
-    recipe = choose_recipe(dense, mask, example, choosing)
-    return SparseModule(network.train(model.training), skeleton, mask, example, recipe, _report(recipe, mask, example))
-
-
-def sparse_report(model: nn.Module, mask: Mask, *example: Any, choosing: Choosing | None = None) -> SparseReport:
-    """Return the report that `sparse_module` would have, and nothing that runs.
-
-    Raises:
-        MaskMismatch: a mask that does not fit the model.
-        BadValue: an example that the model does not take.
-    """
-    dense, mask = _masked_copy(model, mask, example)
-    return _report(choose_recipe(dense, mask, example, choosing or Choosing()), mask, example)
-
-
-def _masked_copy(model: nn.Module, mask: Mask, example: Sequence[Any]) -> tuple[nn.Module, Mask]:
-    """Return a masked copy of a model in evaluation mode, and the mask under its names."""
     if not example:
         raise BadValue("an example is needed: the arguments of one call, with the shapes that matter")
+    choosing = choosing or Choosing()
     dense, _ = clean_copy(model)
     mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
     apply_mask(dense, mask).eval()
     run_example(dense, example)
-    return dense, mask
+    skeleton = copy.deepcopy(dense).to("meta")
+    trainable = choose_trainable(dense, mask, example, choosing)
+    recipe = choose_recipe(dense, mask, example, choosing)
+    report = _report(recipe, trainable, mask, example)
+    return SparseModule(trainable.network.train(model.training), skeleton, mask, example, recipe, report)
 
 
-def _report(recipe: Recipe, mask: Mask, example: Sequence[Any]) -> SparseReport:
+def _report(recipe: Recipe, trainable: Trainable, mask: Mask, example: Sequence[Any]) -> SparseReport:
     tensors = [leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor)]
     first = tensors[0] if tensors else torch.empty(0)
     floats = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
@@ -198,6 +183,8 @@ def _report(recipe: Recipe, mask: Mask, example: Sequence[Any]) -> SparseReport:
         layers=layers,
         dense_seconds=recipe.dense_seconds,
         sparse_seconds=recipe.sparse_seconds,
+        step_dense_seconds=trainable.dense_seconds,
+        step_sparse_seconds=trainable.sparse_seconds,
         way=f"{recipe.way}, as one CUDA graph" if recipe.graph else recipe.way,
         opaque=recipe.opaque,
         batch=tuple(first.shape),

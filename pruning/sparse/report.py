@@ -53,6 +53,8 @@ class SparseReport:
         layers: one for each masked tensor.
         dense_seconds: of the whole masked dense network on the example; None where nothing was measured.
         sparse_seconds: of what runs now, on the same example; None where nothing was measured.
+        step_dense_seconds: of a forward and backward pass of the masked dense network; None where nothing was measured.
+        step_sparse_seconds: of the form that trains, likewise.
         way: what runs: `dense` (the network as it was), `compacted`, `sparse`, or `sparse, as one CUDA graph`.
         opaque: parts that compaction could not see through and left alone, each with the reason.
         batch: shape of the first tensor of the example.
@@ -64,6 +66,8 @@ class SparseReport:
     layers: tuple[LayerReport, ...]
     dense_seconds: float | None
     sparse_seconds: float | None
+    step_dense_seconds: float | None
+    step_sparse_seconds: float | None
     way: str
     opaque: Mapping[str, str]
     batch: tuple[int, ...]
@@ -92,7 +96,7 @@ class SparseReport:
 
     def text(self) -> str:
         """Return the report as a table for people."""
-        width = max([len("layer"), *(len(layer.name) for layer in self.layers)])
+        width = max([len("forward and backward"), *(len(layer.name) for layer in self.layers)])
         head = (
             f"{'layer':<{width}} {'shape':>16} {'compacted':>16} {'density':>8} {'backend':>8} "
             f"{'dense ms':>9} {'sparse ms':>9} {'':>6} {'bytes':>22}"
@@ -102,6 +106,12 @@ class SparseReport:
             lines.append(
                 f"{'whole network':<{width}} {'':>16} {'':>16} {'':>8} {self.way.split(',')[0]:>8} "
                 f"{self.dense_seconds * 1e3:>9.3f} {self.sparse_seconds * 1e3:>9.3f} {self.speedup:>5.1f}x"
+            )
+        if self.step_dense_seconds and self.step_sparse_seconds:
+            gain = self.step_dense_seconds / self.step_sparse_seconds
+            lines.append(
+                f"{'forward and backward':<{width}} {'':>16} {'':>16} {'':>8} {'':>8} "
+                f"{self.step_dense_seconds * 1e3:>9.3f} {self.step_sparse_seconds * 1e3:>9.3f} {gain:>5.1f}x"
             )
         lines += [
             f"{layer.name}: {layer.reason}" for layer in self.layers if layer.reason and layer.dense_seconds is None

@@ -22,7 +22,7 @@ from pruning.sparse.kernels.panels import panel_linear
 from pruning.sparse.kernels.toolchain import is_interpreted
 from pruning.sparse.plan import Plan
 
-PROMISES = Path(__file__).with_name("sparse_kernels.py")
+PROMISES = [Path(__file__).with_name(name) for name in ("sparse_kernels.py", "sparse_modules_on_kernels.py")]
 WITHOUT_TRITON = """
 import os, sys
 sys.modules["triton"] = None
@@ -41,10 +41,10 @@ except DeviceError as error:
 
 
 def _promises(**environment: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(PROMISES)]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *map(str, PROMISES)]
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("TRITON_", "PYTEST_"))}
     done = subprocess.run(
-        command, env={**variables, **environment}, cwd=PROMISES.parents[2], capture_output=True, text=True
+        command, env={**variables, **environment}, cwd=PROMISES[0].parents[2], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 

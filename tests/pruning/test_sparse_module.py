@@ -18,8 +18,9 @@ from pruning.errors import BadValue, DeviceError, MaskMismatch, UnknownName
 from pruning.mask import Mask
 from pruning.sparse import choosing as choosing_file
 from pruning.sparse import inference as inference_file
+from pruning.sparse import training as training_file
 from pruning.sparse.choices import Choosing
-from pruning.sparse.module import SparseModule, sparse_module, sparse_report
+from pruning.sparse.module import SparseModule, sparse_module
 from pruning.sparse.weight import SparseWeight
 from pruning.torch_modules import hold_mask, prunable
 
@@ -77,6 +78,10 @@ CASES = {
     "lstm": (lambda: nn.LSTM(5, 6, batch_first=True), (4, 7, 5)),
     "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (4, 5, 8)),
 }
+
+
+def sparse_report(*arguments, choosing):
+    return sparse_module(*arguments, choosing=choosing).report
 
 
 def masked(make, density=0.3, seed=0):
@@ -270,38 +275,49 @@ def test_wrong_numbers_lose_with_a_warning(monkeypatch):
     assert report.layers[0].backend == "dense"
 
 
+def told(times):
+    """Return a race whose times are handed over, so that no clock decides."""
+
+    def fastest(runs, *_):
+        return min(runs, key=times.__getitem__), {name: times[name] for name in runs}
+
+    return fastest
+
+
 def test_a_slower_network_is_never_chosen(monkeypatch):
-    """Times are handed over, so that no clock decides."""
     model, mask = masked(lambda: nn.Sequential(nn.Linear(6, 4), nn.ReLU()))
     layer = {"dense": 2.0, "sparse": 1.0, "bags": 1.0, "csr": 3.0, "compact": 3.0}
-    monkeypatch.setattr(choosing_file, "race", lambda runs, *_: {name: layer[name] for name in runs})
+    monkeypatch.setattr(choosing_file, "fastest", told(layer))
     for whole, way in (
         ({"dense": 1.0, "compacted": 1.1, "sparse": 1.02}, "dense"),
         ({"dense": 1.0, "sparse": 0.5}, "sparse"),
     ):
-        times = {"compacted": 9.0, **whole}
-        monkeypatch.setattr(inference_file, "race", lambda runs, *_, times=times: {name: times[name] for name in runs})
-        report = sparse_report(model, mask, example((9, 6)), choosing=QUICK)
-        assert report.way == way
-        assert report.layers[0].backend == ("bags" if way == "sparse" else "dense")
+        for file in (inference_file, training_file):
+            monkeypatch.setattr(file, "fastest", told({"compacted": 9.0, **whole}))
+        module = sparse_module(model, mask, example((9, 6)), choosing=QUICK)
+        assert module.report.way == way
+        assert module.report.layers[0].backend == ("bags" if way == "sparse" else "dense")
+        assert [name for name, _ in module.network.named_parameters() if "weight" in name] == (
+            ["0.weight.values"] if way == "sparse" else ["0.weight"]
+        )
 
 
 def test_what_was_measured_once_is_not_measured_again(tmp_path, monkeypatch):
     model, mask = masked(lambda: nn.Sequential(nn.Linear(6, 4), nn.ReLU()))
     remembering = Choosing(cache=tmp_path / "deep" / "choices.json", seconds=0.0)
     first = sparse_report(model, mask, example((9, 6)), choosing=remembering)
-    monkeypatch.setattr(choosing_file, "race", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(choosing_file, "fastest", lambda *_: pytest.fail("measured again"))
     again = sparse_report(model, mask, example((9, 6)), choosing=remembering)
     assert [layer.sparse_seconds for layer in first.layers] == [layer.sparse_seconds for layer in again.layers]
     stored = json.loads((tmp_path / "deep" / "choices.json").read_text())
-    assert all({"backends", "dense", "sparse", "key"} <= set(entry) for entry in stored.values())
+    assert all({"backends", "winner", "dense", "sparse", "key"} <= set(entry) for entry in stored.values())
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         sparse_report(model, mask, example((10, 6)), choosing=remembering)
 
 
 def test_the_cost_model_alone_decides_the_same_every_time(monkeypatch):
-    for file in (choosing_file, inference_file):
-        monkeypatch.setattr(file, "race", lambda *_: pytest.fail("measured"))
+    for file in (choosing_file, inference_file, training_file):
+        monkeypatch.setattr(file, "fastest", lambda *_: pytest.fail("measured"))
     model, mask = masked(lambda: nn.Sequential(nn.Linear(400, 300), nn.ReLU(), nn.Linear(300, 10)), density=0.03)
     reports = [sparse_report(model, mask, example((128, 400)), choosing=BY_MODEL) for _ in range(2)]
     assert reports[0] == reports[1]
