@@ -93,6 +93,9 @@ class Mask(Mapping[str, NDArray[np.bool_]]):
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Mask, (self._tensors, dict(self.metadata))
+
     def __repr__(self) -> str:
         return f"Mask({self.kept:,} of {self.total:,} weights in {len(self)} tensors, density {self.density:.4g})"
 

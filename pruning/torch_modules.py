@@ -106,9 +106,15 @@ def hold_mask(model: ModuleT, mask: Mask) -> ModuleT:
     apply_mask(model, mask)
     parameters = dict(model.named_parameters())
     for name, keep in mask.fit({name: tuple(p.shape) for name, p in parameters.items()}).items():
-        if parameters[name].requires_grad:
+        if parameters[name].requires_grad and not is_held(parameters[name]):
             parameters[name].register_post_accumulate_grad_hook(_GradientMask(torch.from_numpy(~keep)))
     return model
+
+
+def is_held(parameter: nn.Parameter) -> bool:
+    """Say whether a mask is held on this very parameter (`hold_mask`)."""
+    hooks = getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
+    return any(isinstance(hook, _GradientMask) for hook in hooks.values())
 
 
 class _GradientMask:

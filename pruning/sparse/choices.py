@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import filelock
 import torch
 
-from pruning.errors import BadValue, FileFormatError
+from pruning.errors import BadValue, FileFormatError, StorageError, nearest
 from pruning.files import read_json, write_json
 from pruning.hardware import processor
 
@@ -48,7 +49,13 @@ class Choosing:
 
     def __post_init__(self) -> None:
         if self.by not in BY:
-            raise BadValue(f"backends are chosen by {' or '.join(BY)}, not by {self.by!r}")
+            close = nearest(self.by, BY)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise BadValue(f"backends are chosen by {' or '.join(BY)}, not by {self.by!r}{hint}")
+        if self.seconds < 0:
+            raise BadValue(f"seconds to time a candidate cannot be negative: {self.seconds}")
+        if self.cache is not None and not isinstance(self.cache, Path):
+            raise BadValue(f"the cache is a pathlib.Path or None, not {self.cache!r}")
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -67,24 +74,39 @@ def recall(choosing: Choosing, key: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what was measured for a key, or None."""
     if choosing.cache is None or not choosing.cache.exists():
         return None
-    return _read(choosing.cache).get(_digest(key))
+    found = _read(choosing.cache).get(_digest(key))
+    return found if isinstance(found, dict) and isinstance(found.get("backends"), dict) else None
 
 
 def remember(choosing: Choosing, key: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Keep what was measured for a key; other processes may do the same meanwhile."""
     if choosing.cache is None:
         return
-    choosing.cache.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(choosing.cache.with_suffix(".lock")):
-        known = _read(choosing.cache) if choosing.cache.exists() else {}
-        write_json(choosing.cache, {**known, _digest(key): {**found, "key": dict(key)}})
+    try:
+        choosing.cache.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(choosing.cache.with_suffix(".lock")):
+            known = _read(choosing.cache) if choosing.cache.exists() else {}
+            write_json(choosing.cache, {**known, _digest(key): {**found, "key": dict(key)}})
+    except (OSError, StorageError) as error:
+        _warn(f"{choosing.cache}: what was measured cannot be kept ({error}); Choosing(cache=None) does not try")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    known = read_json(path)
-    if not isinstance(known, dict):
-        raise FileFormatError(f"{path}: not a file of measured choices; delete it")
-    return known
+    """Return what is kept; a file that cannot be read counts as empty, is said to be, and is written anew."""
+    try:
+        known = read_json(path)
+    except FileFormatError as error:
+        known, reason = None, str(error)
+    else:
+        reason = f"{path}: not a file of measured choices"
+    if isinstance(known, dict):
+        return known
+    _warn(f"{reason}; what was measured before is measured again")
+    return {}
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _digest(key: Mapping[str, Any]) -> str:

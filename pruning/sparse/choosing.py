@@ -106,7 +106,7 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
     if case.choosing.by == "model":
         pays = products.modelled < products.modelled_dense
         return Choice(products.backends if pays else {}, None, None, "" if pays else "dense by the cost model")
-    if known is None:
+    if known is None or not {"winner", "dense", "sparse"} <= known.keys():
         winner, times = _layer_race(case, args, kwargs, tensors[0].device)
         known = {"backends": products.backends, "winner": winner, "dense": times["dense"], "sparse": times["sparse"]}
         remember(case.choosing, key, known)
@@ -237,13 +237,13 @@ def _difference(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     for want, get in zip(wanted, found, strict=True):
         if not isinstance(want, torch.Tensor) or not want.is_floating_point():
             continue
-        if (gap := relative_error(get, want)) > tolerance(want):
+        if not (gap := relative_error(get, want)) <= tolerance(want):
             return f"the sparse form differs from the dense layer by {gap:.1e} of its largest output"
     return None
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Return the largest difference over the largest number wanted; entries that are not finite do not count.
+    """Return the largest difference over the largest number wanted; what is not finite there does not count.
 
     Raises:
         BadValue: other shapes.
@@ -257,6 +257,8 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
         return 0.0
     wanted, found = wanted.detach().double(), found.detach().double()
     finite = wanted.isfinite()
+    if not bool(found[finite].isfinite().all()):
+        return float("inf")
     scale = wanted[finite].abs().max().item() if bool(finite.any()) else 0.0
     gap = (found - wanted)[finite].abs()
     worst = gap.max().item() if gap.numel() else 0.0

@@ -31,6 +31,7 @@ class Recipe:
 
     Attributes:
         way: `dense` (as it is), `compacted`, or `sparse` (compacted, with sparse layers).
+        itself: whether the network that trains runs, because a forward pass changes more than its outputs.
         graph: whether it runs as one CUDA graph.
         backends: of each sparse tensor, by its name in the network.
         layers: what was chosen for each masked tensor that compaction left, and why.
@@ -41,6 +42,7 @@ class Recipe:
     """
 
     way: str
+    itself: bool
     graph: bool
     backends: Mapping[str, str]
     layers: list[Layer]
@@ -48,6 +50,11 @@ class Recipe:
     opaque: Mapping[str, str]
     dense_seconds: float | None
     sparse_seconds: float | None
+
+
+def run_itself(reason: str) -> Recipe:
+    """Return the recipe of a network that can only be run as it is, for this reason."""
+    return Recipe("dense", True, False, {}, [], False, {"": reason}, None, None)
 
 
 def make(recipe: Recipe, dense: nn.Module, mask: Mask, example: Sequence[Any]) -> nn.Module:
@@ -58,6 +65,9 @@ def make(recipe: Recipe, dense: nn.Module, mask: Mask, example: Sequence[Any]) -
         network = smaller.module
         if recipe.way == "sparse":
             network = put_layers(network, smaller.mask, recipe.backends, recipe.contiguous)
+            # what backends make of their plans is made now, so that `torch.compile` need not see through it
+            with torch.no_grad():
+                network.eval()(*example)
     network.eval().requires_grad_(False)
     return Graphed(network) if recipe.graph else network
 
@@ -101,17 +111,28 @@ def choose_recipe(dense: nn.Module, mask: Mask, example: Sequence[Any], choosing
     way, chosen, _ = ways[winner]
     opaque = {} if way == "dense" else smaller.opaque
     graph = isinstance(ways[winner][2], Graphed)
-    return Recipe(way, graph, chosen, layers, replaced.contiguous, dict(opaque), times.get("dense"), times.get(winner))
+    return Recipe(
+        way, False, graph, chosen, layers, replaced.contiguous, dict(opaque), times.get("dense"), times.get(winner)
+    )
 
 
 def _same(name: str, network: nn.Module, dense: nn.Module, example: Sequence[Any]) -> bool:
     with torch.no_grad():
-        pairs = zip(tree_flatten(dense(*example))[0], tree_flatten(network(*example))[0], strict=True)
-        for wanted, found in pairs:
+        wanted_outputs = tree_flatten(dense(*example))[0]
+        try:
+            found_outputs = tree_flatten(network(*example))[0]
+        except (RuntimeError, TypeError) as error:
+            if not isinstance(network, Graphed):
+                raise
+            # what waits for the device in the middle cannot be recorded
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"{name}: not recorded as a CUDA graph ({reason})", RuntimeWarning, stacklevel=3)
+            return False
+        for wanted, found in zip(wanted_outputs, found_outputs, strict=True):
             if not isinstance(wanted, torch.Tensor) or not wanted.is_floating_point():
                 continue
             # rounding adds up over the layers
-            if (gap := relative_error(found, wanted)) > 10 * tolerance(wanted):
+            if not (gap := relative_error(found, wanted)) <= 10 * tolerance(wanted):
                 warnings.warn(
                     f"{name} differs from the dense network by {gap:.1e} of its largest output; it is not used",
                     RuntimeWarning,

@@ -14,7 +14,7 @@ from pruning.sparse.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.convolutions import CONVOLUTIONS
 from pruning.sparse.cost import machine
 from pruning.sparse.plan import Plan
-from pruning.sparse.weight import dense_matrix, kept_values
+from pruning.sparse.weight import as_autocast, dense_matrix, kept_values
 
 
 class SparseKernel(nn.Module):
@@ -47,7 +47,22 @@ class SparseKernel(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the convolution of inputs [N, in, H, W], [N, out, H', W']; memory may be laid out in any order."""
-        return CONVOLUTIONS[self.backend].value.product(self.values, inputs, self.convolution)
+        values, inputs, _ = as_autocast(self.values, inputs, None)
+        chosen = CONVOLUTIONS[self.backend].value
+        if not chosen.runs(inputs.device, inputs.dtype):
+            # the network has gone to another device or type of numbers since backends were chosen
+            chosen = CONVOLUTIONS["dense"].value
+        return chosen.product(values, inputs, self.convolution)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the values: some networks ask a layer's weight for it."""
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values lie."""
+        return self.values.device
 
     def registry(self) -> Registry[Any]:
         """Return the ways to convolve there are."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.inference import Recipe, choose_recipe, make
-from pruning.sparse.replacing import contiguous_tensors, run_example
+from pruning.sparse.inference import Recipe, choose_recipe, make, run_itself
+from pruning.sparse.replacing import contiguous_tensors, hand_over_contiguous, run_example
 from pruning.sparse.report import SparseReport, layer_reports
 from pruning.sparse.training import Trainable, choose_trainable
-from pruning.torch_modules import apply_mask, clean_copy, hold_mask
+from pruning.sparse.weight import is_sparse
+from pruning.torch_modules import apply_mask, clean_copy, hold_mask, is_held
 
 
 class SparseModule(nn.Module):
@@ -27,6 +29,11 @@ class SparseModule(nn.Module):
     that are faster sparse hold their surviving values. In evaluation mode without gradients (`torch.no_grad`,
     `torch.inference_mode`) a compacted network runs, made from `network` again whenever a weight has changed. State
     dicts have the names and shapes of the dense network, in both directions. Attributes of the network are found here.
+
+    A call that differs from the example in more than its tensors, a layer left in training mode (as for Monte Carlo
+    dropout) and forward hooks on the network all make `network` run. Other attributes that decide what a network
+    computes are read once, when this module is made. A weight changed through `.data` is seen after the next `train()`
+    or `eval()`.
 
     Attributes:
         network: what trains.
@@ -47,9 +54,9 @@ class SparseModule(nn.Module):
         self.network = network
         self.mask, self.report = mask, report
         self._recipe, self._example = recipe, tuple(example)
-        # neither may show up in the state dict or among the parameters
-        self._hidden: dict[str, Any] = {"skeleton": skeleton, "inference": None, "made of": None, "tensors": None}
-        self._dense_masks()
+        # none of it may show up in the state dict or among the parameters
+        listening = {path: _listeners(part) for path, part in network.named_modules()}
+        self._hidden: dict[str, Any] = {"skeleton": skeleton, "listening": listening, **_NOTHING_MADE}
         self.train(network.training)
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
@@ -57,9 +64,27 @@ class SparseModule(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the masked network gives."""
+        try:
+            return contiguous_tensors(self._chosen(args, kwargs)(*args, **kwargs))
+        except RuntimeError as error:
+            # Activations lie feature by feature after a sparse layer. For another batch than the example's, `view` may
+            # not be able to join what is not adjacent.
+            if "view" not in str(error) or self._recipe.contiguous:
+                raise
+        self._recipe = replace(self._recipe, contiguous=True)
+        self._hidden |= _NOTHING_MADE
+        for path, layer in self.network.named_modules():
+            if any(is_sparse(child) for child in layer.children()):
+                hand_over_contiguous(layer)
+                self._hidden["listening"][path] += 1
+        return contiguous_tensors(self._chosen(args, kwargs)(*args, **kwargs))
+
+    def _chosen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
+        """Return the form that a call runs."""
         if self.training or not self._as_example(args, kwargs) or self._wants_gradients(args, kwargs):
-            return contiguous_tensors(self.network(*args, **kwargs))
-        return contiguous_tensors(self._inference()(*args, **kwargs))
+            self._hold_masks()
+            return self.network
+        return self._inference() or self.network  # pyright: ignore[reportCallIssue, reportReturnType]
 
     def dense(self) -> nn.Module:
         """Return an independent dense network of the caller's architecture with the present weights, masked."""
@@ -86,11 +111,14 @@ class SparseModule(nn.Module):
         memo[id(self)] = duplicate
         return duplicate.train(self.training)
 
-    def _dense_masks(self) -> None:
-        """Hold the masks of the layers that stayed dense; a copy of a parameter has lost what held it."""
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_hidden": {**self._hidden, **_NOTHING_MADE}}
+
+    def _hold_masks(self) -> None:
+        """Hold the masks of the layers that stayed dense: a parameter that is new here has nothing that holds it."""
         parameters = dict(self.network.named_parameters())
         dense = {name: self.mask[name] for name in self.mask if name in parameters}
-        if dense:
+        if any(not is_held(parameters[name]) for name in dense if parameters[name].requires_grad):
             hold_mask(self.network, Mask(dense))
 
     def _as_example(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -100,9 +128,7 @@ class SparseModule(nn.Module):
         if all(type(a) is torch.Tensor and type(b) is torch.Tensor for a, b in zip(args, self._example, strict=True)):
             return True  # nearly always; a small network would notice the rest
         (given, form), (known, known_form) = tree_flatten(args), tree_flatten(self._example)
-        return form == known_form and all(
-            isinstance(a, torch.Tensor) or a == b for a, b in zip(given, known, strict=True)
-        )
+        return form == known_form and all(_alike(one, other) for one, other in zip(given, known, strict=True))
 
     def _wants_gradients(self, args: Any, kwargs: Any) -> bool:
         if not torch.is_grad_enabled():
@@ -112,29 +138,52 @@ class SparseModule(nn.Module):
 
     def train(self, mode: bool = True) -> SparseModule:
         """Set training or evaluation mode."""
-        self._hidden["tensors"] = None
+        self._hidden |= _NOTHING_MADE
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> SparseModule:
-        self._hidden["tensors"] = None
+        self._hidden |= _NOTHING_MADE
         return super()._apply(fn, recurse)
 
-    def _inference(self) -> nn.Module:
-        """Return what runs without gradients, made anew where a weight has changed since it was made."""
+    @torch.compiler.disable  # pyright: ignore[reportArgumentType]  (what it returns depends on its arguments)
+    def _inference(self) -> nn.Module | None:
+        """Return what runs without gradients, made anew where a weight has changed since it was made.
+
+        None where the network must run itself: where it changes its buffers, where a layer is in training mode, or
+        where somebody listens to it.
+        """
         hidden = self._hidden
-        if hidden["tensors"] is None:
-            hidden["tensors"] = [*self.network.parameters(), *self.network.buffers()]
-        made_of = [(t.data_ptr(), t._version) for t in hidden["tensors"]]
+        if hidden["modules"] is None:
+            heard = hidden["listening"]
+            hidden["modules"] = [(part, heard.get(path, 0)) for path, part in self.network.named_modules()]
+        made_of: list[Any] = []
+        for module, listeners in hidden["modules"]:
+            if module.training or _listeners(module) != listeners:
+                return None
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    made_of.append((id(tensor), tensor.data_ptr(), tensor._version))
+        if self._recipe.itself:
+            return None
         if hidden["made of"] != made_of:
-            example = [_like(given, hidden["tensors"]) for given in self._example]
-            hidden["inference"] = make(self._recipe, self._dense(), self.mask, example)
+            tensors = [*self.network.parameters(), *self.network.buffers()]
+            with torch.inference_mode(False), torch.no_grad():
+                example = [_like(given, tensors) for given in self._example]
+                hidden["inference"] = make(self._recipe, self._dense(), self.mask, example)
             hidden["made of"] = made_of
         return hidden["inference"]
 
     def _dense(self) -> nn.Module:
         """Return a dense network of its own with the present weights, masked, in evaluation mode."""
-        state = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        state = {
+            name: value.detach().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+            for name, value in self.network.state_dict().items()
+        }
         return apply_mask(_filled(self._hidden["skeleton"], state, dict(self.network.named_buffers())), self.mask)
+
+
+# What a copy, another mode, another device or other weights make stale.
+_NOTHING_MADE = {"inference": None, "made of": None, "modules": None}
 
 
 def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosing | None = None) -> SparseModule:
@@ -161,18 +210,75 @@ def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosin
     if not example:
         raise BadValue("an example is needed: the arguments of one call, with the shapes that matter")
     choosing = choosing or Choosing()
-    dense, _ = clean_copy(model)
-    mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
-    apply_mask(dense, mask).eval()
-    run_example(dense, example)
-    skeleton = copy.deepcopy(dense).to("meta")
-    trainable = choose_trainable(dense, mask, example, choosing)
-    recipe = choose_recipe(dense, mask, example, choosing)
-    report = _report(recipe, trainable, mask, example)
+    with torch.inference_mode(False), torch.enable_grad():
+        # clones: some networks write into what they are given
+        example = tree_map_only(torch.Tensor, lambda t: t.detach().clone().requires_grad_(t.requires_grad), example)
+        dense, _ = clean_copy(model)
+        mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
+        apply_mask(dense, mask).eval()
+        skeleton = _skeleton(dense)
+        reason = _side_effect(copy.deepcopy(dense), example)
+        if reason:
+            trainable, recipe = Trainable(copy.deepcopy(dense), None, None), run_itself(reason)
+        else:
+            trainable = choose_trainable(dense, mask, example, choosing)
+            recipe = choose_recipe(dense, mask, example, choosing)
+    report = _report(recipe, trainable, mask, example, choosing)
     return SparseModule(trainable.network.train(model.training), skeleton, mask, example, recipe, report)
 
 
-def _report(recipe: Recipe, trainable: Trainable, mask: Mask, example: Sequence[Any]) -> SparseReport:
+def _side_effect(network: nn.Module, example: Sequence[Any]) -> str:
+    """Return what a forward pass changes beside its outputs, in words; empty where it changes nothing."""
+    given = [leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor)]
+    buffers = list(network.buffers())
+    before = [t._version for t in (*given, *buffers)], [id(t) for t in buffers]
+    held = [t.clone() for t in given]
+    run_example(network, example)
+    after = [t._version for t in (*given, *buffers)], [id(t) for t in network.buffers()]
+    if after == before:
+        return ""
+    if after[0][: len(given)] == before[0][: len(given)]:
+        return "its forward pass changes its buffers"
+    with torch.no_grad():
+        for tensor, old in zip(given, held, strict=True):
+            tensor.copy_(old)
+    return "its forward pass writes into its inputs"
+
+
+def _skeleton(network: nn.Module) -> nn.Module:
+    """Return the architecture alone, without numbers; parameters that are tied stay tied."""
+    skeleton = copy.deepcopy(network).to("meta")
+    return _tie(skeleton, _ties(network))
+
+
+def _ties(network: nn.Module) -> dict[str, str]:
+    """Return the names under which a parameter comes again, with its first name."""
+    first: dict[int, str] = {}
+    named = network.named_parameters(remove_duplicate=False)
+    return {name: first[id(p)] for name, p in named if first.setdefault(id(p), name) != name}
+
+
+def _tie(network: nn.Module, ties: dict[str, str]) -> nn.Module:
+    for name, first in ties.items():
+        path, _, own = name.rpartition(".")
+        network.get_submodule(path)._parameters[own] = network.get_parameter(first)
+    return network
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        return isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+    plain = isinstance(one, int | float | str | bool | None)
+    return one is other or (plain and type(one) is type(other) and one == other)
+
+
+def _listeners(module: nn.Module) -> int:
+    return len(module._forward_hooks) + len(module._forward_pre_hooks)
+
+
+def _report(
+    recipe: Recipe, trainable: Trainable, mask: Mask, example: Sequence[Any], choosing: Choosing
+) -> SparseReport:
     tensors = [leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor)]
     first = tensors[0] if tensors else torch.empty(0)
     floats = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
@@ -191,13 +297,15 @@ def _report(recipe: Recipe, trainable: Trainable, mask: Mask, example: Sequence[
         device=torch.cuda.get_device_name(first.device) if first.device.type == "cuda" else first.device.type,
         precision=precision,
         threads=torch.get_num_threads(),
+        asked=choosing.backend,
     )
 
 
 def _filled(skeleton: nn.Module, state: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> nn.Module:
     """Return a network of this architecture that holds these tensors, in evaluation mode."""
-    network = copy.deepcopy(skeleton)
+    network, ties = copy.deepcopy(skeleton), _ties(skeleton)
     network.load_state_dict(state, strict=False, assign=True)
+    _tie(network, ties)
     for path, module in network.named_modules():
         for name in list(module._buffers):
             full = f"{path}.{name}" if path else name
@@ -209,24 +317,26 @@ def _filled(skeleton: nn.Module, state: dict[str, torch.Tensor], buffers: dict[s
 def _like(given: Any, tensors: Sequence[torch.Tensor]) -> Any:
     """Return an example on the device and in the type of numbers that the network has now."""
     floats = [t for t in tensors if t.is_floating_point()]
-    if not isinstance(given, torch.Tensor) or not floats:
+    if not floats:
         return given
-    return given.to(floats[0].device, floats[0].dtype if given.is_floating_point() else given.dtype)
+    device, dtype = floats[0].device, floats[0].dtype
+    return tree_map_only(torch.Tensor, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), given)
 
 
 def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    for key in [key for key in state if key.startswith(f"{prefix}network.")]:
-        state[prefix + key[len(f"{prefix}network.") :]] = state.pop(key)
+    inner = f"{prefix}network."
+    moved = {prefix + key[len(inner) :]: state.pop(key) for key in list(state) if key.startswith(inner)}
+    state.update(moved)
 
 
 def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:
-        state[f"{prefix}network.{key[len(prefix) :]}"] = state.pop(key)
+    moved = {f"{prefix}network.{key[len(prefix) :]}": state.pop(key) for key in list(state) if key.startswith(prefix)}
+    state.update(moved)
 
 
 def _masked_again(module: nn.Module, _: Any) -> None:
     assert isinstance(module, SparseModule)
-    module._hidden["tensors"] = None
+    module._hidden |= _NOTHING_MADE
     parameters = dict(module.network.named_parameters())
     dense = {name: module.mask[name] for name in module.mask if name in parameters}
     if dense:

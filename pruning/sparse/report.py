@@ -11,6 +11,8 @@ from pruning.mask import Mask
 from pruning.sparse.inference import Recipe
 from pruning.sparse.replacing import Layer
 
+# What a table shows by itself.
+FASTER, CHEAPER = "dense is faster here", "dense by the cost model"
 _INDEX = 4  # bytes of an index
 
 
@@ -61,6 +63,7 @@ class SparseReport:
         device: where it ran.
         precision: type of the numbers, and whether products round to TF32.
         threads: of the processor.
+        asked: the backend that was asked for, or None.
     """
 
     layers: tuple[LayerReport, ...]
@@ -74,6 +77,7 @@ class SparseReport:
     device: str
     precision: str
     threads: int
+    asked: str | None
 
     @property
     def speedup(self) -> float | None:
@@ -88,11 +92,18 @@ class SparseReport:
         place = (
             f"on {self.device} ({self.precision}, {self.threads} threads, batch {self.batch[0] if self.batch else 1})"
         )
+        if self.asked is not None:
+            return (
+                f"Backend {self.asked!r} wherever a layer has a sparse form, as asked, {place}; nothing was measured."
+            )
+        if self.way == "dense" and "" in self.opaque and self.speedup is None:
+            return f"The masked dense network runs {place}: {self.opaque['']}."
         if self.speedup is None:
             return f"Chosen by the cost model {place}; nothing was measured."
         if self.way == "dense":
             return f"Sparsity does not pay {place}: the masked dense network runs, at the speed of the dense one."
-        return f"Sparsity pays {place}: {self.speedup:.1f} times the speed of the dense network."
+        what = "Compaction" if self.way.startswith("compacted") else "Sparsity"
+        return f"{what} pays {place}: {self.speedup:.1f} times the speed of the dense network."
 
     def text(self) -> str:
         """Return the report as a table for people."""
@@ -109,13 +120,12 @@ class SparseReport:
             )
         if self.step_dense_seconds and self.step_sparse_seconds:
             gain = self.step_dense_seconds / self.step_sparse_seconds
+            runs = "dense" if gain == 1 else "sparse"
             lines.append(
-                f"{'forward and backward':<{width}} {'':>16} {'':>16} {'':>8} {'':>8} "
+                f"{'forward and backward':<{width}} {'':>16} {'':>16} {'':>8} {runs:>8} "
                 f"{self.step_dense_seconds * 1e3:>9.3f} {self.step_sparse_seconds * 1e3:>9.3f} {gain:>5.1f}x"
             )
-        lines += [
-            f"{layer.name}: {layer.reason}" for layer in self.layers if layer.reason and layer.dense_seconds is None
-        ]
+        lines += [f"{layer.name}: {layer.reason}" for layer in self.layers if layer.reason not in ("", FASTER, CHEAPER)]
         lines += [f"not compacted: {name or 'the network itself'} ({reason})" for name, reason in self.opaque.items()]
         return "\n".join([*lines, self.verdict])
 
@@ -151,9 +161,23 @@ def _report(
     name: str, shape: tuple[int, ...], kept: int, layer: Layer | None, recipe: Recipe, width: int
 ) -> LayerReport:
     total = prod(shape)
+    if layer is None and len(shape) < 2:
+        reason = "it is no matrix: it has no sparse form"
+        size = total * width
+        return LayerReport(name, "", shape, shape, kept / max(total, 1), "dense", None, None, size, size, reason)
     if layer is None:
         return LayerReport(
-            name, "", shape, (0,) * len(shape), kept / total, "none", None, None, total * width, 0, "no output needs it"
+            name,
+            "",
+            shape,
+            (0,) * len(shape),
+            kept / max(total, 1),
+            "none",
+            None,
+            None,
+            total * width,
+            0,
+            "no output needs it",
         )
     choice = layer.choice
     backend = recipe.backends.get(name, "dense")
@@ -184,9 +208,13 @@ def _line(layer: LayerReport, width: int) -> str:
     if dense is not None and sparse is not None:
         times = f"{dense * 1e3:>9.3f} {sparse * 1e3:>9.3f} {dense / sparse:>5.1f}x"
     return (
-        f"{layer.name:<{width}} {_shape(layer.shape):>16} {_shape(layer.compacted):>16} {layer.density:>8.2%} "
+        f"{layer.name:<{width}} {_shape(layer.shape):>16} {_shape(layer.compacted):>16} {_percent(layer.density):>8} "
         f"{layer.backend:>8} {times} {layer.dense_bytes:>10,} → {layer.sparse_bytes:>9,}"
     )
+
+
+def _percent(density: float) -> str:
+    return "<0.01%" if 0 < density < 5e-5 else f"{density:.2%}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

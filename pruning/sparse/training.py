@@ -48,7 +48,8 @@ def choose_trainable(dense: nn.Module, mask: Mask, example: Sequence[Any], choos
         return Trainable(replaced.network, None, None)
     first = next(leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor))
     runs = {"dense": _step(dense, example), "sparse": _step(replaced.network, example)}
-    winner, times = fastest(runs, "dense", first.device, 2 * choosing.seconds)
+    with torch.enable_grad():
+        winner, times = fastest(runs, "dense", first.device, 2 * choosing.seconds)
     if winner == "sparse":
         return Trainable(replaced.network, times["dense"], times["sparse"])
     return Trainable(copy.deepcopy(dense), times["dense"], times["dense"])

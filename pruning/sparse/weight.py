@@ -11,7 +11,7 @@ from torch import nn
 
 from pruning.errors import MaskMismatch
 from pruning.registry import Registry
-from pruning.sparse.backends import BACKENDS
+from pruning.sparse.backends import BACKENDS, Product
 from pruning.sparse.cost import machine
 from pruning.sparse.plan import Plan
 
@@ -39,12 +39,31 @@ class SparseWeight(nn.Module):
 
     def forward(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """Return inputs [..., in] · Wᵀ + bias, [..., out]; memory may be laid out feature by feature."""
+        values, inputs, bias = as_autocast(self.values, inputs, bias)
         flat = inputs.dim() == 2
         columns = inputs.t() if flat else inputs.reshape(-1, inputs.shape[-1]).t()
-        outputs = BACKENDS[self.backend].value.product(self.values, columns, self.plan)
+        outputs = self.product(inputs)(values, columns, self.plan)
         if bias is not None:
             outputs = outputs + bias[:, None] if outputs.requires_grad else outputs.add_(bias[:, None])
         return outputs.t() if flat else outputs.t().reshape(*inputs.shape[:-1], self.plan.shape[0])
+
+    def product(self, inputs: torch.Tensor) -> Product:
+        """Return the product of the chosen backend, or the dense one where that does not run on such inputs.
+
+        A network may have gone to another device or type of numbers since its backends were chosen.
+        """
+        chosen = BACKENDS[self.backend].value
+        return chosen.product if chosen.runs(inputs.device, inputs.dtype) else BACKENDS["dense"].value.product
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the values: some networks ask a layer's weight for it."""
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values lie."""
+        return self.values.device
 
     def registry(self) -> Registry[Any]:
         """Return the backends there are."""
@@ -67,6 +86,17 @@ class SparseWeight(nn.Module):
     def extra_repr(self) -> str:
         """Say shape, density and backend where the module is printed."""
         return f"{tuple(self.shape)}, kept={self.plan.kept}, density={self.plan.density:.4g}, backend={self.backend!r}"
+
+
+def as_autocast(
+    values: torch.Tensor, inputs: torch.Tensor, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return weights, inputs and bias in the type that autocast wants of products, or as they are without it."""
+    kind = inputs.device.type
+    if not torch.is_autocast_enabled(kind):
+        return values, inputs, bias
+    dtype = torch.get_autocast_dtype(kind)
+    return values.to(dtype), inputs.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def kept_values(weight: torch.Tensor, keep: NDArray[np.bool_]) -> nn.Parameter:

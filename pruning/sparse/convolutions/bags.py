@@ -46,7 +46,7 @@ def bags(values: torch.Tensor, inputs: torch.Tensor, plan: ConvPlan) -> torch.Te
     if plan.entries(size) > _MOST_ENTRIES:
         raise BadValue(f"{plan.entries(size):,} products an example: more than this way to convolve can index")
     pattern, source = convolution_pattern(plan, size, inputs.device)
-    pixels = inputs.reshape(examples, -1).t()
+    pixels = inputs.reshape(examples, plan.inputs * size[0] * size[1]).t()
     # A weight's gradient is a sum over all pixels: in float32, whatever the weights are stored in.
     entries = values.float().index_select(0, source).to(values.dtype)
     outputs = gathered(entries, pixels, pattern)

@@ -15,11 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from pruning.errors import BadValue, unknown
-from pruning.sparse.backends import BACKENDS
 from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
 from pruning.sparse.layers.linear import SparseLinear
 from pruning.sparse.plan import Plan
-from pruning.sparse.weight import SparseWeight, hold_dense_state
+from pruning.sparse.weight import SparseWeight, as_autocast, hold_dense_state
 
 Weight = SparseWeight | torch.Tensor
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -214,8 +213,9 @@ def _some_rows(inputs: torch.Tensor, weight: Weight, bias: torch.Tensor | None, 
     if key not in made:
         made[key] = Plan.of(plan.mask[rows])
     values = weight.values[int(plan.rows.starts[rows.start]) : int(plan.rows.starts[rows.stop])]
+    values, inputs, some = as_autocast(values, inputs, some)
     columns = inputs.reshape(-1, inputs.shape[-1]).t()
-    outputs = BACKENDS[weight.backend].value.product(values, columns, made[key]).t()
+    outputs = weight.product(inputs)(values, columns, made[key]).t()
     outputs = outputs if some is None else outputs + some
     return _by_steps(outputs.reshape(*inputs.shape[:-1], outputs.shape[-1]))
 

@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from pruning.sparse.convolution_plan import Geometry
 from pruning.sparse.kernel import SparseKernel
-from pruning.sparse.layers import Masks, sparse_layer
+from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
 from pruning.sparse.weight import hold_dense_state
 
 
@@ -18,6 +18,8 @@ class SparseConvolution(nn.Module):
 
     def __init__(self, layer: _ConvNd, masks: Masks) -> None:
         super().__init__()
+        if "weight" not in masks:
+            raise NoSparseForm(f"the mask is one of {', '.join(masks)} alone, and keeps every weight")
         self.axes = len(layer.kernel_size)
         self.padding_mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         # pairs (before, after) of each axis, as the layer itself pads
@@ -42,7 +44,7 @@ class SparseConvolution(nn.Module):
             images = F.pad(images, self.padding, self.padding_mode)
         outputs = self.weight(images if self.axes == 2 else images.unsqueeze(2))
         if self.bias is not None:
-            shift = self.bias[:, None, None]
+            shift = self.bias.to(outputs.dtype)[:, None, None]
             outputs = outputs + shift if outputs.requires_grad else outputs.add_(shift)
         outputs = outputs if self.axes == 2 else outputs.squeeze(2)
         return outputs[0] if single else outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pruning.sparse.layers import Masks, sparse_layer
+from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
 from pruning.sparse.weight import SparseWeight, hold_dense_state
 
 
@@ -14,6 +14,8 @@ class SparseLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear, masks: Masks) -> None:
         super().__init__()
+        if "weight" not in masks:
+            raise NoSparseForm(f"the mask is one of {', '.join(masks)} alone, and keeps every weight")
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight = SparseWeight(layer.weight, masks["weight"])
         self.bias = layer.bias
