@@ -84,7 +84,7 @@ class SparseModule(nn.Module):
         if self.training or not self._as_example(args, kwargs) or self._wants_gradients(args, kwargs):
             self._hold_masks()
             return self.network
-        return self._inference() or self.network  # pyright: ignore[reportCallIssue, reportReturnType]
+        return self._inference() or self.network  # pyright: ignore[reportReturnType]  (torch has no type for `disable`)
 
     def dense(self) -> nn.Module:
         """Return an independent dense network of the caller's architecture with the present weights, masked."""
@@ -145,7 +145,6 @@ class SparseModule(nn.Module):
         self._hidden |= _NOTHING_MADE
         return super()._apply(fn, recurse)
 
-    @torch.compiler.disable  # pyright: ignore[reportArgumentType]  (what it returns depends on its arguments)
     def _inference(self) -> nn.Module | None:
         """Return what runs without gradients, made anew where a weight has changed since it was made.
 
@@ -158,20 +157,27 @@ class SparseModule(nn.Module):
             hidden["modules"] = [(part, heard.get(path, 0)) for path, part in self.network.named_modules()]
         made_of: list[Any] = []
         for module, listeners in hidden["modules"]:
-            if module.training or _listeners(module) != listeners:
+            if module.training or len(module._forward_hooks) + len(module._forward_pre_hooks) != listeners:
                 return None
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
+            for tensor in module._parameters.values():
+                if tensor is not None:
+                    made_of.append((id(tensor), tensor.data_ptr(), tensor._version))
+            for tensor in module._buffers.values():
                 if tensor is not None:
                     made_of.append((id(tensor), tensor.data_ptr(), tensor._version))
         if self._recipe.itself:
             return None
         if hidden["made of"] != made_of:
-            tensors = [*self.network.parameters(), *self.network.buffers()]
-            with torch.inference_mode(False), torch.no_grad():
-                example = [_like(given, tensors) for given in self._example]
-                hidden["inference"] = make(self._recipe, self._dense(), self.mask, example)
+            hidden["inference"] = self._made_anew()
             hidden["made of"] = made_of
         return hidden["inference"]
+
+    @torch.compiler.disable
+    def _made_anew(self) -> nn.Module:
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        with torch.inference_mode(False), torch.no_grad():
+            example = [_like(given, tensors) for given in self._example]
+            return make(self._recipe, self._dense(), self.mask, example)
 
     def _dense(self) -> nn.Module:
         """Return a dense network of its own with the present weights, masked, in evaluation mode."""
