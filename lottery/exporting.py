@@ -176,6 +176,10 @@ def exported_text(exported: Exported) -> str:
         f"Read again: within {exported.difference:.2g} (relative) of the masked dense network "
         f"on {exported.examples} examples.",
     ]
+    if max(exported.files.values()) > exported.dense_bytes:
+        lines.append(
+            "Larger than the dense weights: this format stores what was removed, or a program beside the weights."
+        )
     return "\n".join([*lines, *exported.notes])
 
 

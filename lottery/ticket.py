@@ -68,6 +68,8 @@ class Ticket:
             raise FileFormatError(f"{folder}: no such ticket directory")
         if (folder / "environment.json").exists():
             raise FileFormatError(f"{folder}: a run directory, not a ticket; its tickets are in seed-*/level-*")
+        if not (folder / "config.json").exists():
+            raise FileFormatError(f"{folder}: not a ticket directory; tickets are in runs/…/seed-S/level-LL")
         info = read_json(folder / "config.json")
         if not isinstance(info, dict) or info.get("kind") != "lottery-ticket":
             raise FileFormatError(f"{folder}: config.json does not describe a lottery ticket")

@@ -141,18 +141,19 @@ for axes, shape in zip(panels, shapes, strict=True):
     axes.set_xlabel("weights that stay (%)")
 panels[0].set_ylabel("speed-up over dense")
 panels[0].legend(frameon=False, fontsize=8)
-figure.suptitle("Sparse products pay below some density, and more so the sparser they are", fontsize=11)
+figure.suptitle("One layer, sparse against dense", fontsize=11)
 
 # %% [markdown]
-# A small layer and a batch of one pay late or never: what takes the time there is the call, not the arithmetic. With a
-# batch that fills the vector registers, five to ten per cent of the weights are few enough.
+# A small layer and a batch of one pay late or never: what takes the time there is the call, not the arithmetic. On the
+# machine that made this page, a fifth of the weights is few enough for a batch that fills the vector registers.
 
 # %% [markdown]
 # ## Training
 #
-# In training mode the trainable parameter of a sparse layer is the vector of its surviving values: optimizer states
-# shrink with it, and removed weights cannot come back to life because there is no place for them. A step equals that
-# of the masked dense network. A dense gradient does not exist here; methods that regrow weights (RigL) need one.
+# The trainable parameter of a sparse layer is the vector of its surviving values: optimizer states shrink with it, and
+# removed weights cannot come back to life because there is no place for them. A step equals that of the masked dense
+# network. Left to choose, a module trains the faster of the two; here every layer is made sparse (`backend="bags"`). A
+# dense gradient does not exist then; methods that regrow weights (RigL) need one.
 
 # %%
 start = ticket.rewound(Wide())
@@ -171,7 +172,8 @@ for name, network in (("masked dense", ticket.rewound(masked)), ("sparse", spars
         curves[name].append(loss.item())
     paces[name] = (time.perf_counter() - began) / 40
 print({name: f"{1e3 * pace:.1f} ms a step" for name, pace in paces.items()})
-print("trainable numbers:", {"dense": ticket.mask.total, "sparse": sum(p.numel() for p in sparse.parameters())})
+counts = {"dense": sum(p.numel() for p in start.parameters()), "sparse": sum(p.numel() for p in sparse.parameters())}
+print("trainable numbers:", counts)
 
 # %%
 figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
@@ -186,7 +188,7 @@ axes.set_title("The same training, step by step")
 # ## What to remember
 #
 # - Measure on your own shapes: `lottery bench sparse TICKET` prints the report for a stored ticket.
-# - On a GPU with tensor cores dense products are so fast that unstructured sparsity at large batches pays only below a
-#   few per cent of the weights. The dispatcher knows, because it measures.
+# - On a GPU with tensor cores dense products are so fast that unstructured sparsity at large batches should pay only
+#   below some three per cent of the weights (a model, see `results/README.md`). The dispatcher measures it.
 # - Smaller files come with it: `lottery export TICKET --to csr` stores the surviving values and where they are.
 # - Run it under `torch.no_grad()`: where gradients are wanted, the form that can be trained runs, without compaction.

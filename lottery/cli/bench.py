@@ -29,7 +29,7 @@ def bench(
     figure: Annotated[Path | None, typer.Option(help="Where to draw the rows (PNG), if there is a figure.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
-    """Time this toolkit against the usual way to do the same, in one process.
+    """Time this toolkit against the usual way to do the same, in one process (minutes).
 
     `lottery bench sparse TICKET` says layer by layer what the sparse forward pass of a ticket runs on this machine, how
     long that takes, and whether it pays.
@@ -41,6 +41,9 @@ def bench(
     from pruning.errors import BadValue
     from pruning.files import write_json
 
+    for path in (out, figure):
+        if path is not None and not path.parent.is_dir():
+            raise BadValue(f"{path}: there is no folder {path.parent}")
     if ticket is not None:
         if what != "sparse":
             raise BadValue(f"bench {what} takes no ticket; lottery bench sparse TICKET does")

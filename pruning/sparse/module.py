@@ -84,7 +84,7 @@ class SparseModule(nn.Module):
         if self.training or not self._as_example(args, kwargs) or self._wants_gradients(args, kwargs):
             self._hold_masks()
             return self.network
-        return self._inference() or self.network  # pyright: ignore[reportReturnType]  (torch has no type for `disable`)
+        return self._inference() or self.network
 
     def dense(self) -> nn.Module:
         """Return an independent dense network of the caller's architecture with the present weights, masked."""
@@ -168,16 +168,10 @@ class SparseModule(nn.Module):
         if self._recipe.itself:
             return None
         if hidden["made of"] != made_of:
-            hidden["inference"] = self._made_anew()
+            anew: Any = torch.compiler.disable(_inference_network)
+            hidden["inference"] = anew(self)
             hidden["made of"] = made_of
         return hidden["inference"]
-
-    @torch.compiler.disable
-    def _made_anew(self) -> nn.Module:
-        tensors = [*self.network.parameters(), *self.network.buffers()]
-        with torch.inference_mode(False), torch.no_grad():
-            example = [_like(given, tensors) for given in self._example]
-            return make(self._recipe, self._dense(), self.mask, example)
 
     def _dense(self) -> nn.Module:
         """Return a dense network of its own with the present weights, masked, in evaluation mode."""
@@ -186,6 +180,13 @@ class SparseModule(nn.Module):
             for name, value in self.network.state_dict().items()
         }
         return apply_mask(_filled(self._hidden["skeleton"], state, dict(self.network.named_buffers())), self.mask)
+
+
+def _inference_network(module: SparseModule) -> nn.Module:
+    tensors = [*module.network.parameters(), *module.network.buffers()]
+    with torch.inference_mode(False), torch.no_grad():
+        example = [_like(given, tensors) for given in module._example]
+        return make(module._recipe, module._dense(), module.mask, example)
 
 
 # What a copy, another mode, another device or other weights make stale.
@@ -215,6 +216,8 @@ def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosin
     """
     if not example:
         raise BadValue("an example is needed: the arguments of one call, with the shapes that matter")
+    if any(isinstance(leaf, torch.Tensor) and not leaf.numel() for leaf in tree_flatten(example)[0]):
+        raise BadValue("the example holds an empty tensor: nothing can be measured on it")
     choosing = choosing or Choosing()
     with torch.inference_mode(False), torch.enable_grad():
         # clones: some networks write into what they are given

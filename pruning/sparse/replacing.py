@@ -166,10 +166,10 @@ def run_example(network: nn.Module, example: Sequence[Any]) -> Any:
     try:
         with torch.no_grad():
             return network(*example)
-    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+    except Exception as error:  # the network's own code may raise anything
         shapes = ", ".join(f"{list(a.shape)} {a.dtype}" if isinstance(a, torch.Tensor) else repr(a) for a in example)
         raise BadValue(
-            f"{type(network).__name__} does not take the example ({shapes}): {str(error).splitlines()[0]}"
+            f"{type(network).__name__} does not take the example ({shapes}): {next(iter(str(error).splitlines()), '')}"
         ) from error
 
 

@@ -112,7 +112,8 @@ class SparseReport:
             f"{'layer':<{width}} {'shape':>16} {'compacted':>16} {'density':>8} {'backend':>8} "
             f"{'dense ms':>9} {'sparse ms':>9} {'':>6} {'bytes':>22}"
         )
-        lines = [head, *(_line(layer, width) for layer in self.layers)]
+        shown = zip(self.layers, [None, *self.layers], strict=False)
+        lines = [head, *(_line(layer, before, width, self.way == "dense") for layer, before in shown)]
         if self.dense_seconds is not None and self.sparse_seconds is not None:
             lines.append(
                 f"{'whole network':<{width}} {'':>16} {'':>16} {'':>8} {self.way.split(',')[0]:>8} "
@@ -202,13 +203,16 @@ def _report(
     )
 
 
-def _line(layer: LayerReport, width: int) -> str:
+def _line(layer: LayerReport, before: LayerReport | None, width: int, as_it_was: bool) -> str:
     dense, sparse = layer.dense_seconds, layer.sparse_seconds
     times = f"{'–':>9} {'–':>9} {'':>6}"
     if dense is not None and sparse is not None:
         times = f"{dense * 1e3:>9.3f} {sparse * 1e3:>9.3f} {dense / sparse:>5.1f}x"
+        if before is not None and (before.dense_seconds, before.sparse_seconds) == (dense, sparse):
+            times = f"{'″':>9} {'″':>9} {'':>6}"  # tensors of one layer are timed together
+    compacted = "–" if as_it_was else _shape(layer.compacted)
     return (
-        f"{layer.name:<{width}} {_shape(layer.shape):>16} {_shape(layer.compacted):>16} {_percent(layer.density):>8} "
+        f"{layer.name:<{width}} {_shape(layer.shape):>16} {compacted:>16} {_percent(layer.density):>8} "
         f"{layer.backend:>8} {times} {layer.dense_bytes:>10,} → {layer.sparse_bytes:>9,}"
     )
 

@@ -14,5 +14,5 @@ import torch
 
 
 def load(folder: str | Path = Path(__file__).parent) -> torch.nn.Module:
-    """Return the network as a module in evaluation mode; it takes what the original took."""
+    """Return the network as a module in evaluation mode; inputs are shaped as its examples were, any number of them."""
     return torch.export.load(Path(folder) / "model.pt2").module()
