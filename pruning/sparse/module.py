@@ -14,9 +14,11 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
+from pruning.sparse.example import alike, like, side_effect
 from pruning.sparse.inference import Recipe, choose_recipe, make, run_itself
-from pruning.sparse.replacing import contiguous_tensors, hand_over_contiguous, run_example
+from pruning.sparse.replacing import contiguous_tensors, hand_over_contiguous
 from pruning.sparse.report import SparseReport, layer_reports
+from pruning.sparse.skeleton import filled, skeleton_of
 from pruning.sparse.training import Trainable, choose_trainable
 from pruning.sparse.weight import is_sparse
 from pruning.torch_modules import apply_mask, clean_copy, hold_mask, is_held
@@ -58,6 +60,7 @@ class SparseModule(nn.Module):
         listening = {path: _listeners(part) for path, part in network.named_modules()}
         self._hidden: dict[str, Any] = {"skeleton": skeleton, "listening": listening, **_NOTHING_MADE}
         self.train(network.training)
+        self._hold_masks()
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
         self.register_load_state_dict_post_hook(_masked_again)
@@ -128,7 +131,7 @@ class SparseModule(nn.Module):
         if all(type(a) is torch.Tensor and type(b) is torch.Tensor for a, b in zip(args, self._example, strict=True)):
             return True  # nearly always; a small network would notice the rest
         (given, form), (known, known_form) = tree_flatten(args), tree_flatten(self._example)
-        return form == known_form and all(_alike(one, other) for one, other in zip(given, known, strict=True))
+        return form == known_form and all(alike(one, other) for one, other in zip(given, known, strict=True))
 
     def _wants_gradients(self, args: Any, kwargs: Any) -> bool:
         if not torch.is_grad_enabled():
@@ -179,13 +182,13 @@ class SparseModule(nn.Module):
             name: value.detach().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
             for name, value in self.network.state_dict().items()
         }
-        return apply_mask(_filled(self._hidden["skeleton"], state, dict(self.network.named_buffers())), self.mask)
+        return apply_mask(filled(self._hidden["skeleton"], state, dict(self.network.named_buffers())), self.mask)
 
 
 def _inference_network(module: SparseModule) -> nn.Module:
     tensors = [*module.network.parameters(), *module.network.buffers()]
     with torch.inference_mode(False), torch.no_grad():
-        example = [_like(given, tensors) for given in module._example]
+        example = [like(given, tensors) for given in module._example]
         return make(module._recipe, module._dense(), module.mask, example)
 
 
@@ -225,8 +228,8 @@ def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosin
         dense, _ = clean_copy(model)
         mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
         apply_mask(dense, mask).eval()
-        skeleton = _skeleton(dense)
-        reason = _side_effect(copy.deepcopy(dense), example)
+        skeleton = skeleton_of(dense)
+        reason = side_effect(copy.deepcopy(dense), example)
         if reason:
             trainable, recipe = Trainable(copy.deepcopy(dense), None, None), run_itself(reason)
         else:
@@ -234,51 +237,6 @@ def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosin
             recipe = choose_recipe(dense, mask, example, choosing)
     report = _report(recipe, trainable, mask, example, choosing)
     return SparseModule(trainable.network.train(model.training), skeleton, mask, example, recipe, report)
-
-
-def _side_effect(network: nn.Module, example: Sequence[Any]) -> str:
-    """Return what a forward pass changes beside its outputs, in words; empty where it changes nothing."""
-    given = [leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor)]
-    buffers = list(network.buffers())
-    before = [t._version for t in (*given, *buffers)], [id(t) for t in buffers]
-    held = [t.clone() for t in given]
-    run_example(network, example)
-    after = [t._version for t in (*given, *buffers)], [id(t) for t in network.buffers()]
-    if after == before:
-        return ""
-    if after[0][: len(given)] == before[0][: len(given)]:
-        return "its forward pass changes its buffers"
-    with torch.no_grad():
-        for tensor, old in zip(given, held, strict=True):
-            tensor.copy_(old)
-    return "its forward pass writes into its inputs"
-
-
-def _skeleton(network: nn.Module) -> nn.Module:
-    """Return the architecture alone, without numbers; parameters that are tied stay tied."""
-    skeleton = copy.deepcopy(network).to("meta")
-    return _tie(skeleton, _ties(network))
-
-
-def _ties(network: nn.Module) -> dict[str, str]:
-    """Return the names under which a parameter comes again, with its first name."""
-    first: dict[int, str] = {}
-    named = network.named_parameters(remove_duplicate=False)
-    return {name: first[id(p)] for name, p in named if first.setdefault(id(p), name) != name}
-
-
-def _tie(network: nn.Module, ties: dict[str, str]) -> nn.Module:
-    for name, first in ties.items():
-        path, _, own = name.rpartition(".")
-        network.get_submodule(path)._parameters[own] = network.get_parameter(first)
-    return network
-
-
-def _alike(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
-        return isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
-    plain = isinstance(one, int | float | str | bool | None)
-    return one is other or (plain and type(one) is type(other) and one == other)
 
 
 def _listeners(module: nn.Module) -> int:
@@ -308,28 +266,6 @@ def _report(
         threads=torch.get_num_threads(),
         asked=choosing.backend,
     )
-
-
-def _filled(skeleton: nn.Module, state: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> nn.Module:
-    """Return a network of this architecture that holds these tensors, in evaluation mode."""
-    network, ties = copy.deepcopy(skeleton), _ties(skeleton)
-    network.load_state_dict(state, strict=False, assign=True)
-    _tie(network, ties)
-    for path, module in network.named_modules():
-        for name in list(module._buffers):
-            full = f"{path}.{name}" if path else name
-            if full in buffers and full not in state:
-                module._buffers[name] = buffers[full].detach().clone()
-    return network.eval().requires_grad_(False)
-
-
-def _like(given: Any, tensors: Sequence[torch.Tensor]) -> Any:
-    """Return an example on the device and in the type of numbers that the network has now."""
-    floats = [t for t in tensors if t.is_floating_point()]
-    if not floats:
-        return given
-    device, dtype = floats[0].device, floats[0].dtype
-    return tree_map_only(torch.Tensor, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), given)
 
 
 def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing import Choice, Undecided, sparse_parts
@@ -159,18 +158,6 @@ def _encoder_settings(network: nn.Module) -> list[tuple[nn.Module, str, Any]]:
 
 def _contiguous(form: nn.Module, args: Any, outputs: Any) -> Any:
     return contiguous_tensors(outputs)
-
-
-def run_example(network: nn.Module, example: Sequence[Any]) -> Any:
-    """Return what a network makes of an example; raises `BadValue` where it does not take it."""
-    try:
-        with torch.no_grad():
-            return network(*example)
-    except Exception as error:  # the network's own code may raise anything
-        shapes = ", ".join(f"{list(a.shape)} {a.dtype}" if isinstance(a, torch.Tensor) else repr(a) for a in example)
-        raise BadValue(
-            f"{type(network).__name__} does not take the example ({shapes}): {next(iter(str(error).splitlines()), '')}"
-        ) from error
 
 
 def _rows(owned: Owned, case: Undecided | None) -> list[Layer]:

@@ -1,0 +1,41 @@
+"""An architecture without its numbers, and networks made of it again."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+def skeleton_of(network: nn.Module) -> nn.Module:
+    """Return the architecture alone, without numbers; parameters that are tied stay tied."""
+    skeleton = copy.deepcopy(network).to("meta")
+    return _tie(skeleton, _ties(network))
+
+
+def filled(skeleton: nn.Module, state: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> nn.Module:
+    """Return a network of this architecture that holds these tensors, in evaluation mode."""
+    network, ties = copy.deepcopy(skeleton), _ties(skeleton)
+    network.load_state_dict(state, strict=False, assign=True)
+    _tie(network, ties)
+    for path, module in network.named_modules():
+        for name in list(module._buffers):
+            full = f"{path}.{name}" if path else name
+            if full in buffers and full not in state:
+                module._buffers[name] = buffers[full].detach().clone()
+    return network.eval().requires_grad_(False)
+
+
+def _ties(network: nn.Module) -> dict[str, str]:
+    """Return the names under which a parameter comes again, with its first name."""
+    first: dict[int, str] = {}
+    named = network.named_parameters(remove_duplicate=False)
+    return {name: first[id(p)] for name, p in named if first.setdefault(id(p), name) != name}
+
+
+def _tie(network: nn.Module, ties: dict[str, str]) -> nn.Module:
+    for name, first in ties.items():
+        path, _, own = name.rpartition(".")
+        network.get_submodule(path)._parameters[own] = network.get_parameter(first)
+    return network
