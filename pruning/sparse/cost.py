@@ -20,22 +20,31 @@ class Machine:
         sparse: floating-point operations per second on gathered rows of activations (a multiplication and an addition
             for each kept weight and example).
         memory: bytes per second from memory.
-        cache: bytes that stay close to the processor between uses.
+        near: bytes per second from the cache that all cores share.
+        cache: bytes that this cache holds.
         call: seconds that one operation takes however small it is.
         lanes: examples below which a vector of the batch is no longer full.
+        fill: examples that a dense product of two matrices must have to run at half of its rate; one example alone is
+            a product with a vector, and bound by bytes.
     """
 
     dense: float
     sparse: float
     memory: float
+    near: float
     cache: float
     call: float
     lanes: int
+    fill: int
+
+    def moved(self, size: float) -> float:
+        """Return the seconds in which so many bytes, used again and again, come to the processor."""
+        return size / (self.near if size <= self.cache else self.memory)
 
 
-CPU = Machine(dense=1.5e11, sparse=7e10, memory=2.4e10, cache=1 << 20, call=4e-6, lanes=16)
-GPU_IEEE = Machine(dense=5.2e13, sparse=1.0e13, memory=4.3e12, cache=50 << 20, call=5e-6, lanes=32)
-GPU_TENSOR_CORES = Machine(dense=4e14, sparse=1.2e13, memory=4.3e12, cache=50 << 20, call=5e-6, lanes=32)
+CPU = Machine(1.8e11, 7e10, 2.4e10, 4.5e10, 16 << 20, 4e-6, lanes=16, fill=16)
+GPU_IEEE = Machine(5.2e13, 1.0e13, 4.3e12, 8e12, 50 << 20, 5e-6, lanes=32, fill=0)
+GPU_TENSOR_CORES = Machine(4e14, 1.2e13, 4.3e12, 8e12, 50 << 20, 5e-6, lanes=32, fill=0)
 
 
 def machine(device: torch.device, dtype: torch.dtype) -> Machine:
@@ -48,13 +57,12 @@ def machine(device: torch.device, dtype: torch.dtype) -> Machine:
 
 def dense_seconds(rows: int, columns: int, batch: int, rates: Machine, width: int = 4) -> float:
     """Return the seconds of a dense product [rows, columns] × [columns, batch] of numbers of `width` bytes."""
-    arithmetic = 2.0 * rows * columns * batch / rates.dense
-    moved = width * (rows * columns + columns * batch + rows * batch) / rates.memory
-    return rates.call + max(arithmetic, moved)
+    filled = 1 + rates.fill / batch if batch > 1 else 1.0
+    arithmetic = 2.0 * rows * columns * batch / rates.dense * filled
+    return rates.call + max(arithmetic, rates.moved(width * (rows * columns + (columns + rows) * batch)))
 
 
 def sparse_seconds(rows: int, columns: int, kept: int, batch: int, rates: Machine, width: int = 4) -> float:
     """Return the seconds of a product that reads a row of activations for each kept weight."""
     arithmetic = 2.0 * kept * max(batch, rates.lanes) / rates.sparse
-    moved = ((width + 4) * kept + width * (columns + rows) * batch) / rates.memory
-    return rates.call + max(arithmetic, moved)
+    return rates.call + max(arithmetic, rates.moved((width + 4) * kept + width * (columns + rows) * batch))

@@ -284,10 +284,10 @@ class TestWrong:
         ("content", "message"),
         [
             (b"\x1f\x8b broken", "cannot be read"),
-            (gzip.compress(b"hello"), "not an IDX file"),
-            (gzip.compress(b"\0\0\x08\x03\0\0"), "truncated in its header"),
-            (gzip.compress(b"\0\0\x08\x01\0\0\0\x05ab"), "5 values announced, 2 there"),
-            (gzip.compress(b"\0\0\x08\x04" + b"\xff" * 16 + b"ab"), "truncated"),
+            (gzip.compress(b"hello", mtime=0), "not an IDX file"),
+            (gzip.compress(b"\0\0\x08\x03\0\0", mtime=0), "truncated in its header"),
+            (gzip.compress(b"\0\0\x08\x01\0\0\0\x05ab", mtime=0), "5 values announced, 2 there"),
+            (gzip.compress(b"\0\0\x08\x04" + b"\xff" * 16 + b"ab", mtime=0), "truncated"),
         ],
     )
     def test_a_broken_idx_file(self, idx, content, message):

@@ -13,6 +13,9 @@ from pruning.sparse.cost import Machine
 from pruning.sparse.pattern import Both, Pattern, linear_pattern
 from pruning.sparse.plan import Plan
 
+# The matrix is put together, and Python is in between.
+_CALLS = 6
+
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and dtype in (torch.float32, torch.float64) and torch.backends.mkl.is_available()
@@ -21,8 +24,8 @@ def _runs(device: torch.device, dtype: torch.dtype) -> bool:
 def _seconds(plan: Plan, batch: int, rates: Machine) -> float:
     # Half the rate of gathered rows in a large batch, and no vector to fill in a small one.
     arithmetic = 2.0 * plan.kept * batch / (rates.sparse / 2)
-    moved = (8.0 * plan.kept + 4.0 * (plan.shape[0] + plan.shape[1]) * batch) / rates.memory
-    return 3 * rates.call + max(arithmetic, moved)
+    moved = rates.moved(8.0 * plan.kept + 4.0 * (plan.shape[0] + plan.shape[1]) * batch)
+    return _CALLS * rates.call + max(arithmetic, moved)
 
 
 @backend("csr", runs=_runs, seconds=_seconds, source="MKL's sparse BLAS, through torch.sparse_csr_tensor")
