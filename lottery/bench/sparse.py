@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -104,12 +105,8 @@ def _precisions(device: torch.device) -> list[str]:
 
 
 def _measured(cell: Cell, device: torch.device, repeats: int) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(0)
-    keep = np.random.default_rng(0).random((cell.outputs, cell.inputs)) < cell.density
-    dense = torch.randn(cell.outputs, cell.inputs, generator=generator).to(cell.dtype)
-    dense.masked_fill_(torch.from_numpy(~keep), 0)
-    weight = SparseWeight(dense, keep).to(device).requires_grad_(False)
-    dense = dense.to(device)
+    weight, dense = _weights(cell.outputs, cell.inputs, cell.density, cell.dtype, device)
+    generator = torch.Generator().manual_seed(1)
     by_batch = torch.randn(cell.batch, cell.inputs, generator=generator).to(cell.dtype).to(device)
     by_feature = by_batch.t().contiguous()
     with torch.no_grad(), _tf32(cell.precision == "tf32"):
@@ -145,6 +142,17 @@ def _measured(cell: Cell, device: torch.device, repeats: int) -> dict[str, Any]:
         dense_way=dense_name,
         dense_gflops=flops / statistics.median(taken["dense"]) / 1e9,
     )
+
+
+@functools.lru_cache(maxsize=len(DENSITIES))
+def _weights(
+    outputs: int, inputs: int, density: float, dtype: torch.dtype, device: torch.device
+) -> tuple[SparseWeight, torch.Tensor]:
+    """Return a random sparse weight and the same one dense; one shape at all densities is kept, with its plans."""
+    keep = np.random.default_rng(0).random((outputs, inputs)) < density
+    dense = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(0)).to(dtype)
+    dense.masked_fill_(torch.from_numpy(~keep), 0)
+    return SparseWeight(dense, keep).to(device).requires_grad_(False), dense.to(device)
 
 
 def _training(density: float, device: torch.device, repeats: int) -> dict[str, Any]:

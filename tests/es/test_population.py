@@ -376,7 +376,8 @@ mesh = Mesh(np.array(jax.devices()), ("members",))
 spread = jax.device_put(population, NamedSharding(mesh, PartitionSpec("members")))
 run = lambda p: population_outputs(lambda q, x: jnp.tanh(x @ q["w"]), space, where, p, {}, inputs, members_at_once=4)
 program = jax.jit(run).lower(spread).compile()
-np.testing.assert_allclose(program(spread), run(population), rtol=1e-5)
+# sums of terms of size 1, some of which cancel: what is left of those is rounding, relative to 1 and not to itself
+np.testing.assert_allclose(program(spread), run(population), rtol=1e-5, atol=1e-6)
 assert program(spread).sharding.spec == PartitionSpec("members")
 assert not any(word in program.as_text() for word in ("all-gather", "all-to-all", "collective-permute"))
 """
