@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
+from lottery.bars import with_bar
 from lottery.gd.device import choose_device
 from lottery.ticket import Ticket
 from lottery.ticket_network import ticket_network
@@ -45,7 +46,7 @@ def sparse_reports(
     weights = "rewind" if ticket.trained_params is None else "trained"
     network = ticket_network(ticket, model, data, weights, max(batches))
     choosing = choosing or Choosing(cache=None)
-    for batch in batches:
+    for batch in with_bar(batches, "batch sizes"):
         inputs = tree_map_only(torch.Tensor, lambda t, batch=batch: _sized(t, batch).to(place), network.inputs)
         example = inputs if isinstance(inputs, tuple) else (inputs,)
         yield sparse_module(network.model.to(place), network.mask, *example, choosing=choosing).report

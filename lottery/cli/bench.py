@@ -89,7 +89,8 @@ def _ticket(
     sys.path.insert(0, "")  # package.module:callable may lie in the current folder
     stream = people(as_json)
     rows: list[dict[str, Any]] = []
-    for report in sparse_reports(Ticket.load(ticket), model, data, batches, device):
+    # all of them first: a bar and a table do not share a terminal
+    for report in list(sparse_reports(Ticket.load(ticket), model, data, batches, device)):
         print(f"Batch {report.batch[0]}\n{report.text()}\n", file=stream)
         rows.append(report.as_json())
     result = {"benchmark": "sparse", "ticket": str(ticket), "environment": environment(rows[0]["device"]), "rows": rows}

@@ -26,6 +26,8 @@ from pruning.sparse.weight import Sparse, is_sparse
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 TF32_TOLERANCE = 2e-3
+# Why a layer that has a sparse form stays dense.
+FASTER, CHEAPER = "dense is faster here", "dense by the cost model"
 _SHORTLIST = 3
 
 
@@ -105,14 +107,14 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
         return Choice(products.backends, None, None, "")
     if case.choosing.by == "model":
         pays = products.modelled < products.modelled_dense
-        return Choice(products.backends if pays else {}, None, None, "" if pays else "dense by the cost model")
+        return Choice(products.backends if pays else {}, None, None, "" if pays else CHEAPER)
     if known is None or not {"winner", "dense", "sparse"} <= known.keys():
         winner, times = _layer_race(case, args, kwargs, tensors[0].device)
         known = {"backends": products.backends, "winner": winner, "dense": times["dense"], "sparse": times["sparse"]}
         remember(case.choosing, key, known)
     pays = known["winner"] == "sparse" and set(known["backends"].values()) != {"dense"}
     backends = products.backends if pays else {}
-    return Choice(backends, known["dense"], known["sparse"], "" if pays else "dense is faster here")
+    return Choice(backends, known["dense"], known["sparse"], "" if pays else FASTER)
 
 
 def sparse_parts(form: nn.Module) -> dict[str, Sparse]:
@@ -130,7 +132,7 @@ class _Products:
 
     @contextlib.contextmanager
     def deciding(self) -> Iterator[None]:
-        parts = {name: part for name, part in self.case.form.named_modules() if name in sparse_parts(self.case.form)}
+        parts = {name: self.case.form.get_submodule(name) for name in sparse_parts(self.case.form)}
         hooks = [part.register_forward_pre_hook(self._before(name)) for name, part in parts.items()]
         try:
             yield

@@ -8,11 +8,10 @@ from math import prod
 from typing import Any
 
 from pruning.mask import Mask
+from pruning.sparse.choosing import CHEAPER, FASTER
 from pruning.sparse.inference import Recipe
 from pruning.sparse.replacing import Layer
 
-# What a table shows by itself.
-FASTER, CHEAPER = "dense is faster here", "dense by the cost model"
 _INDEX = 4  # bytes of an index
 
 

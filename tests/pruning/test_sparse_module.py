@@ -125,8 +125,6 @@ def test_outputs_are_those_of_the_masked_network_for_any_batch(make, shape, choo
 @pytest.mark.parametrize("choosing", [BY_MODEL, FORCED], ids=["by model", "bags"])
 @pytest.mark.parametrize(("make", "shape"), CASES.values(), ids=CASES.keys())
 def test_training_is_masked_dense_training_step_by_step(make, shape, choosing):
-    if choosing is BY_MODEL and make is CASES["resnet-20"][0]:
-        choosing = FORCED
     model, mask = masked(make)
     # dropout draws its numbers in another order in another form
     for layer in model.modules():

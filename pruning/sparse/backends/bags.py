@@ -11,13 +11,10 @@ batch fills a vector (measured: `results/sparse-forward`).
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import torch
-from torch.autograd.function import once_differentiable
 
 from pruning.sparse.backends import backend
+from pruning.sparse.by_rows import by_rows
 from pruning.sparse.cost import Machine, sparse_seconds
 from pruning.sparse.pattern import Both, Pattern, linear_pattern
 from pruning.sparse.plan import Plan
@@ -25,11 +22,6 @@ from pruning.sparse.plan import Plan
 # Activations that do not fit into a core's cache are taken in pieces, of at least so many examples, if they must be
 # copied anyway or every row is read often enough to pay for the copy.
 _CACHE, _PIECE, _OFTEN = 1 << 20, 64, 32
-
-with warnings.catch_warnings():
-    # PyTorch says once a process that compressed rows are in beta; here is nothing that anybody could do about it.
-    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-    torch.eye(1).to_sparse_csr()
 
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:
@@ -54,31 +46,7 @@ def bags(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Tensor
 
 def gathered(entries: torch.Tensor, inputs: torch.Tensor, pattern: Both) -> torch.Tensor:
     """Return the product of a sparse matrix, given by its entries row by row, and inputs [columns, B]."""
-    if not torch.is_grad_enabled():
-        return _sums(entries, inputs, pattern.forward)
-    return _Gathered.apply(entries, inputs, pattern)  # pyright: ignore[reportReturnType]
-
-
-class _Gathered(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, entries: torch.Tensor, inputs: torch.Tensor, pattern: Both) -> torch.Tensor:
-        ctx.save_for_backward(entries, inputs)
-        ctx.pattern = pattern
-        return _sums(entries, inputs, pattern.forward)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (the decorator hides the parameters' names)
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        entries, inputs = ctx.saved_tensors
-        pattern: Both = ctx.pattern
-        by_entries = by_inputs = None
-        if ctx.needs_input_grad[0]:
-            by_entries = sampled(gradient, inputs, pattern.forward).to(entries.dtype)
-        if ctx.needs_input_grad[1]:
-            by_inputs = _sums(entries.index_select(0, pattern.order), gradient, pattern.backward)
-        return by_entries, by_inputs, None
+    return by_rows(_sums, entries, inputs, pattern)
 
 
 def _sums(entries: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:
@@ -112,16 +80,3 @@ def feature_major(inputs: torch.Tensor) -> torch.Tensor:
 
 def _bag(entries: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     return torch.embedding_bag(inputs, pattern.columns, pattern.starts, False, 0, False, entries, True)[0]
-
-
-def sampled(gradient: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """Return `gradient · inputsᵀ` at the entries of the pattern, and nowhere else."""
-    if not len(pattern.columns) or not inputs.shape[1]:
-        return gradient.new_zeros(len(pattern.columns))
-    if gradient.dtype in (torch.bfloat16, torch.float16):
-        gradient, inputs = gradient.float(), inputs.float()
-    nothing = gradient.new_zeros(len(pattern.columns))
-    where = torch.sparse_csr_tensor(
-        pattern.starts, pattern.columns, nothing, (gradient.shape[0], inputs.shape[0]), check_invariants=False
-    )
-    return torch.sparse.sampled_addmm(where, gradient.contiguous(), inputs.contiguous().t(), beta=0.0).values()

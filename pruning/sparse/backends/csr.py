@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.autograd.function import once_differentiable
 
 from pruning.sparse.backends import backend
-from pruning.sparse.backends.bags import feature_major, sampled
+from pruning.sparse.backends.bags import feature_major
+from pruning.sparse.by_rows import by_rows
 from pruning.sparse.cost import Machine
-from pruning.sparse.pattern import Both, Pattern, linear_pattern
+from pruning.sparse.pattern import Pattern, linear_pattern
 from pruning.sparse.plan import Plan
 
 # The matrix is put together, and Python is in between.
@@ -37,34 +35,7 @@ def csr(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Tensor:
     >>> csr(torch.tensor([2.0, 3.0]), torch.ones(2, 1), Plan.of([[1, 0], [0, 1], [0, 0]])).flatten().tolist()
     [2.0, 3.0, 0.0]
     """
-    pattern = linear_pattern(plan, inputs.device)
-    if not torch.is_grad_enabled():
-        return _product(values, inputs, pattern.forward)
-    return _Csr.apply(values, inputs, pattern)  # pyright: ignore[reportReturnType]
-
-
-class _Csr(torch.autograd.Function):
-    """Left to itself, autograd makes the whole gradient matrix and takes the kept entries out of it."""
-
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, inputs: torch.Tensor, pattern: Both) -> torch.Tensor:
-        ctx.save_for_backward(values, inputs)
-        ctx.pattern = pattern
-        return _product(values, inputs, pattern.forward)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (the decorator hides the parameters' names)
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
-        values, inputs = ctx.saved_tensors
-        pattern: Both = ctx.pattern
-        by_values = by_inputs = None
-        if ctx.needs_input_grad[0]:
-            by_values = sampled(gradient, inputs, pattern.forward)
-        if ctx.needs_input_grad[1]:
-            by_inputs = _product(values.index_select(0, pattern.order), gradient, pattern.backward)
-        return by_values, by_inputs, None
+    return by_rows(_product, values, inputs, linear_pattern(plan, inputs.device))
 
 
 def _product(values: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:
