@@ -29,12 +29,14 @@ def find_ticket(
     config: str | Path | Mapping[str, Any] | None = None,
     out: str | Path = "runs",
     force: bool = False,
+    resume: bool = False,
     quiet: bool = False,
     **settings: Any,
 ) -> Ticket:
     """Find the sparsest sub-network that trains, from its saved initialization, as well as the dense network.
 
-    The same call resumes a search that was cut off and returns at once from one that is complete.
+    The same call resumes a search that was cut off and returns at once from one that is complete; either is said in one
+    line on standard error. More `replicates`, or another `seed`, add to the same run.
 
     Args:
         model: any `torch.nn.Module` (its weights are the initialization; it is never changed), a callable that makes
@@ -49,6 +51,8 @@ def find_ticket(
         config: a TOML file or a mapping of settings; beats the recipe.
         out: the folder in which runs are kept.
         force: start over.
+        resume: go on with a stored run though nothing tells whether it is of the same experiment: a model, a loss or a
+            `DataLoader` that gives something else each time. Without it that is an error.
         quiet: no progress bars (there are none either where standard error is not a terminal).
         **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`, `ESConfig`): `levels`,
             `replicates`, `trainer`, `steps`, `lr`, `strategy`, … `criterion` may also be a function
@@ -78,7 +82,9 @@ def find_ticket(
     if criterion is not None:
         merged["criterion"] = getattr(criterion, "__name__", type(criterion).__name__)
     bars = not quiet and sys.stderr.isatty()
-    search = run_search(Request(model, data, merged, loss, metric, criterion, Path(out), force), Display(bars, None))
+    search = run_search(
+        Request(model, data, merged, loss, metric, criterion, Path(out), force, resume), Display(bars, None)
+    )
     return winning_ticket(search)
 
 

@@ -73,8 +73,9 @@ class SearchConfig:
         init: a registered initializer, or `model` for the model's own.
         rewind: `0`, a step (`500`), an epoch (`2ep`), `lr` or `none`.
         replicates: how many seeds, counted up from `seed`.
-        seed: of the first replicate, and, unless `split_seed` is given, of the validation split.
-        split_seed: of the validation split, and of the episodes that policies are measured on.
+        seed: of the first replicate.
+        split_seed: of the validation split, of a data diet, and of the episodes that policies are measured on: all
+            replicates of a run share them, whichever call adds them.
         validation_size: training examples (or their fraction) held out for validation; by default the data set's own.
         tolerance: how much worse than dense still counts as matching, in the metric's unit. By default one standard
             error of the dense replicates, or 0.005 with one replicate (of the dense value, where the metric is not
@@ -116,7 +117,7 @@ class SearchConfig:
     rewind: str = "0"
     replicates: int = 1
     seed: int = 0
-    split_seed: int | None = None
+    split_seed: int = 0
     validation_size: int | float | None = None
     tolerance: float | None = None
     measure_at: str = "final"
@@ -151,11 +152,6 @@ class SearchConfig:
                 raise BadValue("early_bird draws each mask from the level before it: use draw_from 'previous'")
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise BadValue(f"tolerance must be 0 or more and finite, not {self.tolerance:g}")
-
-    @property
-    def splits_by(self) -> int:
-        """The seed of the validation split."""
-        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def seeds(self) -> tuple[int, ...]:

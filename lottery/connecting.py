@@ -13,6 +13,7 @@ from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors
 from lottery.objective import BatchFunction, Measure, Metric
 from lottery.preparing import Prepared, Request, prepare_search
 from lottery.reopening import reopen
+from lottery.telling_apart import FORMAT
 from lottery.ticket import Ticket
 from lottery.torch_state import digest
 from lottery.torch_view import TorchView, torch_view
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What a ticket's record says of the frame that its data and model are made in.
-_FRAME = ("seed", "split_seed", "validation_size", "init")
+_FRAME = ("seed", "validation_size", "init")
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def _check_same_frame(a: Ticket, b: Ticket) -> None:
         if one != other:
             raise BadValue(f"{a.path} and {b.path} cannot be connected: their {what} differs ({one!r}, {other!r})")
     runs = [_run_config(ticket) for ticket in (a, b)]
-    if all(runs) and _split(a) == _split(b):
+    if all(runs) and len({run.get("identity") for run in runs if run}) == 1 and _split(a) == _split(b):
         found = {run.get("data_fingerprint") for run in runs if run}
         if len(found) > 1:
             raise BadValue(f"{a.path} and {b.path} cannot be connected: their data differs (both {a.info['data']!r})")
@@ -282,7 +283,7 @@ def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any) -> Torc
             reopen(run, model, data, loss=loss, metric=metric, criterion=get_criterion("magnitude").score)[1]
         )
     settings = {key: config[key] for key in _FRAME if config.get(key) is not None}
-    settings |= {"levels": 0, "prunable": tuple(ticket.mask)}
+    settings |= {"levels": 0, "prunable": tuple(ticket.mask), "split_seed": _split(ticket)[0] or 0}
     ready = prepare_search(Request(chosen["model"], chosen["data"], settings, loss, metric), Silent())
     _check_same_as_found(ticket, ready, chosen["data"])
     return torch_view(ready)
@@ -291,5 +292,5 @@ def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any) -> Torc
 def _check_same_as_found(ticket: Ticket, ready: Prepared, data: Any) -> None:
     stored = _run_config(ticket) or {}
     for key, what in (("data_fingerprint", f"other data than {data!r}"), ("objective", "another loss or metric")):
-        if key in stored and stored[key] != ready.identity[key]:
+        if stored.get("identity") == FORMAT and stored.get(key) != ready.identity.settings[key]:
             raise ConfigMismatch(f"{ticket.path} was found with {what}; give what it was found with")

@@ -24,7 +24,7 @@ from lottery.rewind import Rewind
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import digest
 from lottery.winning import early_stop
-from pruning.errors import BadValue, Diverged
+from pruning.errors import BadValue, ConfigMismatch, Diverged
 from pruning.jobs import Budget, Job, Params, Stacks, Trained, Trainer
 from pruning.ladder import Target
 from pruning.mask import Mask
@@ -65,12 +65,31 @@ class Plan:
     about: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Replicates:
+    """Which seeds a search is about.
+
+    Attributes:
+        asked: those that are trained where anything of them is missing.
+        groups: all seeds of the run, in the groups that are trained together; each asked one is in one of them.
+    """
+
+    asked: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def together(cls, seeds: Sequence[int]) -> Replicates:
+        """Return one group that is asked for as a whole."""
+        return cls(tuple(seeds), (tuple(seeds),))
+
+
 def search_levels(
     plan: Plan,
     trainer: Trainer,
     initial: Mapping[int, Params],
     run: RunDirectory,
     report: LevelReport,
+    replicates: Replicates | None = None,
 ) -> tuple[Level, ...]:
     """Run every level that is not on disk yet, and return all of them, or those before the last replicate diverged.
 
@@ -80,9 +99,11 @@ def search_levels(
         initial: initial weights of each replicate, by seed.
         run: where levels are stored.
         report: is told of levels.
+        replicates: which seeds; by default those of the configuration, as one group.
 
     Raises:
         BadValue: the criterion needs what the trainer does not provide.
+        ConfigMismatch: a stored replicate began with other weights than it would begin with now.
         Diverged: no dense replicate trained to finite weights.
     """
     criterion = plan.drawing.criterion
@@ -92,20 +113,16 @@ def search_levels(
             f"criterion {criterion.name!r} needs {', '.join(sorted(missing))}, "
             f"which trainer {plan.config.trainer!r} does not provide"
         )
+    replicates = replicates or Replicates.together(plan.config.seeds)
+    _check_beginnings(run, initial, replicates.asked)
     levels: list[Level] = []
-    alive = list(plan.config.seeds)
+    alive = list(replicates.asked)
     for number in range(len(plan.targets)):
-        jobs = _jobs(plan, trainer, initial, run, alive, number)
-        if jobs:
-            report.level_started(number, jobs)
-            began = time.perf_counter()
-            results = trainer.train(list(jobs.values()), criterion.needs & trainer.provides)
-            for (seed, job), trained in zip(jobs.items(), results, strict=True):
-                now, trained = time.perf_counter(), told(trained, job)
-                dense = run.read_record(seed, 0) if number else None
-                if not run.has(seed, number):
-                    store(plan, run, Outcome(job, trained, seed, number, digest(initial[seed]), now - began), dense)
-                began = now
+        groups = [_jobs(plan, trainer, initial, run, (alive, group), number) for group in replicates.groups]
+        if any(groups):
+            report.level_started(number, {seed: job for jobs in groups for seed, job in jobs.items()})
+        for jobs in filter(None, groups):
+            _train(plan, trainer, initial, run, jobs, number)
         level = Level(number, tuple(read_replicate(run, seed, number) for seed in alive))
         levels.append(level)
         report.level_finished(level, levels[0])
@@ -118,6 +135,36 @@ def search_levels(
     return tuple(levels)
 
 
+def _train(
+    plan: Plan,
+    trainer: Trainer,
+    initial: Mapping[int, Params],
+    run: RunDirectory,
+    jobs: Mapping[int, Job],
+    number: int,
+) -> None:
+    """Train the jobs of one group, and store each as it is done."""
+    needs = plan.drawing.criterion.needs & trainer.provides
+    began = time.perf_counter()
+    for (seed, job), trained in zip(jobs.items(), trainer.train(list(jobs.values()), needs), strict=True):
+        now, trained = time.perf_counter(), told(trained, job)
+        dense = run.read_record(seed, 0) if number else None
+        if not run.has(seed, number):
+            store(plan, run, Outcome(job, trained, seed, number, digest(initial[seed]), now - began), dense)
+        began = now
+
+
+def _check_beginnings(run: RunDirectory, initial: Mapping[int, Params], seeds: Sequence[int]) -> None:
+    """Raise `ConfigMismatch` where a stored replicate began with other weights than its seed gives now."""
+    for seed in seeds:
+        if run.has(seed, 0) and run.read_record(seed, 0)["init_sha256"] != digest(initial[seed]):
+            raise ConfigMismatch(
+                f"{run.level_path(seed, 0)} began with other weights than seed {seed} gives now: the model's maker "
+                "reads something that has changed, or draws from a generator of its own; start over with force=True "
+                "(--force)"
+            )
+
+
 def job_seed(seed: int, level: int) -> int:
     """Return the seed of one level's training: another data order at each level, the same in every attempt.
 
@@ -128,18 +175,40 @@ def job_seed(seed: int, level: int) -> int:
 
 
 def _jobs(
-    plan: Plan, trainer: Trainer, initial: Mapping[int, Params], run: RunDirectory, alive: Sequence[int], level: int
+    plan: Plan,
+    trainer: Trainer,
+    initial: Mapping[int, Params],
+    run: RunDirectory,
+    seeds: tuple[Sequence[int], Sequence[int]],
+    level: int,
 ) -> dict[int, Job]:
-    """Return what is to be trained of a level: what is not on disk, and with it what shares a stack with it."""
-    absent = [seed for seed in alive if not run.has(seed, level)]
+    """Return what is to be trained of a group's level: what is asked for and not on disk, and what shares its stack.
+
+    Args:
+        plan: of the search.
+        trainer: says whether it would stack the group.
+        initial: initial weights by seed.
+        run: what is on disk.
+        seeds: that are asked for and did not diverge; and those of the group.
+        level: which.
+    """
+    asked, group = seeds
+    absent = [seed for seed in asked if seed in group and not run.has(seed, level)]
     jobs = {seed: _watched(plan, _job(plan, run, initial[seed], seed, level), level) for seed in absent}
-    if not jobs or len(jobs) == len(alive) or not isinstance(trainer, Stacks):
+    if not jobs or not isinstance(trainer, Stacks):
+        return jobs
+    alive = [seed for seed in group if seed in asked or not level or _is_alive(run, seed, level - 1)]
+    if len(jobs) == len(alive):
         return jobs
     every = {seed: jobs.get(seed) or _job(plan, run, initial[seed], seed, level) for seed in alive}
     if not trainer.together(list(every.values()), plan.drawing.criterion.needs & trainer.provides):
         return jobs
-    run.forget_metrics(level)
+    run.forget_metrics(level, list(every))
     return every
+
+
+def _is_alive(run: RunDirectory, seed: int, level: int) -> bool:
+    return run.has(seed, level) and run.read_record(seed, level)["diverged"] is None
 
 
 def _job(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Job:

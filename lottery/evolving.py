@@ -25,6 +25,7 @@ from es.tasks.supervised import Supervised, size
 from es.torch_functions import to_jax, torch_batch_function, torch_network
 from es.trainer import ESTrainer
 from lottery import objective as torch_objective
+from lottery.behaviour import Behaviour
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Loader, Part, Parts, Tensors, seeded, split_batch
 from lottery.gd.trainable import NAMED, trainable_names
@@ -34,6 +35,7 @@ from lottery.objective import Measure, objective_for
 from lottery.torch_state import float_type
 from lottery.trainers import Ask, Setup
 from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune
+from pruning.jobs import Job
 from pruning.names import match_patterns
 
 # So many examples are enough to see how a network computes.
@@ -75,7 +77,12 @@ def setup(ask: Ask) -> Setup:
     words = "cpu" if devices[0].platform == "cpu" else devices[0].device_kind
     words += f" × {len(devices)}" if len(devices) > 1 else ""
     epoch = max(1, examples // config.batch_size)
-    return Setup(trainer, total, epoch, measure, objective, words, _refusals(config))
+
+    def behave(job: Job) -> Behaviour:
+        measured = task.measure({name: jnp.asarray(value) for name, value in job.params.items()})
+        return {name: [value] for name, value in vars(measured).items()}
+
+    return Setup(trainer, total, epoch, measure, objective, words, _refusals(config), behave)
 
 
 def _refusals(config: ESConfig) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lottery.by_seed import BySeed
 from lottery.config import SearchConfig, ladder
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.data_diet import on_diet
@@ -14,13 +15,14 @@ from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
 from lottery.engine import Plan
-from lottery.identity import identify
 from lottery.models.source import Source, Start, model_source
 from lottery.objective import BatchFunction, Metric
 from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
 from lottery.rewind import parse_rewind
+from lottery.run_identity import Identity
 from lottery.settings import build, check_names
+from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError
@@ -48,6 +50,7 @@ class Request:
         criterion: the caller's own scoring function, or None for the one that the settings name.
         out: the folder of all runs.
         force: start over.
+        resume: go on with a stored run that nothing can tell apart from another experiment's.
         ticket: where training begins, instead of at the model's own initialization.
     """
 
@@ -59,6 +62,7 @@ class Request:
     criterion: ScoreFunction | None = None
     out: Path = Path("runs")
     force: bool = False
+    resume: bool = False
     ticket: Ticket | None = None
 
 
@@ -70,8 +74,8 @@ class Prepared:
         plan: everything that decides it.
         setup: the trainer, and what it measures.
         ask: model, data, loss and metric, as the trainer was given them.
-        initial: initial weights of each replicate, by seed.
-        identity: what the run's name is a hash of.
+        initial: initial weights of each replicate, by seed; made when they are asked for.
+        identity: what tells its run from others.
         name: the readable part of the run's name.
     """
 
@@ -79,7 +83,7 @@ class Prepared:
     setup: Setup
     ask: Ask
     initial: Mapping[int, Params]
-    identity: Mapping[str, Any]
+    identity: Identity
     name: str
 
     @property
@@ -109,7 +113,7 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
             f"{config.replicates} replicates need a callable that makes the model from a seed; "
             "a module instance has one initialization only"
         )
-    ask = Ask(source, parts, trainer_config, request.loss, request.metric, watch, config.seed, config.splits_by)
+    ask = Ask(source, parts, trainer_config, request.loss, request.metric, watch, config.seed, config.split_seed)
     ask = on_diet(ask, config)
     parts = ask.parts
     setup = TRAINERS[config.trainer].value.setup(ask)
@@ -122,11 +126,9 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     plan = _plan(config, trainer_config, drawing, source, parts, setup, given)
     if config.early_bird is not None and "moves" in plan.about["config"]:
         _check_start(plan)
-    initial = {seed: source.initial_state(seed) for seed in config.seeds}
+    initial = BySeed(source.initial_state)
     _try_criterion(plan.drawing, initial[config.seed], plan.dense[config.seed])
-    identity = {**plan.about["config"], "device": setup.device, "objective": setup.objective}
-    identity |= {"criterion": f"{criterion.name} {identify(criterion.score)}"}
-    identity |= {"data_fingerprint": parts.fingerprint(), "model_fingerprint": source.fingerprint(config.seed)}
+    identity = identity_of(config, plan, setup, criterion, ask, initial)
     name = f"{parts.name}-{source.name}-{config.trainer}-{config.criterion}"
     return Prepared(plan, setup, ask, initial, identity, name)
 
@@ -155,7 +157,7 @@ def _parts(data: Any, config: SearchConfig) -> Parts | Episodes:
 
         if is_environment(data):
             return load_episodes(data)
-    return prepare(load_data(data), config.splits_by, config.validation_size)
+    return prepare(load_data(data), config.split_seed, config.validation_size)
 
 
 def _check_needs(criterion: Criterion, setup: Setup, prober: Prober) -> None:
@@ -188,9 +190,9 @@ def _plan(
     setup: Setup,
     given: Mapping[str, Any],
 ) -> Plan:
-    dense = {seed: _dense_mask(config, source, seed) for seed in config.seeds}
+    dense = BySeed(lambda seed: _dense_mask(config, source, seed))
     sizes = dense[config.seed].counts()
-    if any(mask.counts() != sizes for mask in dense.values()):
+    if any(dense[seed].counts() != sizes for seed in config.seeds):
         raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
     shapes = dense[config.seed].shapes()
     check_pattern(drawing.pattern, shapes)

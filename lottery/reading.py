@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from lottery.engine import read_replicate, run_seconds
-from lottery.results import Level, Search
+from lottery.replicates import depth, groups_of
+from lottery.results import Level, Search, replicated
 from lottery.run_directory import RunDirectory
 from lottery.winning import choose_winner, matching_tolerance
 from pruning.errors import FileFormatError
@@ -25,7 +25,7 @@ def read_search(path: Path) -> Search:
     if not (path / "config.json").exists() or not (path / "environment.json").exists():
         raise FileFormatError(f"{path}: not a run directory (no config.json and environment.json)")
     run = RunDirectory(path)
-    seeds = sorted(int(m[1]) for p in path.glob("seed-*") if (m := re.fullmatch(r"seed-(\d+)", p.name)))
+    seeds, unfinished = _comparable(run)
     levels: list[Level] = []
     alive = seeds
     while alive and all(run.has(seed, len(levels)) for seed in alive):
@@ -35,17 +35,20 @@ def read_search(path: Path) -> Search:
     if not levels:
         raise FileFormatError(f"{path}: no level is finished yet")
     first = run.read_record(seeds[0], 0)
-    metric, config = first["metric"], first["config"]
+    metric, config = first["metric"], replicated(first["config"], levels[0])
     tolerance = matching_tolerance(levels[0], config.get("tolerance"), metric["is_fraction"])
     winner, reason = choose_winner(levels, tolerance.value, metric["higher_is_better"])
     summary = path / "summary.json"
     finished: dict[str, Any] = read_json(summary) if summary.exists() else {}
+    stopped = finished.get("stopped") if finished else f"not finished: level {levels[-1].level} is the last on disk"
+    if unfinished:
+        stopped = f"{f'{stopped}; ' if stopped else ''}not finished: {', '.join(f'seed {seed}' for seed in unfinished)}"
     return Search(
         run=path,
         levels=tuple(levels),
         winner=winner,
         reason=reason,
-        stopped=finished.get("stopped") if finished else f"not finished: level {levels[-1].level} is the last on disk",
+        stopped=stopped,
         tolerance=tolerance,
         metric=metric["name"],
         higher_is_better=metric["higher_is_better"],
@@ -55,3 +58,17 @@ def read_search(path: Path) -> Search:
         device=read_json(path / "environment.json")["device"],
         config=config,
     )
+
+
+def _comparable(run: RunDirectory) -> tuple[list[int], list[int]]:
+    """Return the seeds whose groups have come as far as any, and those of groups that were cut off before; sorted."""
+    depths = {seed: depth(run, seed) for group in groups_of(run) for seed in group}
+    reached: dict[tuple[int, ...], int] = {}
+    for group in groups_of(run):
+        alive = [depths[seed][0] for seed in group if not depths[seed][1]]
+        reached[group] = min(alive) if alive else max(depths[seed][0] for seed in group)
+    ended = {group for group in reached if all(depths[seed][1] for seed in group)}
+    furthest = max(reached.values(), default=0)
+    whole = [group for group in reached if reached[group] == furthest or group in ended]
+    seeds = sorted(seed for group in whole for seed in group)
+    return seeds, sorted(set(depths) - set(seeds))

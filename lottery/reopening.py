@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lottery.behaviour import agree
 from lottery.objective import BatchFunction, Metric
 from lottery.preparing import Prepared, Request, prepare_search
+from lottery.replicates import seeds_of
 from lottery.run_directory import RunDirectory
+from lottery.telling import say
+from lottery.telling_apart import FORMAT
 from pruning.criteria import ScoreFunction
 from pruning.errors import BadValue, ConfigMismatch, FileFormatError
 from pruning.files import read_json
@@ -54,17 +58,33 @@ def reopen(
         chosen[kind] = given[kind] if value is None else value
     if device is not None:
         settings["device"] = device
+    if settings.get("split_seed") is None:  # earlier versions split by the seed
+        settings["split_seed"] = settings.get("seed", 0)
     request = Request(chosen["model"], chosen["data"], settings, loss, metric, criterion)
     prepared = prepare_search(request, watch or Silent())
+    _check_same(run, stored, prepared, chosen)
+    return run, prepared
+
+
+def _check_same(run: RunDirectory, stored: Mapping[str, Any], prepared: Prepared, chosen: Mapping[str, Any]) -> None:
+    """Raise `ConfigMismatch` where model, data, loss or metric are not those that a run was made with."""
+    found = prepared.identity
+    if stored.get("identity") != FORMAT:
+        say(f"{run.path}: made by an earlier version; whether model and data are the same is not checked")
+        return
     for kind in ("data", "model"):
-        if prepared.identity[f"{kind}_fingerprint"] != stored.get(f"{kind}_fingerprint"):
+        if found.settings[f"{kind}_fingerprint"] != stored.get(f"{kind}_fingerprint"):
             hint = (
                 "; a ticket that was trained again begins at the ticket, and is not reopened" if kind == "model" else ""
             )
             raise ConfigMismatch(f"{run.path} was made with another {kind} than this one ({chosen[kind]!r}){hint}")
-    if prepared.identity["objective"] != stored.get("objective"):
+    if found.settings["objective"] != stored.get("objective"):
         raise ConfigMismatch(f"{run.path} was made with another loss or metric ({stored['objective']})")
-    return run, prepared
+    if found.settings["device"] == stored.get("device") and not agree(stored.get("behaviour") or {}, found.behaviour):
+        raise ConfigMismatch(
+            f"{run.path} was made with a model, a loss or a metric that gave something else before training: code that "
+            "they call has changed"
+        )
 
 
 def _stored(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -76,7 +96,7 @@ def _stored(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
     stored = read_json(run.path / "config.json")
     if not isinstance(stored, dict):
         raise FileFormatError(f"{run.path / 'config.json'}: not a run's configuration")
-    seed = stored.get("seed", 0)
-    if not run.has(seed, 0):
+    begun = [seed for seed in seeds_of(run) if run.has(seed, 0)]
+    if not begun:
         raise FileFormatError(f"{run.path}: no level is finished yet")
-    return stored, run.read_record(seed, 0)
+    return stored, run.read_record(begun[0], 0)

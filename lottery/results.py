@@ -166,3 +166,9 @@ class Search:
 def mean(values: Sequence[float]) -> float:
     """Return the mean, NaN of nothing."""
     return float(np.mean(values)) if len(values) else math.nan
+
+
+def replicated(config: Mapping[str, Any], dense: Level) -> dict[str, Any]:
+    """Return a search's configuration with the replicates that there are, whichever calls made them."""
+    seeds = [replicate.seed for replicate in dense.replicates]
+    return {**config, "seed": min(seeds), "replicates": len(seeds)}

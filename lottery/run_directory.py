@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from typing import Any
 import filelock
 import numpy as np
 
+from lottery.behaviour import agree
+from lottery.run_identity import Identity
 from pruning.errors import BadValue, ConfigMismatch, RunBusy
 from pruning.files import (
     atomic_directory,
@@ -62,12 +65,13 @@ class RunDirectory:
         except OSError as error:
             raise storage_error(path, error) from error
 
-    def forget_metrics(self, level: int) -> None:
-        """Drop a level's lines from `metrics.jsonl`: all of its replicates are trained again."""
+    def forget_metrics(self, level: int, seeds: Collection[int]) -> None:
+        """Drop the lines of a level's replicates from `metrics.jsonl`: they are trained again."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            write_text(path, "".join(f"{line}\n" for line in lines if json.loads(line)["level"] != level))
+            rows = [(line, json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+            kept = [line for line, row in rows if row["level"] != level or row["seed"] not in seeds]
+            write_text(path, "".join(f"{line}\n" for line in kept))
 
     def write_level(self, job: Job, trained: Trained, record: Mapping[str, Any], readme: str) -> None:
         """Write one finished level as a ticket directory: all of it, or nothing.
@@ -139,36 +143,51 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def open_run(out: Path, name: str, config: Mapping[str, Any], force: bool) -> Iterator[RunDirectory]:
-    """Give the directory of the run with this configuration, new or as an earlier attempt left it.
+def open_run(out: Path, name: str, identity: Identity, *, force: bool, resume: bool = False) -> Iterator[RunDirectory]:
+    """Give the directory of the run of this experiment, new or as an earlier attempt left it.
 
-    While the block runs, no other process can open the same run.
+    While the block runs, no other process can open the same run. Two experiments whose settings have one hash and that
+    behave differently lie beside each other: `name-hash`, `name-hash-2`, …
 
     Args:
         out: the folder of all runs.
         name: the readable part of the directory's name.
-        config: the resolved configuration and the fingerprints of model and data, as plain JSON.
+        identity: what tells it from other experiments.
         force: start over.
+        resume: go on with a stored run though nothing tells whether it is of the same experiment.
 
     Raises:
         BadValue: `out` cannot be written.
-        ConfigMismatch: the directory holds another configuration.
+        ConfigMismatch: the directory holds another configuration, or what cannot be told from another experiment.
         RunBusy: another process is working on this run.
     """
-    text = json.dumps(finite(config), sort_keys=True)
+    text = json.dumps(finite(identity.settings), sort_keys=True)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
-    path = out / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    with locked(out, path.name):
-        try:
-            if force and path.exists():
-                shutil.rmtree(path)
-            path.mkdir(exist_ok=True)
-        except OSError as error:
-            raise _unwritable(out, error) from error
-        run = RunDirectory(path)
-        _check_config(run, json.loads(text))
-        _tidy(run)
-        yield run
+    first = f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    for number in itertools.count(1):
+        path = out / (first if number == 1 else f"{first}-{number}")
+        with locked(out, path.name):
+            if not _is_free_or_same(path, json.loads(text), identity):
+                continue
+            try:
+                if force and path.exists():
+                    shutil.rmtree(path)
+                path.mkdir(exist_ok=True)
+            except OSError as error:
+                raise _unwritable(out, error) from error
+            run = RunDirectory(path)
+            if identity.unsure and not resume and any(path.glob("seed-*/level-*")):
+                raise ConfigMismatch(
+                    f"{path}: nothing tells whether this stored run is of the same experiment "
+                    f"({'; '.join(identity.unsure)}); resume=True or --resume goes on with it, force=True or --force "
+                    "starts over"
+                )
+            if not (path / "config.json").exists():
+                described = {"behaviour": finite(identity.behaviour), "unsure": list(identity.unsure)}
+                write_json(path / "config.json", {**json.loads(text), **described})
+            _tidy(run)
+            yield run
+            return
 
 
 @contextlib.contextmanager
@@ -192,15 +211,15 @@ def _unwritable(out: Path, error: OSError) -> BadValue:
     return BadValue(f"--out {out}: cannot be written ({error.strerror or error})")
 
 
-def _check_config(run: RunDirectory, config: Mapping[str, Any]) -> None:
-    """Store the configuration of a new run; raise `ConfigMismatch` where an old one differs."""
-    stored = run.path / "config.json"
-    if not stored.exists():
-        write_json(stored, config)
-    elif read_json(stored) != config:
-        raise ConfigMismatch(
-            f"{run.path} was made by another configuration; use --force to start over, or another --out"
-        )
+def _is_free_or_same(path: Path, settings: Mapping[str, Any], identity: Identity) -> bool:
+    """Say whether a directory is new, or of an experiment that behaves as this one; raises for other settings."""
+    if not (path / "config.json").exists():
+        return True
+    stored = read_json(path / "config.json")
+    described = {key: stored.pop(key, None) for key in ("behaviour", "unsure")} if isinstance(stored, dict) else {}
+    if stored != settings:
+        raise ConfigMismatch(f"{path} was made by another configuration; use --force to start over, or another --out")
+    return agree(described.get("behaviour") or {}, identity.behaviour)
 
 
 def _tidy(run: RunDirectory) -> None:

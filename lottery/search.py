@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lottery.engine import Plan, run_seconds, search_levels
+from lottery.engine import Plan, Replicates, run_seconds, search_levels
 from lottery.environment import environment
 from lottery.preparing import Request, prepare_search
 from lottery.progress import Display, Recorder
-from lottery.results import Level, Search
+from lottery.reading import read_search
+from lottery.replicates import depth, join, seeds_of
+from lottery.results import Level, Search, replicated
 from lottery.run_directory import RunDirectory, open_run
 from lottery.summary import as_json
+from lottery.telling import say_stored
 from lottery.trainers import Setup
 from lottery.winning import choose_winner, matching_tolerance
-from pruning.files import write_json
+from pruning.files import read_json, write_json
 
 
 def run_search(request: Request, display: Display) -> Search:
@@ -26,18 +29,28 @@ def run_search(request: Request, display: Display) -> Search:
     recorder = Recorder(display)
     ready = prepare_search(request, recorder)
     plan, setup = ready.plan, ready.setup
-    with open_run(request.out, ready.name, ready.identity, request.force) as run:
+    with open_run(request.out, ready.name, ready.identity, force=request.force, resume=request.resume) as run:
         recorder.record_to(run)
         if not (run.path / "environment.json").exists():
             write_json(run.path / "environment.json", environment(setup.device))
+        replicates = _replicates(plan, run)
         with display.searching(len(plan.targets), setup.metric, ready.test_examples):
-            levels = search_levels(plan, setup.trainer, ready.initial, run, recorder)
+            levels = search_levels(plan, setup.trainer, ready.initial, run, recorder, replicates)
         return _conclude(plan, run, levels, setup, ready.test_examples)
 
 
-def _conclude(plan: Plan, run: RunDirectory, levels: Sequence[Level], setup: Setup, examples: int | None) -> Search:
-    from lottery.figure import density_figure, save_figure
+def _replicates(plan: Plan, run: RunDirectory) -> Replicates:
+    """Add the seeds that are asked for to the run, and tell how many of their trainings are stored already."""
+    seeds, levels = plan.config.seeds, len(plan.targets)
+    groups = join(run, seeds)
+    stored = sum(depth(run, seed)[0] for seed in seeds)
+    ended = sum(levels - depth(run, seed)[0] for seed in seeds if depth(run, seed)[1])
+    made = str(read_json(run.path / "environment.json").get("date")) if stored else ""
+    say_stored(run.path, stored, levels * len(seeds) - ended, made)
+    return Replicates(seeds, groups)
 
+
+def _conclude(plan: Plan, run: RunDirectory, levels: Sequence[Level], setup: Setup, examples: int | None) -> Search:
     metric = setup.metric
     tolerance = matching_tolerance(levels[0], plan.config.tolerance, metric.is_fraction)
     winner, reason = choose_winner(levels, tolerance.value, metric.higher_is_better)
@@ -57,8 +70,18 @@ def _conclude(plan: Plan, run: RunDirectory, levels: Sequence[Level], setup: Set
         test_examples=examples,
         seconds=run_seconds(run, levels),
         device=setup.device,
-        config=plan.about["config"],
+        config=replicated(plan.about["config"], levels[0]),
     )
-    write_json(run.path / "summary.json", {**as_json(search), "test_examples": examples, "config": search.config})
-    save_figure(density_figure(search), run.path / "density.png")
+    _summarize(search, run)
+    if set(plan.config.seeds) < set(seeds_of(run)):
+        # Other calls made other replicates of the same search: the summary and the figure are of all.
+        _summarize(read_search(run.path), run)
     return search
+
+
+def _summarize(search: Search, run: RunDirectory) -> None:
+    from lottery.figure import density_figure, save_figure
+
+    described = {**as_json(search), "test_examples": search.test_examples, "config": search.config}
+    write_json(run.path / "summary.json", described)
+    save_figure(density_figure(search), run.path / "density.png")

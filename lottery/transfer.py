@@ -34,6 +34,7 @@ def train_ticket(
     metric: Metric | BatchFunction | None = None,
     out: str | Path = "runs",
     force: bool = False,
+    resume: bool = False,
     display: Display | None = None,
 ) -> Search:
     """Train a ticket from its rewind weights, under its mask, and return what came out: a search of one level.
@@ -48,6 +49,7 @@ def train_ticket(
         metric: likewise.
         out: the folder in which runs are kept.
         force: start over.
+        resume: go on with a stored run though nothing tells whether it is of the same experiment.
         display: shows progress.
 
     Raises:
@@ -65,7 +67,7 @@ def train_ticket(
     merged = layer(
         _inherited(ticket, settings, same_data), settings, named, {"levels": 0, "prunable": tuple(ticket.mask)}
     )
-    request = Request(model, data, merged, loss, metric, out=Path(out), force=force, ticket=ticket)
+    request = Request(model, data, merged, loss, metric, out=Path(out), force=force, resume=resume, ticket=ticket)
     return run_search(request, display or Display(False, None))
 
 
@@ -77,8 +79,8 @@ def _inherited(ticket: Ticket, settings: Mapping[str, Any], same_data: bool) -> 
     # The mask was learned on this split: another one would make a choice on what it was learned from.
     if same_data:
         inherited |= {key: found[key] for key in _DIET if found.get(key) is not None}
-    split = found.get("split_seed")
-    inherited["split_seed"] = split if split is not None else found.get("seed", 0)
+    split = found.get("split_seed")  # None: an earlier version, which split by the seed
+    inherited["split_seed"] = found.get("seed", 0) if split is None else split
     if trainer != found.get("trainer"):
         return inherited
     fields = field_names(TRAINERS[str(trainer)].value.config) - _DROPPED

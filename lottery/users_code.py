@@ -56,8 +56,14 @@ def users_place(trace: TracebackType | None) -> str | None:
     return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
 
 
+def in_library(filename: str) -> bool:
+    """Say whether a file belongs to Python, to an installed package or to this toolkit; what is typed in does not."""
+    if filename.startswith("<"):
+        return filename.startswith("<frozen")
+    return str(Path(filename).resolve()).startswith((*_OURS, *_LIBRARIES))
+
+
 def _is_users(filename: str) -> bool:
-    if filename.startswith("<"):  # typed in, or a notebook's cell; but not what Python freezes or generates
-        return not filename.startswith(("<frozen", "<string", "<eval_with_key", "<__array_function__"))
-    resolved = str(Path(filename).resolve())
-    return not resolved.startswith((*_OURS, *_LIBRARIES))
+    # typed in, or a notebook's cell; but not what Python and torch.fx generate
+    generated = filename.startswith(("<string", "<eval_with_key", "<__array_function__"))
+    return not generated and not in_library(filename)

@@ -62,6 +62,9 @@ def prune(
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the ticket's path only.")] = False,
 ) -> None:
@@ -117,7 +120,9 @@ def prune(
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
     display = Display(bars=not quiet and sys.stderr.isatty(), write=write)
-    request = Request(settings.get("model"), settings.get("data", "digits"), settings, out=out, force=force)
+    request = Request(
+        settings.get("model"), settings.get("data", "digits"), settings, out=out, force=force, resume=resume
+    )
     search = run_search(request, display)
     if as_json:
         print_json(search_json(search))

@@ -31,6 +31,9 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars; print the trained ticket's path only.")] = False,
 ) -> None:
@@ -62,7 +65,7 @@ def train(
     stream = people(as_json)
     display = Display(not quiet and sys.stderr.isatty(), None if quiet else lambda text: print(text, file=stream))
     loaded = Ticket.load(ticket)
-    search = train_ticket(loaded, model, data, settings=settings, out=out, force=force, display=display)
+    search = train_ticket(loaded, model, data, settings=settings, out=out, force=force, resume=resume, display=display)
     if as_json:
         print_json({**search_json(search), "from": str(ticket)})
     if not quiet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from lottery.data import Data
 from lottery.data.arrays import as_inputs, as_targets, scale_images
-from lottery.identity import identify, short_hash
+from lottery.data.file_stamps import cached_digest
+from lottery.data.passes import identify_values, pass_digest, repeats
 from lottery.randomness import seeded_everywhere
-from lottery.torch_state import digest, to_numpy
 from pruning.errors import DataError
 
 
@@ -49,6 +49,11 @@ class Tensors:
             digest.update(array.data)
         return digest.hexdigest()[:16]
 
+    @property
+    def unsure(self) -> None:
+        """Nothing is: every value is in memory."""
+        return None
+
 
 @dataclass(frozen=True)
 class Loader:
@@ -60,23 +65,17 @@ class Loader:
         return len(self.loader)
 
     def fingerprint(self) -> str:
-        """Return a hash of kinds and sizes, and of the values: all of a `TensorDataset`, a sample of any other.
+        """Return a hash of every item that one seeded pass gives, in its order (where they lie in files: of those)."""
+        return cached_digest(self.loader, lambda: pass_digest(self._once))[:16]
 
-        Items that are different each time (a random transform) count with their labels only.
-        """
-        dataset = self.loader.dataset
-        kinds = (type(dataset), type(self.loader.sampler), type(self.loader.batch_sampler), self.loader.collate_fn)
-        seen = [*map(identify, kinds), str((_length(dataset), len(self.loader), self.loader.batch_size))]
-        if isinstance(dataset, TensorDataset):
-            return short_hash([*seen, digest({str(i): to_numpy(t) for i, t in enumerate(dataset.tensors)})], length=16)
-        if hasattr(dataset, "__getitem__"):
-            positions = np.linspace(0, _length(dataset) - 1, num=min(32, _length(dataset)), dtype=int).tolist()
-            with seeded(self.loader, 0):
-                for position in positions:
-                    items = [identify_values(dataset[position]) for _ in range(2)]
-                    label = identify_values(split_batch(dataset[position])[1])
-                    seen.append(items[0] if items[0] == items[1] else label)
-        return short_hash(seen, length=16)
+    @property
+    def unsure(self) -> str | None:
+        """Why a hash of what the loader gives says nothing; None where it gives the same each time."""
+        return None if repeats(self._once) else "its DataLoader gives something else each time it is read"
+
+    def _once(self) -> Iterator[Any]:
+        with seeded(self.loader, 0):
+            yield from self.loader
 
 
 Part = Tensors | Loader
@@ -137,20 +136,16 @@ class Parts:
         return replace(self, train=train, validation=validation, test=test)
 
     def fingerprint(self) -> str:
-        """Return a hash that tells data sets apart."""
-        parts = [part.fingerprint() if part is not None else "-" for part in (self.train, self.validation, self.test)]
+        """Return a hash that tells data sets apart; what differs from pass to pass has no part in it (`unsure`)."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = ["-" if p is None else "?" if p.unsure else p.fingerprint() for p in named.values()]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
-
-def identify_values(value: Any) -> str:
-    """Return a hash of a pytree's values (of the kinds of those that are not numbers)."""
-    if isinstance(value, torch.Tensor):
-        return digest({"": to_numpy(value)})
-    if isinstance(value, tuple | list):
-        return short_hash(map(identify_values, value), length=64)
-    if isinstance(value, Mapping):
-        return short_hash([f"{key} {identify_values(item)}" for key, item in value.items()], length=64)
-    return repr(value) if isinstance(value, int | float | str | bool) else identify(type(value))
+    @property
+    def unsure(self) -> list[str]:
+        """Why two data sets of one fingerprint may differ, part by part; empty where they cannot."""
+        named = {"training": self.train, "validation": self.validation, "test": self.test}
+        return [f"of the {name} part {part.unsure}" for name, part in named.items() if part is not None and part.unsure]
 
 
 def prepare(data: Data, seed: int, validation_size: int | float | None = None) -> Parts:
@@ -293,7 +288,3 @@ def _highest_label(part: Part) -> int:
         return int(part.targets.max())
     with seeded(part.loader, 0):
         return max(int(split_batch(batch)[1].max()) for batch in part.loader)
-
-
-def _length(dataset: Any) -> int:
-    return len(dataset) if hasattr(dataset, "__len__") else -1

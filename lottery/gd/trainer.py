@@ -75,11 +75,11 @@ class GDTrainer:
 
     def train_group(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
         """Train jobs that can be stacked in one loop, or one alone."""
-        with _isolated(self.device, jobs[0].seed, self.threads):
+        with isolated(self.device, jobs[0].seed, self.threads):
             return [self._train(jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs)
 
     def _groups(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
-        with _isolated(self.device, 0, self.threads):
+        with isolated(self.device, 0, self.threads):
             return groups_of(self, jobs, needs)
 
     def _train(self, job: Job, needs: frozenset[str]) -> Trained:
@@ -227,7 +227,7 @@ def _at_step(step: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _isolated(device: torch.device, seed: int, threads: int) -> Iterator[None]:
+def isolated(device: torch.device, seed: int, threads: int) -> Iterator[None]:
     """Seed everything for one training and restore the caller's random state and switches afterwards.
 
     On CUDA, algorithms are deterministic where there are any, and float32 is float32 (no TF32).

@@ -10,9 +10,10 @@ from lottery.data.parts import Parts
 
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
+from lottery.behaviour import Behaviour
 from lottery.models.source import Source
 from lottery.objective import BatchFunction, Measure, Metric
-from pruning.jobs import Trainer
+from pruning.jobs import Job, Trainer
 from pruning.registry import Registry
 from pruning.watch import Watch
 
@@ -29,6 +30,7 @@ class Setup:
         objective: names loss and metric, for the run's identity.
         device: where it trains, in words.
         refusals: for what a criterion may need and this trainer cannot give: why not, and what would.
+        behave: describes what a network, its loss and its metric do where a job would begin, without training it.
     """
 
     trainer: Trainer
@@ -38,6 +40,7 @@ class Setup:
     objective: str
     device: str
     refusals: Mapping[str, str] = field(default_factory=dict)
+    behave: Callable[[Job], Behaviour] = lambda job: {}
 
 
 @dataclass(frozen=True)

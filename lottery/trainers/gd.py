@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
+from lottery.gd.behaviour import behaviour
 from lottery.gd.config import GDConfig
 from lottery.gd.device import choose_device
 from lottery.gd.evaluation import measure
@@ -54,7 +57,15 @@ def setup(ask: Ask) -> Setup:
     total = config.total_steps(per_epoch)
     trainer = GDTrainer(ask.source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return Setup(trainer, total, per_epoch, objective.metric.measure, objective.name, words)
+    return Setup(
+        trainer,
+        total,
+        per_epoch,
+        objective.metric.measure,
+        objective.name,
+        words,
+        behave=functools.partial(behaviour, trainer),
+    )
 
 
 def _on_device(parts: Parts, device: torch.device) -> Parts:

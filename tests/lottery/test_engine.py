@@ -14,6 +14,7 @@ from lottery.probes import NoProber
 from lottery.reading import read_search
 from lottery.rewind import parse_rewind
 from lottery.run_directory import RunDirectory, open_run
+from lottery.run_identity import Identity
 from lottery.winning import choose_winner
 from pruning.criteria import Criterion, get_criterion
 from pruning.errors import BadValue, Diverged, FileFormatError, RunBusy
@@ -148,40 +149,46 @@ def test_winner_by_the_engines_levels(tmp_path):
 
 class TestRunDirectory:
     def test_the_same_configuration_opens_the_same_run(self, tmp_path):
-        with open_run(tmp_path, "a b/c", {"x": 1}, False) as one:
+        with open_run(tmp_path, "a b/c", Identity({"x": 1}), force=False) as one:
             pass
-        with open_run(tmp_path, "a b/c", {"x": 1}, False) as two, open_run(tmp_path, "a", {"x": 2}, False) as three:
+        with (
+            open_run(tmp_path, "a b/c", Identity({"x": 1}), force=False) as two,
+            open_run(tmp_path, "a", Identity({"x": 2}), force=False) as three,
+        ):
             assert one == two != three
         assert one.path.name.startswith("a-b-c-")
 
     def test_force_starts_over(self, tmp_path):
-        with open_run(tmp_path, "a", {}, False) as run:
+        with open_run(tmp_path, "a", Identity({}), force=False) as run:
             (run.path / "seed-0").mkdir()
-        with open_run(tmp_path, "a", {}, True) as run:
+        with open_run(tmp_path, "a", Identity({}), force=True) as run:
             assert not (run.path / "seed-0").exists()
 
     def test_a_directory_of_another_configuration_is_refused(self, tmp_path):
         from pruning.errors import ConfigMismatch
 
-        with open_run(tmp_path, "a", {"x": 1}, False) as run:
+        with open_run(tmp_path, "a", Identity({"x": 1}), force=False) as run:
             write_json(run.path / "config.json", {"x": 2})
-        with pytest.raises(ConfigMismatch, match="another configuration"), open_run(tmp_path, "a", {"x": 1}, False):
+        with (
+            pytest.raises(ConfigMismatch, match="another configuration"),
+            open_run(tmp_path, "a", Identity({"x": 1}), force=False),
+        ):
             pass
 
     def test_two_processes_cannot_work_on_one_run(self, tmp_path):
         import filelock
 
-        with open_run(tmp_path, "a", {}, False) as run:
+        with open_run(tmp_path, "a", Identity({}), force=False) as run:
             name = run.path.name
         with (
             filelock.FileLock(tmp_path / f".{name}.lock"),
             pytest.raises(RunBusy, match="another process"),
-            open_run(tmp_path, "a", {}, False),
+            open_run(tmp_path, "a", Identity({}), force=False),
         ):
             pass
 
     def test_leftovers_of_a_killed_process_are_tidied(self, tmp_path):
-        with open_run(tmp_path, "a", {}, False) as run:
+        with open_run(tmp_path, "a", Identity({}), force=False) as run:
             run.append_metrics({"seed": 0, "level": 0, "step": 1})
             run.append_metrics({"seed": 0, "level": 1, "step": 1})
             with open(run.path / "metrics.jsonl", "a") as file:
@@ -191,7 +198,7 @@ class TestRunDirectory:
             (run.path / "seed-0" / ".level-01.tmp").mkdir()
             (run.path / "seed-0" / ".level-01.tmp" / ".mask.safetensors.1.tmp").touch()
             (run.path / ".summary.json.1.tmp").touch()
-        with open_run(tmp_path, "a", {}, False) as run:
+        with open_run(tmp_path, "a", Identity({}), force=False) as run:
             assert (run.path / "metrics.jsonl").read_text() == '{"seed": 0, "level": 0, "step": 1}\n'
             assert not list(run.path.glob("**/.*.tmp"))
 

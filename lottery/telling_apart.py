@@ -1,0 +1,45 @@
+"""What tells the run of one experiment from the run of another: settings, data, code and values, and behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lottery.behaviour import agree
+from lottery.config import SearchConfig
+from lottery.data.parts import Parts
+from lottery.engine import Plan, job_seed
+from lottery.identity import identify
+from lottery.run_identity import Identity
+from lottery.trainers import Ask, Setup
+from pruning.criteria import Criterion
+from pruning.jobs import Budget, Job, Params
+
+FORMAT = 2
+# The seed of the network and of the order of data that tell experiments apart: whichever replicates are asked for.
+FIRST_SEED = 0
+
+
+def identity_of(
+    config: SearchConfig, plan: Plan, setup: Setup, criterion: Criterion, ask: Ask, initial: Mapping[int, Params]
+) -> Identity:
+    """Return what tells a search from others: read, hashed and tried out, but for training.
+
+    Seeds are replicates of one experiment, where another seed gives another network. They have no part in it there.
+    """
+    source, parts = ask.source, ask.parts
+    settings = {key: value for key, value in plan.about["config"].items() if key not in ("seed", "replicates")}
+    seed = FIRST_SEED if source.varies else config.seed
+    settings |= {} if source.varies else {"seed": seed}
+    settings |= {"identity": FORMAT, "device": setup.device, "objective": setup.objective}
+    settings |= {"criterion": f"{criterion.name} {identify(criterion.score)}", "data_fingerprint": parts.fingerprint()}
+    job = Job(initial[seed], plan.dense[seed], job_seed(seed, 0), Budget(0, 0))
+    unsure = [*parts.unsure] if isinstance(parts, Parts) else []
+    behaviour = {} if unsure else setup.behave(job)
+    if not unsure and not agree(behaviour, setup.behave(job)):
+        unsure.append("the model, the loss or the metric gives something else each time it is called")
+    fingerprint = source.fingerprint(seed)
+    if fingerprint != source.fingerprint(seed):
+        fingerprint = "?"
+        unsure.append("the model's maker gives another network each time it is called with the same seed")
+    settings |= {"model_fingerprint": fingerprint}
+    return Identity(settings, {} if unsure else behaviour, tuple(unsure))
