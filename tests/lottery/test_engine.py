@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,48 +148,52 @@ def test_winner_by_the_engines_levels(tmp_path):
     assert winner is not None and winner.level == 2
 
 
+def opened(out: Path, name: str, settings: dict[str, Any], force: bool):
+    return open_run(out, name, Identity(settings), force=force)
+
+
 class TestRunDirectory:
     def test_the_same_configuration_opens_the_same_run(self, tmp_path):
-        with open_run(tmp_path, "a b/c", Identity({"x": 1}), force=False) as one:
+        with opened(tmp_path, "a b/c", {"x": 1}, False) as one:
             pass
         with (
-            open_run(tmp_path, "a b/c", Identity({"x": 1}), force=False) as two,
-            open_run(tmp_path, "a", Identity({"x": 2}), force=False) as three,
+            opened(tmp_path, "a b/c", {"x": 1}, False) as two,
+            opened(tmp_path, "a", {"x": 2}, False) as three,
         ):
             assert one == two != three
         assert one.path.name.startswith("a-b-c-")
 
     def test_force_starts_over(self, tmp_path):
-        with open_run(tmp_path, "a", Identity({}), force=False) as run:
+        with opened(tmp_path, "a", {}, False) as run:
             (run.path / "seed-0").mkdir()
-        with open_run(tmp_path, "a", Identity({}), force=True) as run:
+        with opened(tmp_path, "a", {}, True) as run:
             assert not (run.path / "seed-0").exists()
 
     def test_a_directory_of_another_configuration_is_refused(self, tmp_path):
         from pruning.errors import ConfigMismatch
 
-        with open_run(tmp_path, "a", Identity({"x": 1}), force=False) as run:
+        with opened(tmp_path, "a", {"x": 1}, False) as run:
             write_json(run.path / "config.json", {"x": 2})
         with (
             pytest.raises(ConfigMismatch, match="another configuration"),
-            open_run(tmp_path, "a", Identity({"x": 1}), force=False),
+            opened(tmp_path, "a", {"x": 1}, False),
         ):
             pass
 
     def test_two_processes_cannot_work_on_one_run(self, tmp_path):
         import filelock
 
-        with open_run(tmp_path, "a", Identity({}), force=False) as run:
+        with opened(tmp_path, "a", {}, False) as run:
             name = run.path.name
         with (
             filelock.FileLock(tmp_path / f".{name}.lock"),
             pytest.raises(RunBusy, match="another process"),
-            open_run(tmp_path, "a", Identity({}), force=False),
+            opened(tmp_path, "a", {}, False),
         ):
             pass
 
     def test_leftovers_of_a_killed_process_are_tidied(self, tmp_path):
-        with open_run(tmp_path, "a", Identity({}), force=False) as run:
+        with opened(tmp_path, "a", {}, False) as run:
             run.append_metrics({"seed": 0, "level": 0, "step": 1})
             run.append_metrics({"seed": 0, "level": 1, "step": 1})
             with open(run.path / "metrics.jsonl", "a") as file:
@@ -198,7 +203,7 @@ class TestRunDirectory:
             (run.path / "seed-0" / ".level-01.tmp").mkdir()
             (run.path / "seed-0" / ".level-01.tmp" / ".mask.safetensors.1.tmp").touch()
             (run.path / ".summary.json.1.tmp").touch()
-        with open_run(tmp_path, "a", Identity({}), force=False) as run:
+        with opened(tmp_path, "a", {}, False) as run:
             assert (run.path / "metrics.jsonl").read_text() == '{"seed": 0, "level": 0, "step": 1}\n'
             assert not list(run.path.glob("**/.*.tmp"))
 

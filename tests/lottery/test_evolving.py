@@ -132,9 +132,9 @@ class TestOneMaskForBothWorlds:
 
     def test_training_again_keeps_the_split_that_the_mask_was_learned_on(self, tmp_path):
         whole = Data(train=blobs(120), test=blobs(30, seed=2))
-        ticket = Ticket.load(search(tmp_path, data=whole, levels=1, seed=3).levels[1].replicates[0].path)
+        ticket = Ticket.load(search(tmp_path, data=whole, levels=1, seed=3, split_seed=4).levels[1].replicates[0].path)
         again = train_ticket(ticket, net, whole, settings={"seed": 7}, out=tmp_path)
-        assert (again.config["split_seed"], again.config["seed"]) == (3, 7)
+        assert (again.config["split_seed"], again.config["seed"]) == (4, 7)
         assert [r.seed for r in again.levels[0].replicates] == [7]
 
     def test_training_again_does_not_prune(self, tmp_path):
