@@ -28,6 +28,7 @@ from lottery.reopening import reopen
 from lottery.results import Search
 from lottery.rewind import Rewind, parse_rewind
 from lottery.run_directory import RunDirectory, locked
+from lottery.telling import say_stored
 from pruning.criteria import Criterion, ScoreFunction, Scores
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Job, Params, Trained
@@ -115,9 +116,10 @@ def ablate(
     numbers = _levels(search, request.levels)
     elsewhere = functools.cache(functools.partial(_elsewhere, ready, request.rewind or ""))
     frame = _Frame(directory, ready, request, elsewhere)
+    seeds_of = {number: [replicate.seed for replicate in search.levels[number].alive] for number in numbers}
     with locked(directory.path, "ablations"), counter.display.training(len(numbers)):
-        for number in numbers:
-            seeds = [replicate.seed for replicate in search.levels[number].alive]
+        _say_stored(frame, seeds_of)
+        for number, seeds in seeds_of.items():
             _train_level(frame, number, seeds, counter)
             counter.display.passed()
     return [read_ablation(directory.path, request.folder(kind), numbers) for kind in request.kinds]
@@ -146,6 +148,16 @@ class _Frame:
 
     def directory(self, kind: str, repeat: int) -> RunDirectory:
         return RunDirectory(self.run.path / "ablations" / self.request.folder(kind) / f"repeat-{repeat}")
+
+
+def _say_stored(frame: _Frame, seeds_of: Mapping[int, Sequence[int]]) -> None:
+    every = [(number, seed) for number, seeds in seeds_of.items() for seed in seeds]
+    folders = [
+        frame.directory(kind, repeat).level_path(seed, number)
+        for kind, repeat, (number, seed) in itertools.product(frame.request.kinds, range(frame.request.repeats), every)
+    ]
+    stored = [folder for folder in folders if (folder / "config.json").exists()]
+    say_stored(frame.run.path / "ablations", stored, len(folders), "deleting the folder of a kind")
 
 
 def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: StepCounter) -> None:

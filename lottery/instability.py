@@ -29,6 +29,7 @@ from lottery.reading import read_search
 from lottery.reopening import reopen
 from lottery.results import Search
 from lottery.run_directory import RunDirectory, locked
+from lottery.telling import say_stored
 from lottery.torch_view import TorchView, torch_view
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
@@ -115,6 +116,10 @@ def instability(
     asked = {level: _alive(search, level, replicates) for level in _levels(search, levels)}
     found = []
     with locked(directory.path / "instability", "instability"), counter.display.training(len(asked)):
+        every = [(number, seed, level) for number in range(copies) for level in asked for seed in asked[level]]
+        stored = [bench.copy(number).level_path(seed, level) for number, seed, level in every]
+        stored = [folder for folder in stored if (folder / "config.json").exists()]
+        say_stored(directory.path / "instability", stored, len(every), "deleting the folder of a copy")
         for level, seeds in asked.items():
             _train(bench, level, seeds, copies)
             barriers = [_barriers(bench, view, seed, level, copies, points, parts, examples) for seed in seeds]

@@ -16,7 +16,7 @@ from lottery.summary import as_json
 from lottery.telling import say_stored
 from lottery.trainers import Setup
 from lottery.winning import choose_winner, matching_tolerance
-from pruning.files import read_json, write_json
+from pruning.files import write_json
 
 
 def run_search(request: Request, display: Display) -> Search:
@@ -43,10 +43,10 @@ def _replicates(plan: Plan, run: RunDirectory) -> Replicates:
     """Add the seeds that are asked for to the run, and tell how many of their trainings are stored already."""
     seeds, levels = plan.config.seeds, len(plan.targets)
     groups = join(run, seeds)
-    stored = sum(depth(run, seed)[0] for seed in seeds)
-    ended = sum(levels - depth(run, seed)[0] for seed in seeds if depth(run, seed)[1])
-    made = str(read_json(run.path / "environment.json").get("date")) if stored else ""
-    say_stored(run.path, stored, levels * len(seeds) - ended, made)
+    depths = {seed: depth(run, seed) for seed in seeds}
+    stored = [run.level_path(seed, level) for seed, (count, _) in depths.items() for level in range(count)]
+    wanted = sum(count if diverged else levels for count, diverged in depths.values())
+    say_stored(run.path, stored, wanted, "force=True or --force")
     return Replicates(seeds, groups)
 
 

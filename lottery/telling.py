@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,19 +18,20 @@ def say(text: str) -> None:
             print(f"lottery: {text}", file=sys.stderr, flush=True)
 
 
-def say_stored(path: Path, stored: int, wanted: int, made: str) -> None:
+def say_stored(path: Path, stored: Sequence[Path], wanted: int, again: str) -> None:
     """Tell that trainings were stored before; says nothing where none was.
 
     Args:
         path: where they lie.
-        stored: how many of the trainings that were asked for were there.
+        stored: the ticket directories, of those that were asked for, that were there.
         wanted: how many were asked for.
-        made: when.
+        again: what starts over.
     """
     if not stored:
         return
-    begin = "force=True or --force starts over"
-    if stored >= wanted:
-        say(f"{path}: a stored result, made {made}; nothing was trained ({begin})")
+    latest = max((folder / "config.json").stat().st_mtime for folder in stored)
+    made = f"made {datetime.fromtimestamp(latest).strftime('%Y-%m-%d %H:%M')}"
+    if len(stored) >= wanted:
+        say(f"{path}: a stored result, {made}; nothing was trained ({again} starts over)")
     else:
-        say(f"{path}: {stored} of {wanted} trainings are stored, made {made}; the others are trained now ({begin})")
+        say(f"{path}: {len(stored)} of {wanted} trainings are stored, {made}; the others follow ({again} starts over)")

@@ -25,6 +25,7 @@ from lottery.reopening import reopen
 from lottery.results import Level
 from lottery.run_directory import RunDirectory, locked
 from lottery.statistics import Estimate, by_seed, level_estimate, paired_difference, pairs
+from lottery.telling import say_stored
 from lottery.torch_state import digest
 from lottery.transfer_members import Member, choose_members, common_seeds
 from pruning.criteria import CRITERIA
@@ -173,6 +174,8 @@ def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: Ste
     jobs = {seed: _job(frame, source, seed) for seed in seeds}
     names = {seed: _identity(own.run, number, job) for seed, job in jobs.items()}
     missing = [seed for seed in seeds if not folder.has(seed, number)]
+    stored = [folder.level_path(seed, number) for seed in seeds if seed not in missing]
+    say_stored(folder.path, stored, len(seeds), "deleting the folder")
     for seed in set(seeds) - set(missing):
         if folder.read_record(seed, number).get("transfer", {}).get("identity") != names[seed]:
             raise ConfigMismatch(f"{folder.level_path(seed, number)} is of another ticket or run; use another --out")
