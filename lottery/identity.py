@@ -189,8 +189,10 @@ def _as_array(thing: Any) -> np.ndarray[Any, Any] | None:
     if not (hasattr(thing, "dtype") and hasattr(thing, "shape")):
         return None
     jax = sys.modules.get("jax")
-    if jax is not None and isinstance(thing, jax.Array) and jax.dtypes.issubdtype(thing.dtype, jax.dtypes.prng_key):
-        return np.asarray(jax.random.key_data(thing))
+    kind = getattr(thing.dtype, "type", None)
+    if jax is not None and isinstance(kind, type) and issubclass(kind, jax.dtypes.prng_key):
+        # What only wraps a key (a variable of Flax) is a tree with the key as its leaf.
+        return np.asarray(jax.random.key_data(thing)) if isinstance(thing, jax.Array) else None
     return np.asarray(thing) if hasattr(thing, "__array__") else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -68,7 +69,7 @@ class Loader:
         """Return a hash of every item that one seeded pass gives, in its order (where they lie in files: of those)."""
         return cached_digest(self.loader, lambda: pass_digest(self._once))[:16]
 
-    @property
+    @functools.cached_property
     def unsure(self) -> str | None:
         """Why a hash of what the loader gives says nothing; None where it gives the same each time."""
         return None if repeats(self._once) else "its DataLoader gives something else each time it is read"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -202,6 +203,10 @@ class TestFilesOfData:
         assert len(fingerprints) == 1
 
 
+def bound(thing: Any) -> Any:
+    return thing.__call__
+
+
 class TestCode:
     """Attributes, methods, globals and private settings are part of what a thing is."""
 
@@ -236,7 +241,7 @@ class TestCode:
                 return self.gain * self.fc(x)
 
         plain, hooked = Net(), Net()
-        hooked.fc.register_forward_hook(lambda module, args, output: torch.mul(output, 2))
+        hooked.fc.register_forward_hook(lambda *given: given[-1] + 1.0)
         names = {module_identity(plain), module_identity(hooked)}
         Net.gain = 3.0
         assert len({*names, module_identity(Net())}) == 3
@@ -244,7 +249,7 @@ class TestCode:
     @pytest.mark.parametrize("private", [Scaled, Focal])
     def test_private_attributes_of_callables_and_of_what_their_methods_are_bound_to(self, private):
         assert identify(private(1.0)) == identify(private(1.0)) != identify(private(2.0))
-        assert identify(private(1.0).__call__) != identify(private(2.0).__call__)
+        assert identify(bound(private(1.0))) != identify(bound(private(2.0)))
         assert identify(functools.partial(private(1.0))) != identify(functools.partial(private(2.0)))
 
     def test_globals_of_a_cell_that_is_run_again(self):
@@ -268,6 +273,23 @@ class TestCode:
         made = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
         assert identify(made[0]) == identify(made[1]) != identify(made[2])
         assert identify(np.random.default_rng(1)) != identify(np.random.default_rng(2))
+
+    def test_what_a_jax_function_closes_over(self):
+        class Policy:
+            def __init__(self, gain):
+                self._gain = gain
+
+            def apply(self, params, x):
+                return params["w"] @ x * self._gain
+
+        def noisy(key):
+            return lambda params, x: params["w"] @ x + jax.random.normal(key)
+
+        assert identify(Policy(1.0).apply) == identify(Policy(1.0).apply) != identify(Policy(2.0).apply)
+        keys = [identify(noisy(jax.random.key(seed))) for seed in (0, 0, 1)]
+        assert keys[0] == keys[1] != keys[2]
+        old = [identify(jax.jit(noisy(jax.random.PRNGKey(seed)))) for seed in (0, 0, 1)]
+        assert old[0] == old[1] != old[2]
 
     def test_methods_and_helper_modules_that_are_edited_between_two_runs(self, tmp_path):
         (tmp_path / "main.py").write_text(
