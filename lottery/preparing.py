@@ -265,6 +265,6 @@ def _dense_mask(config: SearchConfig, source: Source, seed: int) -> Mask:
     if elsewhere:
         raise BadValue(
             f"{elsewhere[0]!r} was pruned by torch.nn.utils.prune and is not prunable here; name it in `prunable` "
-            "or make its pruning permanent with prune.remove"
+            "or make its pruning permanent with prune.remove (where it holds a mask: with release_mask)"
         )
     return Mask({name: already.get(name, keep) for name, keep in dense.items()})

@@ -102,8 +102,8 @@ class Ticket:
     def rewound(self, model: Any) -> Any:
         """Return a copy of `model` that is masked, at its rewind weights, ready to train.
 
-        Train it with any loop: hooks zero the gradients of removed weights, so that they stay exactly 0 under the
-        optimizers of `torch.optim`. (A `copy.deepcopy` loses the hooks; `pruning.torch_modules.hold_mask` sets them.)
+        Train it with any loop: the model holds the mask, so that removed weights stay exactly 0 under every optimizer
+        of `torch.optim`, in copies, pickles and other processes (`pruning.torch_modules.hold_mask`).
 
         Args:
             model: the architecture (never changed), or a callable that makes one (from a seed, if it takes one). For a
