@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from es.jax_functions import jax_network, jax_prunable, rebuild
+from es.jax_uses import jax_uses
+from es.torch_functions import to_jax
 from lottery.identity import identify, short_hash, without_addresses
 from lottery.models.source import Make, Start, is_jax_pair
 from lottery.randomness import seeded_everywhere
@@ -17,6 +19,7 @@ from lottery.torch_state import digest
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.pytrees import leaf_names
+from pruning.uses import Uses
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ class JaxSource:
     def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the leaves that a mask covers, by name (see `es.jax_functions.jax_prunable`)."""
         return jax_prunable(self.pair(seed)[0], only, skip)
+
+    def uses(self, seed: int, inputs: Any) -> Uses:
+        """Return how one seed's function uses its matrices on a batch (see `es.jax_uses.jax_uses`)."""
+        network, params = jax_network(*self.pair(seed))
+        matrices = [name for name in network.evolved if params[name].ndim > 1]
+        return jax_uses(network, params, matrices, to_jax(inputs))
 
     def fingerprint(self, seed: int) -> str:
         """Return a hash of one seed's pair: the function's code, the tree's structure, all values, and the mask."""

@@ -24,12 +24,15 @@ from lottery.run_identity import Identity
 from lottery.settings import build, check_names
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
+from lottery.using import uses_for, without_outputs
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError
 from pruning.jobs import Budget, Job, Params, Prober, Trained
 from pruning.mask import Mask
-from pruning.patterns import check_pattern, get_pattern
+from pruning.patterns import Pattern, check_pattern, get_pattern
+from pruning.scopes import SCOPES
 from pruning.selection import check_targets, select
+from pruning.uses import Uses
 from pruning.watch import Watch
 
 if TYPE_CHECKING:
@@ -121,9 +124,10 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     prober = prober_for(ask, config, criterion.needs)
     _check_needs(criterion, setup, prober)
     given = {"model": request.model or parts.default_model, "data": request.data}
-    drawing = _drawing(config, criterion, prober)
+    uses = uses_for(ask, config)
+    drawing = _drawing(config, criterion, prober, uses)
     check_early_bird(config, drawing)
-    plan = _plan(config, trainer_config, drawing, source, parts, setup, given)
+    plan = _plan(config, trainer_config, drawing, source, parts, setup, given, uses)
     if config.early_bird is not None and "moves" in plan.about["config"]:
         _check_start(plan)
     initial = BySeed(source.initial_state)
@@ -169,7 +173,7 @@ def _check_needs(criterion: Criterion, setup: Setup, prober: Prober) -> None:
         raise BadValue(f"criterion {criterion.name!r} needs {need!r}, which neither the trainer nor a probe gives")
 
 
-def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober) -> Drawing:
+def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober, uses: Uses) -> Drawing:
     return Drawing(
         criterion=criterion,
         prober=prober,
@@ -177,7 +181,7 @@ def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober) -> Draw
         rounds=config.score_rounds or criterion.rounds,
         candidates=config.candidates,
         guard=config.guard,
-        pattern=get_pattern(config.pattern, config.pattern_params),
+        pattern=get_pattern(config.pattern, config.pattern_params).on(uses.axes),
     )
 
 
@@ -189,14 +193,15 @@ def _plan(
     parts: Parts | Episodes,
     setup: Setup,
     given: Mapping[str, Any],
+    uses: Uses,
 ) -> Plan:
-    dense = BySeed(lambda seed: _dense_mask(config, source, seed))
+    dense = BySeed(lambda seed: _dense_mask(config, source, seed, drawing.pattern, uses))
     sizes = dense[config.seed].counts()
     if any(dense[seed].counts() != sizes for seed in config.seeds):
         raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
     shapes = dense[config.seed].shapes()
     check_pattern(drawing.pattern, shapes)
-    targets = ladder(config, sizes, shapes)
+    targets = ladder(config, sizes, shapes, uses if SCOPES[config.scope].value.follows else None)
     for mask in dense.values():
         candidates = Mask.dense(shapes) if config.candidates == "all" else mask
         check_targets(targets, candidates, config.guard, drawing.pattern)
@@ -255,9 +260,10 @@ def _try_criterion(drawing: Drawing, params: Params, mask: Mask) -> None:
         raise BadValue(f"criterion {criterion.name!r} cannot score this model ({reason})") from error
 
 
-def _dense_mask(config: SearchConfig, source: Source, seed: int) -> Mask:
+def _dense_mask(config: SearchConfig, source: Source, seed: int, pattern: Pattern, uses: Uses) -> Mask:
     """Return level 0's mask: everything, or what `torch.nn.utils.prune` had left of it."""
-    dense = Mask.dense(source.prunable(seed, config.prunable, config.skip))
+    shapes = source.prunable(seed, config.prunable, config.skip)
+    dense = Mask.dense(without_outputs(pattern, shapes, uses.outputs, config.prunable))
     already = source.initial_mask(seed)
     if already is None:
         return dense

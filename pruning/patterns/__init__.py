@@ -68,7 +68,7 @@ class Pattern:
     def tile(self, name: str, shape: Shape) -> Tile:
         """Return the tile of one tensor; raises `BadValue` where the tensor does not divide into tiles.
 
-        Columns of a tile are neighbours: a tile that is narrower than the row must divide the inputs of one tap.
+        Columns of a tile are neighbours: its width divides the inputs of one tap, or whole taps stay together.
 
         >>> get_pattern("blocks", {"height": 2, "width": 9}).tile("conv.weight", (16, 3, 3, 3))
         Tile(height=2, width=9, most=None)
@@ -76,7 +76,7 @@ class Pattern:
         axes = self.axes_of(name, shape)
         out, rest = axes.matrix_shape
         tile = self.tile_of(out, rest, **self.params)
-        wide = tile.width % max(1, axes.input_count) == 0  # whole taps
+        wide = tile.most is None and tile.width % max(1, axes.input_count) == 0  # whole taps
         for side, size, part in (
             ("height", out, tile.height),
             ("width", rest if wide else axes.input_count, tile.width),
