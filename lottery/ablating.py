@@ -24,6 +24,7 @@ from lottery.objective import BatchFunction, Metric
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter
 from lottery.reading import read_search
+from lottery.redrawing import warn_not_redrawn
 from lottery.reopening import reopen
 from lottery.results import Search
 from lottery.rewind import Rewind, parse_rewind
@@ -217,6 +218,7 @@ def _fresh(ready: Prepared, seed: int, repeat: int) -> Params:
     fresh = source.initial_state(other)
     if all(np.array_equal(own[name], fresh[name]) for name in own):
         raise BadValue(f"model {source.name!r} is the same for every seed: it cannot be drawn afresh")
+    warn_not_redrawn(own, fresh, ready.plan.dense[seed])
     return fresh
 
 

@@ -19,6 +19,7 @@ from lottery.models.source import Source, Start, model_source
 from lottery.objective import BatchFunction, Metric
 from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
+from lottery.redrawing import check_initializer, warn_same_replicates
 from lottery.rewind import parse_rewind
 from lottery.run_identity import Identity
 from lottery.settings import build, check_names
@@ -131,6 +132,9 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     if config.early_bird is not None and "moves" in plan.about["config"]:
         _check_start(plan)
     initial = BySeed(source.initial_state)
+    check_initializer(source, config.init, config.seed, plan.dense[config.seed])
+    if request.ticket is None:
+        warn_same_replicates({seed: initial[seed] for seed in config.seeds}, plan.dense[config.seed])
     _try_criterion(plan.drawing, initial[config.seed], plan.dense[config.seed])
     identity = identity_of(config, plan, setup, criterion, ask, initial)
     name = f"{parts.name}-{source.name}-{config.trainer}-{config.criterion}"

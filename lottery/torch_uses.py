@@ -34,11 +34,10 @@ def torch_uses(
         loss: `loss(outputs, targets)`: outputs that it does not look at (hidden states) do not count.
         targets: what it is given.
 
-    >>> model = nn.ModuleDict({"head": nn.Linear(2, 1), "body": nn.Linear(3, 2)})
-    >>> model.forward = lambda x: model["head"](torch.relu(model["body"](x)))
-    >>> uses = torch_uses(model, ["head.weight", "body.weight"], torch.ones(1, 3))
+    >>> network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> uses = torch_uses(network, ["2.weight", "0.weight"], torch.ones(1, 3))
     >>> uses.order, uses.outputs
-    (('body.weight', 'head.weight'), frozenset({'head.weight'}))
+    (('0.weight', '2.weight'), frozenset({'2.weight'}))
     """
     names = list(names)
     network = copy.deepcopy(model).train()

@@ -116,7 +116,7 @@ def _check_axes(pattern: Pattern, shapes: Shapes, uses: Uses) -> None:
     unknown = [name for name in shapes if name not in uses.axes]
     if unknown:
         raise BadValue(
-            f"pattern {pattern.name!r}: which axes of {unknown[0]!r} are outputs and which are summed over is not known: "
+            f"pattern {pattern.name!r}: which axes of {unknown[0]!r} are outputs and which are inputs is not known: "
             "it is no weight of a linear, convolution, recurrent, attention or embedding layer, and no factor of a "
             "product that could be followed; name it in `skip`"
         )
