@@ -41,8 +41,8 @@ def check_initializer(source: Source, init: str, seed: int, names: Iterable[str]
     for name in names:
         if all(np.array_equal(states[0][name], state[name]) for state in states[1:]):
             raise BadValue(
-                f"init {init!r} does not redraw the prunable tensor {name!r}: it is no weight of a linear, convolution, "
-                "bilinear, recurrent or attention layer; name it in `skip`, or leave init at 'model'"
+                f"init {init!r} does not redraw the prunable tensor {name!r}: it is no weight of a linear, "
+                "convolution, bilinear, recurrent or attention layer; name it in `skip`, or leave init at 'model'"
             )
 
 
@@ -53,8 +53,8 @@ def warn_same_replicates(initial: Mapping[int, Params], names: Iterable[str]) ->
         same = unchanged(initial[seeds[0]], initial[other], names)
         if same:
             warnings.warn(
-                f"replicates {seeds[0]} and {other} begin at the same weights in {_listed(same)} of {len(names)} prunable "
-                "tensors: the model is made the same for both seeds",
+                f"replicates {seeds[0]} and {other} begin at the same weights in {_listed(same)} of {len(names)} "
+                "prunable tensors: the model is made the same for both seeds",
                 SameWeights,
                 stacklevel=2,
             )

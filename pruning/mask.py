@@ -231,6 +231,18 @@ def apply_array(values: NDArray[Any], keep: NDArray[np.bool_] | None) -> NDArray
     return values if keep is None else np.where(keep, values, np.zeros((), values.dtype))
 
 
+def check_not_single(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `BadValue` for a prunable tensor without axes: of a single number there is no part to remove.
+
+    >>> check_not_single({"fc.weight": (2, 3), "temperature": ()})
+    Traceback (most recent call last):
+    pruning.errors.BadValue: prunable: 'temperature' is a single number and cannot be pruned; name it in `skip`
+    """
+    single = [name for name, shape in shapes.items() if shape == ()]
+    if single:
+        raise BadValue(f"prunable: {single[0]!r} is a single number and cannot be pruned; name it in `skip`")
+
+
 def _as_bool(name: str, value: Any) -> NDArray[np.bool_]:
     if hasattr(value, "detach"):
         value = value.detach().cpu()

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -15,7 +16,7 @@ from torch.nn.utils import prune
 from pruning import holding
 from pruning.errors import NothingToPrune
 from pruning.holding import is_held as is_held
-from pruning.mask import Mask
+from pruning.mask import Mask, check_not_single
 from pruning.names import match_patterns
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -49,6 +50,7 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
     Raises:
         NothingToPrune: no tensor is left.
         UnknownName: a pattern that matches nothing.
+        BadValue: a tensor without axes: it is a single number.
 
     >>> prunable(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)))
     {'0.weight': (3, 4), '2.weight': (2, 3)}
@@ -69,7 +71,9 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
             f"{type(model).__name__} has no prunable tensor: none of its trainable parameters is the weight of a "
             "linear, convolution, attention or recurrent layer; name some with `prunable`"
         )
-    return {name: tuple(trainable[name].shape) for name in names}
+    shapes = {name: tuple(trainable[name].shape) for name in names}
+    check_not_single(shapes)
+    return shapes
 
 
 def apply_mask(model: ModuleT, mask: Mask) -> ModuleT:
@@ -86,7 +90,7 @@ def apply_mask(model: ModuleT, mask: Mask) -> ModuleT:
     fitted = mask.fit({name: tuple(p.shape) for name, p in parameters.items()})
     with torch.no_grad():
         for name, keep in fitted.items():
-            removed = torch.from_numpy(~keep).to(parameters[name].device)
+            removed = torch.from_numpy(np.asarray(~keep)).to(parameters[name].device)
             parameters[name].masked_fill_(removed, 0.0)
     return model
 
@@ -112,7 +116,7 @@ def hold_mask(model: ModuleT, mask: Mask) -> ModuleT:
     for name, keep in fitted.items():
         path, _, own = name.rpartition(".")
         device = model.get_parameter(name).device
-        owners.setdefault(path, {})[own] = torch.from_numpy(~keep).to(device)
+        owners.setdefault(path, {})[own] = torch.from_numpy(np.asarray(~keep)).to(device)
     for path, removed in owners.items():
         holding.hold(model.get_submodule(path), removed)
     holding.hold_before_forward(model)
