@@ -81,7 +81,7 @@ def jax_prunable(tree: Any, only: Sequence[str] = (), skip: Sequence[str] = ()) 
 
     By default: floating-point arrays of two or more dimensions. Names of Flax, Equinox and Haiku are understood: what
     the array itself is called says that it is a bias, a scale or a table of embeddings (`bias`, `b`, `in_scale`,
-    `offset`, `embedding`), and a word of what its layers are called that they normalize or embed (`LayerNorm_0`,
+    `offset`, `embedding`), and a word of what its layer is called that it normalizes or embeds (`LayerNorm_0`,
     `embed_tokens`), unless the array is a `kernel`. A layer called `upscale` or `unbias` is one like any other.
 
     Args:
@@ -130,12 +130,14 @@ def _is_float(array: Any) -> bool:
 
 
 def _stays_dense(name: str) -> bool:
-    *layers, own = [_words(part) for part in name.split(".")]
+    """Judge by the array's own name and by that of the layer that owns it (numbers and `value` are no names)."""
+    parts = [words for words in map(_words, re.split(r"[./]", name.removesuffix(".value"))) if words]
+    own, layer = (parts or [[]])[-1], parts[-2] if len(parts) > 1 else []
     if own == ["kernel"]:  # of a product, whatever the layer is called
         return False
-    if own == ["b"] or own[:1] == ["bias"] or own[-1:] and own[-1] in _NEVER:
+    if own == ["b"] or own[:1] == ["bias"] or not _NEVER.isdisjoint(own[-1:]):
         return True
-    return any(_LAYER.search(word) for part in (*layers, own) for word in (*part, "".join(part)))
+    return any(_LAYER.search(word) for words in (layer, own) for word in (*words, "".join(words)))
 
 
 def _words(part: str) -> list[str]:
