@@ -23,7 +23,7 @@ from pruning.pytrees import leaf_names
 
 # What arrays that are no matrices are called, and the layers that hold nothing but such.
 _NEVER = {"bias", "scale", "offset", "embedding", "embeddings", "embed"}
-_LAYER = re.compile(r"(norm|embed|embeddings?)$|^(bn|ln)$")
+_LAYER = re.compile(r"(norms?|embed|embeddings?)$|^(bn|ln)$")
 
 
 def jax_network(params_tree: Any, apply: Callable[[Any, Any], Any]) -> tuple[Network, Params]:

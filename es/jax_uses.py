@@ -83,7 +83,8 @@ def jax_uses(network: Network, params: Arrays, names: Iterable[str], inputs: Any
     axes = {name: axes for name, axes in found.axes.items() if axes is not None and name}
     axes |= {name: Axes(shape, tuple(range(len(shape))), ()) for name, shape in shapes.items() if len(shape) < 2}
     reason = "" if outputs else "its outputs do not depend on them"
-    return Uses(axes, tuple(found.order) if outputs else (), outputs, reason)
+    factors = frozenset(found.axes) - {""}
+    return Uses(axes, tuple(found.order) if outputs else (), outputs, factors, reason)
 
 
 def _run(program: Any, given: Sequence[_Value], found: _Found) -> list[_Value]:

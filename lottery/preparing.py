@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.by_seed import BySeed
 from lottery.config import SearchConfig, ladder
+from lottery.coverage import warn_not_covered
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.data_diet import on_diet
 from lottery.datasets import load_data
@@ -126,6 +127,7 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     _check_needs(criterion, setup, prober)
     given = {"model": request.model or parts.default_model, "data": request.data}
     uses = uses_for(ask, config)
+    warn_not_covered(ask, config, source.prunable(config.seed, config.prunable, ()), uses)
     drawing = _drawing(config, criterion, prober, uses)
     check_early_bird(config, drawing)
     plan = _plan(config, trainer_config, drawing, source, parts, setup, given, uses)

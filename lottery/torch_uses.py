@@ -55,7 +55,7 @@ def torch_uses(
         found = _looked_at(following, made, found, lambda: loss(outputs, targets))
     made_by = frozenset[str]().union(*found)
     reason = "" if made_by else "its outputs do not depend on them by any operation that could be followed"
-    return Uses(axes, tuple(following.order) if made_by else (), made_by, reason)
+    return Uses(axes, tuple(following.order) if made_by else (), made_by, reason=reason)
 
 
 def _looked_at(

@@ -22,7 +22,7 @@ from pruning.names import match_patterns
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _PRUNABLE_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
-_NEVER = (nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NEVER_PRUNABLE = (nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -60,8 +60,8 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
     if only:
         names = match_patterns(only, trainable, "prunable")
     else:
-        inside = {id(p) for name, p in _own_tensors(model, _PRUNABLE_LAYERS) if _is_weight(name)}
-        outside = {id(p) for _, p in _own_tensors(model, _NEVER)}
+        inside = {id(p) for name, p in own_tensors(model, _PRUNABLE_LAYERS) if _is_weight(name)}
+        outside = {id(p) for _, p in own_tensors(model, NEVER_PRUNABLE)}
         names = [name for name, p in trainable.items() if id(p) in inside - outside]
     if skip:
         skipped = match_patterns(skip, dict(model.named_parameters()), "skip")
@@ -209,7 +209,8 @@ def split_torch_prune(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torc
     return plain, Mask(masks) if masks else None
 
 
-def _own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Parameter]]:
+def own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters of all layers of these kinds, by the name that the layer itself has for them."""
     layers = [module for module in model.modules() if isinstance(module, kinds)]
     return [named for layer in layers for named in layer.named_parameters(recurse=False)]
 

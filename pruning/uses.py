@@ -16,12 +16,14 @@ class Uses:
         axes: what the axes of each are, as far as that is known.
         order: those that a forward pass uses, in the order of their first use; empty where it could not be followed.
         outputs: those whose layer makes the network's outputs: no other of them stands between.
+        factors: those that a product multiplies with activations, as far as that was looked for.
         reason: why the pass could not be followed; empty where it could.
     """
 
     axes: Mapping[str, Axes] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     outputs: frozenset[str] = frozenset()
+    factors: frozenset[str] = frozenset()
     reason: str = ""
 
 
