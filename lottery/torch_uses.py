@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from lottery.objective import call
 from lottery.randomness import seeded_everywhere
 from pruning.axes import Axes
-from pruning.torch_axes import torch_axes
+from pruning.torch_axes import axes_in_product, torch_axes
 from pruning.uses import NOTHING, Trace, Uses, joined
 
 
@@ -42,19 +42,20 @@ def torch_uses(
     names = list(names)
     network = copy.deepcopy(model).train()
     parameters = dict(network.named_parameters())
-    axes: dict[str, Axes] = {name: axes for name, axes in torch_axes(network).items() if name in names}
+    by_kind = {name: axes for name, axes in torch_axes(network).items() if name in names}
     following = _Following({name: parameters[name] for name in names}, inputs)
     try:
         with seeded_everywhere(0), torch.enable_grad(), following:
             outputs = call(network, inputs)
     except Exception as error:  # a caller's model may do anything
-        return Uses(axes, reason=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+        return Uses(by_kind, reason=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
     made = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
     found = [following.trace(leaf).names for leaf in made]
     if loss is not None and len(made) != 1:
         found = _looked_at(following, made, found, lambda: loss(outputs, targets))
     made_by = frozenset[str]().union(*found)
     reason = "" if made_by else "its outputs do not depend on them by any operation that could be followed"
+    axes = {**following.axes, **by_kind}
     return Uses(axes, tuple(following.order) if made_by else (), made_by, reason=reason)
 
 
@@ -84,7 +85,8 @@ class _Following(TorchDispatchMode):
     def __init__(self, weights: Mapping[str, torch.Tensor], inputs: Any) -> None:
         super().__init__()
         self.order: list[str] = []
-        self._names = list(weights)
+        self._seen: dict[str, set[Axes]] = {}
+        self._weights = dict(weights)
         self._traces: dict[int, Trace] = {}
         self._alive: list[Any] = []  # memory that is in use is never another's
         for name, tensor in weights.items():
@@ -92,6 +94,11 @@ class _Following(TorchDispatchMode):
         for leaf in tree_leaves(inputs):
             if isinstance(leaf, torch.Tensor):
                 self.set(leaf, Trace(True))
+
+    @property
+    def axes(self) -> dict[str, Axes]:
+        """The axes of weights that are factors of products, all of one kind."""
+        return {name: next(iter(seen)) for name, seen in self._seen.items() if len(seen) == 1}
 
     def trace(self, tensor: torch.Tensor) -> Trace:
         """Return what is known of a tensor."""
@@ -106,7 +113,11 @@ class _Following(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, torch.Tensor)]
         trace, used = joined([self.trace(tensor) for tensor in given])
-        self.order += [name for name in self._names if name in used and name not in self.order]
+        self.order += [name for name in self._weights if name in used and name not in self.order]
+        for name in used:
+            axes = axes_in_product(func, args, self._weights[name])
+            if axes is not None:  # of two products that differ neither is believed
+                self._seen.setdefault(name, set()).add(axes)
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and (trace != NOTHING):
                 self.set(tensor, trace)
