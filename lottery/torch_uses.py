@@ -42,7 +42,7 @@ def torch_uses(
     names = list(names)
     network = copy.deepcopy(model).train()
     parameters = dict(network.named_parameters())
-    by_kind = {name: axes for name, axes in torch_axes(network).items() if name in names}
+    by_kind = torch_axes(network)
     following = _Following({name: parameters[name] for name in names}, inputs)
     try:
         with seeded_everywhere(0), torch.enable_grad(), following:

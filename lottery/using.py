@@ -113,7 +113,7 @@ def _batch(ask: Ask, dtype: torch.dtype) -> tuple[Any, Any]:
 
 
 def _check_axes(pattern: Pattern, shapes: Shapes, uses: Uses) -> None:
-    unknown = [name for name in shapes if name not in uses.axes]
+    unknown = [name for name, shape in shapes.items() if len(shape) > 1 and name not in uses.axes]
     if unknown:
         raise BadValue(
             f"pattern {pattern.name!r}: which axes of {unknown[0]!r} are outputs and which are inputs is not known: "
