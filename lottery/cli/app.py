@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lottery.cli import ablate, bench, connect, export, instability, list_, prune, show, train, transfer
+from lottery.cli.warned import one_line_warnings
 from pruning.errors import LotteryError, nearest
 
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130
@@ -44,7 +45,8 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the command was wrong, 130 interrupted."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    with one_line_warnings():
+        sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from lottery.cli.warned import one_line_warnings
 from lottery.coverage import NotPrunable
 from lottery.initializers import INITIALIZERS
 from lottery.initializers.fans import Fans, redraw
@@ -19,6 +20,8 @@ from lottery.preparing import Prepared, Request, prepare_search
 from lottery.redrawing import SameWeights, warn_not_redrawn
 from lottery.using import OrderNotFollowed
 from pruning.errors import BadValue, NothingToPrune
+from pruning.mask import Mask
+from pruning.selection import select
 from pruning.watch import Silent
 
 DATA = (np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32), np.arange(60) % 3)
@@ -105,6 +108,13 @@ class TestNamed:
             covered(model, trainer=trainer, prunable=("*",))
 
 
+def test_the_command_line_warns_in_one_line(capsys):
+    with one_line_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("some weights\nstay dense", NotPrunable, stacklevel=1)
+    assert capsys.readouterr() == ("", "lottery: warning: some weights stay dense\n")
+
+
 class TestOutputs:
     @pytest.mark.parametrize("scope", ["layer", "global"])
     def test_rows_leave_them_alone_wherever_they_are_defined(self, scope):
@@ -114,6 +124,17 @@ class TestOutputs:
             "body.weight",
         ]
         assert covered(JAX, trainer="es", pattern="rows", scope=scope) == ["z"]
+
+    def test_a_search_knows_the_axes_of_its_layers(self):
+        def network(seed: int) -> nn.Module:
+            return nn.Sequential(nn.Unflatten(1, (2, 3)), nn.ConvTranspose1d(2, 4, 3), nn.Flatten(), nn.Linear(20, 3))
+
+        drawing = prepared(network, pattern="rows").plan.drawing
+        scores = {"1.weight": np.arange(24.0).reshape(2, 4, 3)}
+        kept = select(scores, Mask.dense({"1.weight": (2, 4, 3)}), 12, 1, drawing.pattern)["1.weight"]
+        assert kept.any((0, 2)).tolist() == kept.all((0, 2)).tolist() == [False, False, True, True]
+        kernel = prepared(JAX, trainer="es", pattern="rows").plan.drawing.pattern.axes["z"]
+        assert (kernel.outputs, kernel.inputs) == ((1,), (0,))
 
     def test_unless_they_are_named(self):
         assert "head.weight" in covered(HeadFirst(), pattern="rows", prunable=("head.weight", "body.*"))
