@@ -28,6 +28,7 @@ from lottery import objective as torch_objective
 from lottery.behaviour import Behaviour
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Loader, Part, Parts, Tensors, seeded, split_batch
+from lottery.evolved_check import checked
 from lottery.gd.trainable import NAMED, trainable_names
 from lottery.jax_source import JaxSource
 from lottery.models.source import ModelSource
@@ -82,7 +83,7 @@ def setup(ask: Ask) -> Setup:
         measured = task.measure({name: jnp.asarray(value) for name, value in job.params.items()})
         return {name: [value] for name, value in vars(measured).items()}
 
-    return Setup(trainer, total, epoch, measure, objective, words, _refusals(config), behave)
+    return Setup(checked(ask, trainer), total, epoch, measure, objective, words, _refusals(config), behave)
 
 
 def _refusals(config: ESConfig) -> dict[str, str]:

@@ -76,9 +76,11 @@ class JaxSource:
         """Return a hash of one seed's pair: the function's code, the tree's structure, all values, and the mask."""
         tree, apply = self.pair(seed)
         leaves, structure = jax.tree.flatten(tree)
-        others = [identify(leaf) for leaf in leaves if not hasattr(leaf, "dtype")]
+        state = self.initial_state(seed)
+        # functions, sizes, random keys
+        others = [identify(leaf) for name, leaf in zip(leaf_names(tree), leaves, strict=True) if name not in state]
         mask = digest(dict(self.start.mask)) if self.start is not None else ""
-        parts = [identify(apply), without_addresses(str(structure)), *others, digest(self.initial_state(seed)), mask]
+        parts = [identify(apply), without_addresses(str(structure)), *others, digest(state), mask]
         return short_hash(parts, length=64)
 
     def starting_at(self, start: Start) -> JaxSource:
