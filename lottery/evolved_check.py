@@ -1,8 +1,8 @@
 """Evolved networks, measured again in PyTorch: what evolution recorded must be what the delivered weights give.
 
-Evolution computes with a translation of the module to JAX, which is compared with PyTorch before anything is evolved, on
-a few examples at the first weights. An operation may be translated wrongly for other weights or other examples. So the
-network that comes out is measured once more, by PyTorch, on whole parts.
+Evolution computes with a translation of the module to JAX. Before anything is evolved, it is compared with PyTorch on a
+few examples at the first weights; it may not hold for other weights or other examples. So the network that comes out is
+measured once more, by PyTorch, on whole parts.
 """
 
 from __future__ import annotations
@@ -164,11 +164,14 @@ def _delivered(trained: Trained) -> Iterator[tuple[Params, Evaluation]]:
     """Yield the networks that are handed over, each with what was recorded for it."""
     yield trained.params, trained.history[-1]
     if trained.best is not None:
-        best = min(
-            trained.history, key=lambda point: math.inf if point.validation_loss is None else point.validation_loss
-        )
+        best = min(trained.history, key=_loss)
         if best.step != trained.history[-1].step:
             yield trained.best, best
+
+
+def _loss(point: Evaluation) -> float:
+    loss = point.validation_loss
+    return math.inf if loss is None or math.isnan(loss) else loss
 
 
 def _close(trainer: ESTrainer, dtype: torch.dtype) -> float:
