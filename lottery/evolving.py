@@ -35,6 +35,7 @@ from lottery.models.source import ModelSource
 from lottery.objective import Measure, objective_for
 from lottery.torch_state import float_type
 from lottery.trainers import Ask, Setup
+from lottery.users_code import users_code
 from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune
 from pruning.jobs import Job
 from pruning.names import match_patterns
@@ -157,8 +158,9 @@ def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str,
     if ask.loss is not None or ask.metric is not None:
         raise BadValue(f"{environment.name} brings its own measure, the reward; leave loss and metric out")
     observations = torch.zeros(FEW, *environment.observation_shape)
-    network, state = _network(ask, observations)
-    shape = jax.eval_shape(network.apply, to_jax(dict(state)), to_jax(observations)).shape
+    with users_code("the model on a batch of observations", DataError):
+        network, state = _network(ask, observations)
+        shape = jax.eval_shape(network.apply, to_jax(dict(state)), to_jax(observations)).shape
     if shape != (FEW, environment.outputs):
         raise DataError(
             f"{environment.name} takes {environment.outputs} outputs for an observation, and the model gives "
