@@ -16,6 +16,7 @@ from lottery.identity import identify, short_hash, without_addresses
 from lottery.models.source import Make, Start, is_jax_pair
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import digest
+from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.pytrees import leaf_names
@@ -42,7 +43,7 @@ class JaxSource:
 
     def pair(self, seed: int) -> tuple[Any, Any]:
         """Return the pair of one seed; raises `BadValue` where `make` gives something else."""
-        with seeded_everywhere(seed):
+        with seeded_everywhere(seed), users_code(f"model {self.name!r}", BadValue):
             made = self.make(seed)
         if not is_jax_pair(made):
             raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a pair (params, apply)")
@@ -76,9 +77,11 @@ class JaxSource:
         """Return a hash of one seed's pair: the function's code, the tree's structure, all values, and the mask."""
         tree, apply = self.pair(seed)
         leaves, structure = jax.tree.flatten(tree)
-        others = [identify(leaf) for leaf in leaves if not hasattr(leaf, "dtype")]
+        state = self.initial_state(seed)
+        # functions, sizes, random keys
+        others = [identify(leaf) for name, leaf in zip(leaf_names(tree), leaves, strict=True) if name not in state]
         mask = digest(dict(self.start.mask)) if self.start is not None else ""
-        parts = [identify(apply), without_addresses(str(structure)), *others, digest(self.initial_state(seed)), mask]
+        parts = [identify(apply), without_addresses(str(structure)), *others, digest(state), mask]
         return short_hash(parts, length=64)
 
     def starting_at(self, start: Start) -> JaxSource:
