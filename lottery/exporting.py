@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from lottery.objective import call
 from lottery.ticket import Ticket
 from lottery.ticket_network import Network, ticket_network
 from lottery.torch_state import float_type
+from pruning.directories import atomic_directory, replaced_directory
 from pruning.errors import BadValue, RunError
-from pruning.files import atomic_directory, read_json, write_json, write_text
+from pruning.files import read_json, write_json, write_text
 
 _EXAMPLES = 32
 # A file is run on as many examples as it was made with, and on fewer: a batch size that froze would go unnoticed.
@@ -111,7 +111,8 @@ def export_ticket(
     dense_bytes = sum(tensor.nbytes for tensor in network.model.state_dict().values())
     tolerance = _TOLERANCES.get(float_type(network.model), _TOLERANCE)
     facts = {"to": to, "weights": weights, "density": ticket.density, "dense_bytes": dense_bytes}
-    with atomic_directory(folder) as temporary, torch.no_grad():
+    becoming = replaced_directory if force else atomic_directory
+    with becoming(folder) as temporary, torch.no_grad():
         notes = tuple(chosen.write(network, temporary))
         write_text(temporary / "load.py", inspect.getsource(chosen.loader))
         found = largest_difference(chosen.reload(temporary, network), network)
@@ -129,8 +130,6 @@ def export_ticket(
         }
         write_json(temporary / "export.json", about)
         files = {path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.is_file()}
-        if folder.exists():
-            shutil.rmtree(folder)
     return Exported(path=folder, files=files, **facts)
 
 
