@@ -73,6 +73,7 @@ def export_ticket(
     out: str | Path | None = None,
     weights: str = "trained",
     force: bool = False,
+    trust: bool = False,
 ) -> Exported:
     """Write a ticket in the format of another ecosystem, with a `load.py` that reads it without this toolkit.
 
@@ -89,8 +90,10 @@ def export_ticket(
             ticket that lies in no run.
         weights: `trained`, or `rewind` for the initialization that the ticket trains from.
         force: replace an export that is already there.
+        trust: run a model that only the ticket's record names as `package.module:callable`.
 
     Raises:
+        Untrusted: a model that only the record names, and that is not one of ours.
         UnknownName: a format, weights, model or data set that does not exist.
         BadValue: a model or data that has no name and was not given, a folder that is there already, a JAX pair, or
             what the format cannot express.
@@ -107,7 +110,7 @@ def export_ticket(
     ticket = ticket if isinstance(ticket, Ticket) else Ticket.load(ticket)
     folder = default_folder(ticket, to) if out is None else Path(out)
     _check_free(folder, force)
-    network = ticket_network(ticket, model, data, weights, _EXAMPLES)
+    network = ticket_network(ticket, model, data, weights, _EXAMPLES, trust=trust)
     dense_bytes = sum(tensor.nbytes for tensor in network.model.state_dict().values())
     tolerance = _TOLERANCES.get(float_type(network.model), _TOLERANCE)
     facts = {"to": to, "weights": weights, "density": ticket.density, "dense_bytes": dense_bytes}
