@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -319,7 +320,7 @@ class TestWrong:
             read_idx(path)
 
     def test_arrays_beyond_the_machine_are_not_unpacked(self, tmp_path, monkeypatch):
-        arrays = {key: np.zeros(10**5, np.uint8) for key in ("x_train", "y_train", "x_test", "y_test")}
+        arrays: dict[str, Any] = {key: np.zeros(10**5, np.uint8) for key in ("x_train", "y_train", "x_test", "y_test")}
         np.savez_compressed(tmp_path / "a.npz", **arrays)
         assert load_data(tmp_path / "a.npz").name == "a"
         monkeypatch.setattr("lottery.data.files.machine_memory", lambda: 10**5)
@@ -327,7 +328,7 @@ class TestWrong:
             load_data(tmp_path / "a.npz")
 
     def test_objects_are_no_arrays(self, tmp_path):
-        arrays = {key: np.array([{}, 1], object) for key in ("x_train", "y_train", "x_test", "y_test")}
+        arrays: dict[str, Any] = {key: np.array([{}, 1], object) for key in ("x_train", "y_train", "x_test", "y_test")}
         np.savez(tmp_path / "a.npz", **arrays)
         with pytest.raises(DataError, match="not a readable .npz"):
             load_data(tmp_path / "a.npz")
