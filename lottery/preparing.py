@@ -52,7 +52,7 @@ class Request:
         settings: flat settings of the search and of its trainer.
         loss: the caller's own loss, or None.
         metric: the caller's own metric, or None.
-        criterion: the caller's own scoring function, or None for the one that the settings name.
+        criterion: the caller's own scoring function or its name, or None for the one that the settings name.
         out: the folder of all runs.
         force: start over.
         resume: go on with a stored run that nothing can tell apart from another experiment's.
@@ -64,7 +64,7 @@ class Request:
     settings: Mapping[str, Any]
     loss: BatchFunction | None = None
     metric: Metric | BatchFunction | None = None
-    criterion: ScoreFunction | None = None
+    criterion: str | ScoreFunction | None = None
     out: Path = Path("runs")
     force: bool = False
     resume: bool = False

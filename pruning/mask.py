@@ -64,9 +64,17 @@ class Mask(Mapping[str, NDArray[np.bool_]]):
         return cls({name: np.ones(shape, bool) for name, shape in shapes.items()})
 
     @classmethod
-    def load(cls, path: str | Path) -> Mask:
-        """Read `mask.safetensors`; raises `FileFormatError` for anything that is not a mask file."""
-        tensors, metadata = mask_file.read(Path(path))
+    def load(cls, path: str | Path, *, expected: str | None = None) -> Mask:
+        """Read `mask.safetensors`.
+
+        Args:
+            path: the file.
+            expected: the SHA-256 that it must have, where that is known.
+
+        Raises:
+            FileFormatError: anything that is not a mask file, or has other bytes than expected.
+        """
+        tensors, metadata = mask_file.read(Path(path), expected)
         return cls(tensors, metadata)
 
     def save(self, path: str | Path) -> None:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.trusting import Trust, look_here
+
 
 def ablate(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
@@ -21,10 +23,12 @@ def ablate(
     rewind: Annotated[str | None, typer.Option(help="For --kind rewind: the other rewind point (0, 500, 2ep).")] = None,
     model: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
     data: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="Of a run whose criterion is package.module:function.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Where to draw ticket and controls; by default ablations.png in the run.")
     ] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
 ) -> None:
@@ -40,7 +44,7 @@ def ablate(
     from lottery.progress import Display
     from lottery.reading import read_search
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, criterion, trust=trust)
     stream = people(as_json)
     display = Display(not quiet and sys.stderr.isatty(), None)
     ablated = train_controls(
@@ -51,7 +55,9 @@ def ablate(
         rewind=rewind,
         model=model,
         data=data,
+        criterion=criterion,
         device=device,
+        trust=trust,
         display=display,
     )
     search = read_search(run)

@@ -13,6 +13,7 @@ import typer
 from lottery.cli import ablate, bench, connect, export, instability, list_, prune, show, train, transfer
 from lottery.cli.warned import one_line_warnings
 from pruning.errors import LotteryError, nearest
+from pruning.plain import plain
 
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130
 
@@ -96,7 +97,7 @@ def _usage(error: typer.TyperException, command: object, words: Sequence[str]) -
 
 
 def _say(message: str, code: int) -> int:
-    print(f"lottery: {' '.join(message.split())}", file=sys.stderr)
+    print(f"lottery: {plain(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

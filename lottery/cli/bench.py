@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from lottery.cli.trusting import Trust, look_here
 
 
 def bench(
@@ -23,6 +24,7 @@ def bench(
     batch_size: Annotated[
         list[int] | None, typer.Option(help="Of a ticket's examples; repeatable. By default 1, 128 and 1024.", min=1)
     ] = None,
+    trust: Trust = False,
     repeats: Annotated[int, typer.Option(help="Timed runs of each; the median counts.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Also write the rows to this JSON file.")] = None,
@@ -49,10 +51,10 @@ def bench(
             raise BadValue(f"bench {what} takes no ticket; lottery bench sparse TICKET does")
         if figure is not None:
             raise BadValue("the report of a ticket has no figure; lottery bench sparse --figure draws random masks")
-        _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, out, as_json)
+        _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, trust, out, as_json)
         return
-    if model is not None or batch_size:
-        raise BadValue("--model and --batch-size belong to a ticket: lottery bench sparse TICKET")
+    if model is not None or batch_size or trust:
+        raise BadValue("--model, --batch-size and --trust belong to a ticket: lottery bench sparse TICKET")
     data = data or "fashion-mnist"
     report = BENCHMARKS[what].value(data, repeats, device)
     if figure is not None and report.draw is None:
@@ -78,7 +80,14 @@ def bench(
 
 
 def _ticket(
-    ticket: Path, model: str | None, data: str | None, batches: list[int], device: str, out: Path | None, as_json: bool
+    ticket: Path,
+    model: str | None,
+    data: str | None,
+    batches: list[int],
+    device: str,
+    trust: bool,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     from lottery.cli.output import people, print_json
     from lottery.environment import environment
@@ -86,11 +95,11 @@ def _ticket(
     from lottery.ticket import Ticket
     from pruning.files import write_json
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, trust=trust)
     stream = people(as_json)
     rows: list[dict[str, Any]] = []
     # all of them first: a bar and a table do not share a terminal
-    for report in list(sparse_reports(Ticket.load(ticket), model, data, batches, device)):
+    for report in list(sparse_reports(Ticket.load(ticket), model, data, batches, device, trust=trust)):
         print(f"Batch {report.batch[0]}\n{report.text()}\n", file=stream)
         rows.append(report.as_json())
     result = {"benchmark": "sparse", "ticket": str(ticket), "environment": environment(rows[0]["device"]), "rows": rows}

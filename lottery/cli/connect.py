@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.trusting import Trust, look_here
+
 
 def connect(
     ticket: Annotated[list[Path], typer.Argument(help="Two ticket directories or more: runs/…/seed-0/level-07.")],
@@ -20,6 +22,7 @@ def connect(
     model: Annotated[str | None, typer.Option(help="By default the first ticket's own.")] = None,
     data: Annotated[str | None, typer.Option(help="By default the first ticket's own.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the error along the lines (PNG).")] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> None:
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
@@ -27,8 +30,8 @@ def connect(
     from lottery.connecting import connect_tickets, connections_figure, connections_table
     from lottery.figure import save_figure
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
-    found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples)
+    look_here(model, trust=trust)
+    found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples, trust=trust)
     stream = people(as_json)
     for warning in found.warnings():
         print(f"lottery: warning: {warning}", file=sys.stderr)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from lottery.cli.trusting import Trust, look_here
 
 
 def export(
@@ -20,6 +21,7 @@ def export(
         typer.Option(help="The folder to make. By default <run>-seed-S-level-LL-<format> in the current folder."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is already there.")] = False,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder only.")] = False,
 ) -> None:
@@ -30,8 +32,8 @@ def export(
     from lottery.cli.output import people, print_json
     from lottery.exporting import export_ticket, exported_text
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
-    exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force)
+    look_here(model, trust=trust)
+    exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force, trust=trust)
     if as_json:
         print_json(exported.as_json())
     if not quiet:

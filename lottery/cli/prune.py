@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.trusting import look_here
+
 
 def prune(
     model: Annotated[
@@ -108,8 +110,6 @@ def prune(
     from lottery.summary import as_json as search_json
     from lottery.table import conclusion
 
-    # So that package.module:callable finds what lies in the current folder, as `python -m` does.
-    sys.path.insert(0, "")
     file = read_toml(config) if config else {}
     recipe = recipe or file.pop("recipe", None)
     settings = layer(
@@ -117,6 +117,7 @@ def prune(
         file,
         {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or []),
     )
+    look_here(settings.get("model"), settings.get("criterion"))
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
     display = Display(bars=not quiet and sys.stderr.isatty(), write=write)

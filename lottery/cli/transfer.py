@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.trusting import Trust, look_here
+
 
 def transfer(
     run: Annotated[list[Path], typer.Argument(help="Two or more run directories of one architecture.")],
@@ -22,6 +24,7 @@ def transfer(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
     out: Annotated[Path, typer.Option(help="The folder in which the trainings are kept.")] = Path("runs/transfer"),
     figure: Annotated[Path | None, typer.Option(help="Where to draw the table.")] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars.")] = False,
 ) -> None:
@@ -36,10 +39,11 @@ def transfer(
     from lottery.transfer_report import transfer_json, transfer_table_text
     from lottery.transfer_table import transfer_table
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, trust=trust)
     stream = people(as_json)
     display = Display(not quiet and sys.stderr.isatty(), None)
-    table = transfer_table(run, density, level, model=model, data=data or None, device=device, out=out, display=display)
+    given = {"model": model, "data": data or None, "device": device, "trust": trust}
+    table = transfer_table(run, density, level, **given, out=out, display=display)
     print(transfer_table_text(table), file=stream)
     drawn = save_figure(transfer_figure(table), figure) if figure is not None else None
     if drawn is not None:
