@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.bars import with_bar
 from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
-from lottery.objective import BatchFunction, Measure, Metric
+from lottery.objective import BatchFunction, GivenMetric, Measure
 from lottery.preparing import Prepared, Request, prepare_search
 from lottery.reopening import reopen
 from lottery.telling_apart import FORMAT
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What a ticket's record says of the frame that its data and model are made in.
-_FRAME = ("seed", "validation_size", "init")
+_FRAME = ("seed", "validation_size", "init", "metric")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def connect_tickets(
     parts: Sequence[str] | None = None,
     examples: int | None = None,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
 ) -> Connections:
     """Evaluate the straight line between the trained weights of every pair of tickets, whoever trained them.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.behaviour import agree
-from lottery.objective import BatchFunction, Metric
+from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Prepared, Request, prepare_search
 from lottery.replicates import seeds_of
 from lottery.run_directory import RunDirectory
@@ -25,7 +25,7 @@ def reopen(
     data: Any = None,
     *,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     criterion: ScoreFunction | None = None,
     device: str | None = None,
     watch: Watch | None = None,
