@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pruning.sparse.choices import Choosing
     from pruning.sparse.module import SparseModule
 
-_OPTIONAL = ("trained", "best", "std")
+_OPTIONAL = ("trained", "best", "last", "std")
 _REQUIRED = ("level", "seed", "density", "sparsity", "kept", "prunable", "layers", "validation", "test", "metric")
 
 
@@ -38,9 +38,11 @@ class Ticket:
     Attributes:
         mask: which weights survive.
         params: parameters and buffers at the rewind point, by dotted name, not masked.
-        trained_params: the trained, masked parameters and buffers, or None.
+        trained_params: the trained, masked parameters and buffers, or None. They are those that the ticket's numbers
+            are of: of the last step, or of the early-stop step (`info["delivered"]`).
         info: where it came from and what it reached (`config.json`).
         best_params: parameters and buffers at the evaluation with the smallest validation loss, where they were kept.
+        last_params: parameters and buffers of the last step, where `trained_params` are of an earlier one.
         std: standard deviation of every weight at the end of training, where the criterion asked for it.
         path: where it is stored, or None.
         search: every level of every replicate, for a ticket that `find_ticket` returned.
@@ -51,6 +53,7 @@ class Ticket:
     trained_params: Mapping[str, NDArray[Any]] | None
     info: Mapping[str, Any]
     best_params: Mapping[str, NDArray[Any]] | None = None
+    last_params: Mapping[str, NDArray[Any]] | None = None
     std: Mapping[str, NDArray[Any]] | None = None
     path: Path | None = None
     search: Search | None = None
@@ -79,11 +82,20 @@ class Ticket:
         params, _ = read_tensors(folder / "model.safetensors")
         mask = Mask.load(folder / "mask.safetensors").fit({name: value.shape for name, value in params.items()})
         optional = {name: _optional(folder, name) for name in _OPTIONAL}
-        for name in ("trained", "best"):
+        for name in ("trained", "best", "last"):
             found = optional[name]
             if found is not None and _shapes(found) != _shapes(params):
                 raise FileFormatError(f"{folder}: {name}.safetensors and model.safetensors hold different tensors")
-        return cls(mask, params, optional["trained"], info, optional["best"], optional["std"], folder)
+        return cls(
+            mask=mask,
+            params=params,
+            trained_params=optional["trained"],
+            info=info,
+            best_params=optional["best"],
+            last_params=optional["last"],
+            std=optional["std"],
+            path=folder,
+        )
 
     def save(self, path: str | Path) -> Ticket:
         """Write a ticket directory and return the ticket that lies there.
@@ -188,7 +200,8 @@ class Ticket:
     def _write(self, folder: Path) -> None:
         write_tensors(folder / "model.safetensors", self.params, {"format": "pt"})
         self.mask.save(folder / "mask.safetensors")
-        for name, arrays in zip(_OPTIONAL, (self.trained_params, self.best_params, self.std), strict=True):
+        optional = (self.trained_params, self.best_params, self.last_params, self.std)
+        for name, arrays in zip(_OPTIONAL, optional, strict=True):
             if arrays is not None:
                 write_tensors(folder / f"{name}.safetensors", arrays, {"format": "pt"})
             else:
