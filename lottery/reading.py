@@ -36,7 +36,9 @@ def read_search(path: Path) -> Search:
         raise FileFormatError(f"{path}: no level is finished yet")
     first = run.read_record(seeds[0], 0)
     metric, config = first["metric"], replicated(first["config"], levels[0])
-    tolerance = matching_tolerance(levels[0], config.get("tolerance"), metric["is_fraction"])
+    tolerance = matching_tolerance(
+        levels[0], config.get("tolerance"), metric["is_fraction"], first.get("validation_examples")
+    )
     winner, reason = choose_winner(levels, tolerance.value, metric["higher_is_better"])
     summary = path / "summary.json"
     finished: dict[str, Any] = read_json(summary) if summary.exists() else {}
