@@ -38,7 +38,8 @@ class Record:
         """Return the record with one more evaluation, of the network with these parameters."""
         record = replace(self, history=(*self.history, evaluation))
         loss = evaluation.validation_loss
-        return replace(record, best=params, best_loss=loss) if loss is not None and loss < self.best_loss else record
+        better = loss is not None and math.isfinite(loss) and loss < self.best_loss
+        return replace(record, best=params, best_loss=loss) if better else record
 
     def with_snapshot(self, step: int, params: Params) -> Record:
         """Return the record with the parameters at a step."""

@@ -75,9 +75,29 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
             args, kwargs = _spread(env.wrap(inputs))
             return explained(env, bound, label, args, kwargs)
 
-    expected = _run_torch(_bound(frozen, _cloned(tensors), torch.clone), *_spread(_to_torch(example_inputs)), label)
+    expected = _run_torch(_bound(frozen, _cloned(tensors), torch.clone), *_spread(to_torch(example_inputs)), label)
     _check_equal(apply, (to_jax(tensors), to_jax(example_inputs)), expected, label)
     return Network(apply, evolved)
+
+
+def to_torch(tree: Any) -> Any:
+    """Return a pytree with tensors and arrays as tensors of their own, on the host; int32 becomes torch's int64.
+
+    >>> to_torch({"labels": jnp.arange(2)})
+    {'labels': tensor([0, 1])}
+    """
+
+    def tensor(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.detach().cpu().clone()
+        if not isinstance(leaf, np.ndarray | np.generic | jax.Array):
+            return leaf
+        array = np.array(leaf)
+        if array.dtype == ml_dtypes.bfloat16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
+
+    return jax.tree.map(tensor, tree)
 
 
 def torch_batch_function(
@@ -111,25 +131,9 @@ def torch_batch_function(
             raise BadValue(f"{label} returns an array of shape {value.shape}; expected one number for a batch")
         return value.reshape(())
 
-    expected = _run_torch(frozen, (_to_torch(example_outputs), _to_torch(example_targets)), {}, label)
+    expected = _run_torch(frozen, (to_torch(example_outputs), to_torch(example_targets)), {}, label)
     _check_equal(compute, (to_jax(example_outputs), to_jax(example_targets)), expected, label)
     return compute
-
-
-def _to_torch(tree: Any) -> Any:
-    """Return a pytree with tensors and arrays as tensors of their own, on the host; int32 becomes torch's int64."""
-
-    def tensor(leaf: Any) -> Any:
-        if isinstance(leaf, torch.Tensor):
-            return leaf.detach().cpu().clone()
-        if not isinstance(leaf, np.ndarray | np.generic | jax.Array):
-            return leaf
-        array = np.array(leaf)
-        if array.dtype == ml_dtypes.bfloat16:
-            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
-
-    return jax.tree.map(tensor, tree)
 
 
 def _spread(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -230,7 +234,7 @@ def _check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
                 None if torch.equal(before[id(layer)], torch.get_rng_state()) else found.append(label)
             )
         )
-    args, kwargs = _spread(_to_torch(example_inputs))
+    args, kwargs = _spread(to_torch(example_inputs))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Training mode may fail on an example that evaluation takes; only the latter matters here.

@@ -23,7 +23,7 @@ from es.schedules import at_generation
 from es.strategies import Strategy, get_strategy, make_strategy
 from es.tasks import Task
 from pruning.errors import BadValue
-from pruning.jobs import Evaluation, Job, Trained, all_finite
+from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite
 from pruning.watch import Watch
 
 # Where a generation of one network takes fewer operations, replicates run stacked: the machine is not full yet.
@@ -54,9 +54,9 @@ class ESTrainer:
 
     @property
     def provides(self) -> frozenset[str]:
-        """The standard deviation of the search distribution, where all weights have one each."""
+        """The best weights, and the standard deviation of the search distribution where all weights have one each."""
         scalar = get_strategy(self.config.strategy).distribution == "scalar"
-        return frozenset() if scalar or self.config.train_only else frozenset({"std"})
+        return frozenset({BEST} if scalar or self.config.train_only else {BEST, "std"})
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
         """Yield every job's network; raises `BadValue` for a need it cannot meet."""

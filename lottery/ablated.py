@@ -88,4 +88,6 @@ def _mean_replicate(replicates: Sequence[Replicate]) -> Replicate:
         test=mean(tests) if tests else None,
         final_validation=mean([replicate.final_validation for replicate in alive]),
         final_test=mean(final_tests) if final_tests else None,
+        kept=round(mean([replicate.kept for replicate in alive])),
+        layers={name: mean([replicate.layers[name] for replicate in alive]) for name in alive[0].layers},
     )

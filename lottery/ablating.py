@@ -20,7 +20,7 @@ from lottery.ablations import ABLATIONS, Point, Subject
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.early_bird import drawable
 from lottery.engine import Outcome, job_seed, store
-from lottery.objective import BatchFunction, Metric
+from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter
 from lottery.reading import read_search
@@ -77,7 +77,7 @@ def ablate(
     model: Any = None,
     data: Any = None,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     criterion: str | ScoreFunction | None = None,
     device: str | None = None,
     trust: bool = False,
@@ -173,7 +173,7 @@ def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: Step
     if not missing:
         return
     jobs = {which: _job(run, ready, which[0], _subject(frame, (*which, number), masks)) for which in every}
-    for which, trained, seconds in train_missing(ready.setup.trainer, jobs, missing, counter, number):
+    for which, trained, seconds in train_missing(ready, jobs, missing, counter, number):
         kind, repeat, seed = which
         dense = run.read_record(seed, 0)
         outcome = Outcome(jobs[which], trained, seed, number, dense["init_sha256"], seconds)

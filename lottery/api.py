@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lottery.objective import BatchFunction, Metric
+from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Request
 from lottery.progress import Display
 from lottery.recipes import recipe_settings
@@ -24,7 +24,7 @@ def find_ticket(
     data: Any = None,
     *,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     recipe: str | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
     out: str | Path = "runs",
@@ -45,7 +45,11 @@ def find_ticket(
         data: `(X, y)` arrays or tensors, a `Dataset`, a `DataLoader`, a name, a path, or `Data(train=…,
             validation=…, test=…)`. Without a validation part one is split off by seed.
         loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats.
-        metric: `metric(outputs, targets)`, higher is better, or a `Metric`; by default accuracy or the squared error.
+        metric: `metric(outputs, targets)`, higher is better: it sees the outputs and targets of a whole part at once,
+            on the CPU. Or an object with `update`, `compute` and `reset` (torchmetrics), the name of one of
+            scikit-learn's scorers (`"f1"`), or a `Metric`, which can say that it is a mean over examples
+            (`additive=True`) or an error. By default accuracy (over labels that the loss does not ignore) or the
+            squared error.
             A batch that is not an `(inputs, targets)` pair is handed to model, loss and metric whole.
         recipe: a name from `lottery list recipes`; everything else here beats it.
         config: a TOML file or a mapping of settings; beats the recipe.
@@ -78,6 +82,8 @@ def find_ticket(
     model = merged.pop("model", None) if model is None else model
     data = merged.pop("data", "digits") if data is None else data
     merged |= {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
+    if isinstance(metric, str):
+        merged["metric"], metric = metric, None
     criterion = merged.pop("criterion") if callable(merged.get("criterion")) else None
     if criterion is not None:
         merged["criterion"] = getattr(criterion, "__name__", type(criterion).__name__)

@@ -31,6 +31,7 @@ def card(record: Mapping[str, Any]) -> str:
         f"Found with criterion `{_said(record, 'criterion')}`, scope `{_said(record, 'scope')}`, "
         f"rewind `{_said(record, 'rewind')}`, trainer `{_said(record, 'trainer')}`. "
         f"Measured at: {_said(record, 'measure_at')}.",
+        f"The trained weights are those {plain(delivered_text(record))}.",
     ]
     if record.get("diverged"):
         lines += ["", f"**This training diverged: {_said(record, 'diverged')}.**"]
@@ -44,9 +45,9 @@ def card(record: Mapping[str, Any]) -> str:
         "",
         "- `mask.safetensors`: which weights survive (BOOL, 1 keeps), readable with safetensors alone",
         "- `model.safetensors`: the full state at the rewind point, not masked",
-        "- `trained.safetensors`: the trained, masked weights",
-        "- `best.safetensors`, `std.safetensors`, where there are any: the weights at the smallest validation loss,",
-        "  and the standard deviation of every weight",
+        "- `trained.safetensors`: the trained, masked weights that the numbers above are of",
+        "- `last.safetensors`, `best.safetensors`, where they are others: the weights of the last step, and those at",
+        "  the smallest validation loss; `std.safetensors`, where there is one: the standard deviation of every weight",
         "- `config.json`, `history.json`: how it was found, and every evaluation",
         "",
         "## Load",
@@ -65,6 +66,24 @@ def card(record: Mapping[str, Any]) -> str:
 
 def _said(record: Mapping[str, Any], key: str) -> str:
     return plain(record.get(key, "unknown"))
+
+
+def delivered_text(record: Mapping[str, Any]) -> str:
+    """Say which step the trained weights of a ticket are of.
+
+    >>> delivered_text({"delivered": {"at": "early-stop", "step": 350}})
+    'of early-stop step 350'
+    """
+    delivered = record.get("delivered")
+    if delivered is None:
+        # A ticket from before they were kept reports the early-stop step, and holds the last one.
+        early = record.get("measure_at") == "early-stop" and not record.get("diverged")
+        return "of the last step, and the numbers are of the early-stop step" if early else "of the last step"
+    return (
+        f"of the last step, {delivered['step']}"
+        if delivered["at"] == "final"
+        else f"of {delivered['at']} step {delivered['step']}"
+    )
 
 
 def _number(value: float | None) -> str:

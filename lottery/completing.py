@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import TypeVar
 
+from lottery.delivery import reported
 from lottery.engine import Plan
 from lottery.preparing import Prepared
 from lottery.progress import StepCounter
@@ -36,14 +37,15 @@ def require_still_masks(ready: Prepared) -> None:
 
 
 def train_missing(
-    trainer: Trainer, jobs: Mapping[Key, Job], missing: Collection[Key], counter: StepCounter, level: int
+    ready: Prepared, jobs: Mapping[Key, Job], missing: Collection[Key], counter: StepCounter, level: int
 ) -> Iterator[tuple[Key, Trained, float]]:
     """Yield what is missing of a group of jobs, each as it is done, with the seconds that it took.
 
     The bits of a stack depend on all that is in it: where the trainer stacks the group, all of it is trained again.
 
     Args:
-        trainer: is given everything in one piece, so that it can train it stacked.
+        ready: the search beside which they are trained; its trainer is given everything in one piece, so that it can
+            train it stacked, and is asked for what the search reports.
         jobs: the whole group.
         missing: which of them are wanted.
         counter: shows their steps.
@@ -51,11 +53,13 @@ def train_missing(
     """
     if not missing:
         return
-    whole = isinstance(trainer, Stacks) and trainer.together(list(jobs.values()), frozenset())
+    trainer: Trainer = ready.setup.trainer
+    needs = reported(ready.plan.config, trainer)
+    whole = isinstance(trainer, Stacks) and trainer.together(list(jobs.values()), needs)
     wanted = {key: job for key, job in jobs.items() if whole or key in missing}
     counter.expect(list(wanted.values()), level)
     began = time.perf_counter()
-    for key, trained in zip(wanted, trainer.train(list(wanted.values()), frozenset()), strict=True):
+    for key, trained in zip(wanted, trainer.train(list(wanted.values()), needs), strict=True):
         now = time.perf_counter()
         if key in missing:
             yield key, trained, now - began

@@ -81,9 +81,12 @@ class SearchConfig:
             replicates of a run share them, whichever call adds them.
         validation_size: training examples (or their fraction) held out for validation; by default the data set's own.
         tolerance: how much worse than dense still counts as matching, in the metric's unit. By default one standard
-            error of the dense replicates, or 0.005 with one replicate (of the dense value, where the metric is not
-            a fraction).
-        measure_at: which measurement decides: `final` (end of training) or `early-stop` (minimum validation loss).
+            error of the dense replicates but no less than one validation example, or 0.005 with one replicate (of the
+            dense value, where the metric is not a fraction).
+        measure_at: which measurement decides, and which weights a ticket delivers: `final` (end of training) or
+            `early-stop` (minimum validation loss).
+        metric: the name of one of scikit-learn's scorers (`f1`, `balanced_accuracy`, …); by default the accuracy, or
+            the squared error.
     """
 
     model: str | None = None
@@ -124,6 +127,7 @@ class SearchConfig:
     validation_size: int | float | None = None
     tolerance: float | None = None
     measure_at: str = "final"
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:

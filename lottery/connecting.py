@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.bars import with_bar
 from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
-from lottery.objective import BatchFunction, Measure, Metric
+from lottery.objective import BatchFunction, GivenMetric, Measure
 from lottery.preparing import Prepared, Request, prepare_search
 from lottery.records import read_run_config
 from lottery.reopening import reopen
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What a ticket's record says of the frame that its data and model are made in.
-_FRAME = ("seed", "validation_size", "init")
+_FRAME = ("seed", "validation_size", "init", "metric")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def connect_tickets(
     parts: Sequence[str] | None = None,
     examples: int | None = None,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     trust: bool = False,
 ) -> Connections:
     """Evaluate the straight line between the trained weights of every pair of tickets, whoever trained them.

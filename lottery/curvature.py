@@ -20,9 +20,9 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from lottery.gd.batches import Batch, move, sample, size
-from lottery.gd.evaluation import measure
 from lottery.gd.trainable import trainable_names
 from lottery.objective import Objective, call
+from lottery.tallies import Tally
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
 from pruning.errors import BadValue
@@ -78,15 +78,13 @@ class Surface:
         return total
 
     def measure(self, step: torch.Tensor | None = None) -> tuple[float, float]:
-        """Return the mean loss and the mean metric, at the network or a step [dimension] away from it."""
+        """Return the mean loss and the metric, at the network or a step [dimension] away from it."""
         network = self.network if step is None else self._moved(step)
-        found, count = torch.zeros(2, dtype=torch.float64), 0
-        with torch.no_grad():
+        tally = Tally(self.objective)
+        with torch.no_grad(), self.objective.measuring():
             for inputs, targets in self.batches:
-                found += measure(self.objective, call(network, inputs), targets) * size(targets)
-                count += size(targets)
-        loss, metric = (found / count).tolist()
-        return loss, metric
+                tally.add(call(network, inputs), targets)
+            return tally.result()
 
     def _moved(self, step: torch.Tensor) -> nn.Module:
         network = copy.deepcopy(self.network)

@@ -17,13 +17,13 @@ import numpy as np
 
 from lottery.card import card
 from lottery.config import SearchConfig
+from lottery.delivery import report, reported
 from lottery.drawing import Drawing
 from lottery.early_bird import drawable, told, watched
 from lottery.results import EarlyStop, Level, Replicate
 from lottery.rewind import Rewind
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import digest
-from lottery.winning import early_stop
 from pruning.errors import BadValue, ConfigMismatch, Diverged
 from pruning.jobs import Budget, Job, Params, Stacks, Trained, Trainer
 from pruning.ladder import Target
@@ -113,6 +113,7 @@ def search_levels(
             f"criterion {criterion.name!r} needs {', '.join(sorted(missing))}, "
             f"which trainer {plan.config.trainer!r} does not provide"
         )
+    reported(plan.config, trainer)  # what the trainer cannot keep is said before anything is trained
     replicates = replicates or Replicates.together(plan.config.seeds)
     _check_beginnings(run, initial, replicates.asked)
     levels: list[Level] = []
@@ -144,9 +145,9 @@ def _train(
     number: int,
 ) -> None:
     """Train the jobs of one group, and store each as it is done."""
-    needs = plan.drawing.criterion.needs & trainer.provides
     began = time.perf_counter()
-    for (seed, job), trained in zip(jobs.items(), trainer.train(list(jobs.values()), needs), strict=True):
+    results = trainer.train(list(jobs.values()), wanted(plan, trainer))
+    for (seed, job), trained in zip(jobs.items(), results, strict=True):
         now, trained = time.perf_counter(), told(trained, job)
         dense = run.read_record(seed, 0) if number else None
         if not run.has(seed, number):
@@ -163,6 +164,11 @@ def _check_beginnings(run: RunDirectory, initial: Mapping[int, Params], seeds: S
                 "reads something that has changed, or draws from a generator of its own; start over with force=True "
                 "(--force)"
             )
+
+
+def wanted(plan: Plan, trainer: Trainer) -> frozenset[str]:
+    """Return what the trainer is asked for beside the trained weights, in every training of a search."""
+    return (plan.drawing.criterion.needs & trainer.provides) | reported(plan.config, trainer)
 
 
 def job_seed(seed: int, level: int) -> int:
@@ -203,7 +209,7 @@ def _jobs(
     if len(jobs) == len(alive):
         return jobs
     every = {seed: jobs.get(seed) or _job(plan, run, initial[seed], seed, level) for seed in alive}
-    if not trainer.together(list(every.values()), plan.drawing.criterion.needs & trainer.provides):
+    if not trainer.together(list(every.values()), wanted(plan, trainer)):
         return jobs
     run.forget_metrics(level, list(every))
     return every
@@ -292,7 +298,9 @@ def store(
         dense: the record of the same replicate's dense level, or None for that level itself.
         facts: what else the record says.
     """
-    job, trained, seed, level = outcome.job, outcome.trained, outcome.seed, outcome.level
+    job, seed, level = outcome.job, outcome.seed, outcome.level
+    found = report(outcome.trained, plan.config.measure_at)
+    trained = found.trained
     mask = (trained.mask or job.mask).with_metadata(
         criterion=plan.config.criterion,
         scope=plan.config.scope,
@@ -302,11 +310,6 @@ def store(
         layout=plan.about["layout"],
         init_sha256=outcome.init_sha256,
     )
-    last = trained.history[-1] if trained.history else None
-    stopped = early_stop(trained.history)
-    final = (last.validation, last.test) if last else (None, None)
-    early = (stopped.validation, stopped.test) if stopped else (None, None)
-    validation, test = early if plan.config.measure_at == "early-stop" else final
     record = {
         "format": 1,
         "kind": "lottery-ticket",
@@ -317,12 +320,13 @@ def store(
         "kept": mask.kept,
         "prunable": mask.total,
         "layers": {row.name: row.density for row in mask.layers()},
-        "validation": validation,
-        "test": test,
-        "final": {"validation": final[0], "test": final[1]},
-        "early_stop": vars(stopped) if stopped else None,
+        "validation": found.validation,
+        "test": found.test,
+        "delivered": found.delivered,
+        "final": found.final,
+        "early_stop": vars(found.early_stop) if found.early_stop else None,
         "dense": {key: dense[key] for key in ("validation", "test")} if dense else None,
-        "steps": last.step - job.budget.start if last else 0,
+        "steps": trained.history[-1].step - job.budget.start if trained.history else 0,
         "diverged": trained.diverged,
         "seconds": outcome.seconds,
         "init_sha256": outcome.init_sha256,
@@ -330,7 +334,7 @@ def store(
         **trained.facts,
         **(facts or {}),
     }
-    run.write_level(replace(job, mask=mask), trained, record, card(record))
+    run.write_level(replace(job, mask=mask), trained, record, card(record), found.weights)
 
 
 def read_replicate(run: RunDirectory, seed: int, level: int) -> Replicate:

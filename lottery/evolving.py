@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from es.coordinates import Space
 from es.device import choose_devices
 from es.jax_functions import jax_network
 from es.network import Network
-from es.objectives import accuracy, binary_accuracy, binary_cross_entropy, cross_entropy, squared_error
+from es.objectives import binary_cross_entropy, cross_entropy, squared_error
 from es.strategies import make_strategy, require_per_weight_std
 from es.tasks.control import Control
 from es.tasks.environments import Environment
@@ -29,14 +30,15 @@ from lottery.behaviour import Behaviour
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Loader, Part, Parts, Tensors, seeded, split_batch
 from lottery.evolved_check import checked
+from lottery.evolved_metrics import HostReading, weigh_batch
 from lottery.gd.trainable import NAMED, trainable_names
 from lottery.jax_source import JaxSource
 from lottery.models.source import ModelSource
-from lottery.objective import Measure, objective_for
+from lottery.objective import Measure, Metric, objective_for
 from lottery.torch_state import float_type
 from lottery.trainers import Ask, Setup
 from lottery.users_code import users_code
-from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune
+from pruning.errors import BadValue, DataError, NothingToPrune, RunError
 from pruning.jobs import Job
 from pruning.names import match_patterns
 
@@ -46,12 +48,10 @@ GENERATIONS = 600
 GENERATIONS_OF_EPISODES = 200
 REWARD = Measure("reward")
 
-# The defaults of the gradient-descent trainer, and the same in JAX.
+# The default losses of the gradient-descent trainer, and the same in JAX.
 _IN_JAX = {
     F.cross_entropy: cross_entropy,
-    torch_objective.accuracy: accuracy,
     torch_objective.binary_loss: binary_cross_entropy,
-    torch_objective.binary_accuracy: binary_accuracy,
     torch_objective.squared_error: squared_error,
 }
 
@@ -127,30 +127,53 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
     if ask.loss is None:
         check_labels(parts)
     example = jax.tree.map(lambda leaf: leaf[:FEW], parts.example)
-    try:
+    few = to_jax(example)
+    with users_code("the model on a batch of this data", DataError):
         network, state = _network(ask, example[0])
         params = {name: jnp.asarray(value) for name, value in state.items()}
-        few = to_jax(example)
         outputs = jax.jit(network.apply)(params, few[0])
-        if objective.loss is F.cross_entropy:
-            check_outputs(outputs.shape, parts)
-        loss, metric = (
-            _in_jax(ask, function, outputs, few[1]) for function in (objective.loss, objective.metric.function)
-        )
-        for name, function in (("loss", loss), ("metric", metric)):
-            shape: tuple[int, ...] = jax.eval_shape(function, outputs, few[1]).shape
-            if math.prod(shape) != 1:
-                raise DataError(f"the {name} must return one number for a batch, not shape {shape}")
-    except LotteryError:
-        raise
-    except Exception as error:  # a caller's model, loss or metric may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"the model, the loss or the metric fails on a batch of this data: {reason}") from error
+    if objective.loss is F.cross_entropy:
+        check_outputs(outputs.shape, parts)
+    with users_code("the loss on a batch of this data", DataError):
+        loss = _in_jax(ask, objective.loss, outputs, few[1])
+        shape: tuple[int, ...] = jax.eval_shape(loss, outputs, few[1]).shape
+    if math.prod(shape) != 1:
+        raise DataError(f"the loss must return one number for a batch, not shape {shape}")
     train, validation = _examples(parts.train), _examples(parts.validation)
     test = _examples(parts.test) if parts.test is not None else None
     space = Space.of(state, network.evolved)
-    task = Supervised(network, space, train, validation, test, loss, metric, ask.config.batch_size, params)
+    metric = partial(HostReading, objective.metric, isinstance(ask.source, JaxSource))
+    weigh = partial(weigh_batch, objective.loss)
+    task = Supervised(
+        network=network,
+        space=space,
+        train=train,
+        validation=validation,
+        test=test,
+        loss=loss,
+        metric=metric,
+        weigh=weigh,
+        batch_size=ask.config.batch_size,
+        params=params,
+    )
+    _try_metric(task, objective.metric, (outputs, few[1]))
     return task, objective.metric.measure, objective.name, size(train)
+
+
+def _try_metric(task: Supervised, metric: Metric, few: tuple[Any, Any]) -> None:
+    """Measure the network as it is, so that a metric that cannot work is said before anything is written.
+
+    A metric that does not add up over batches is tried on whole parts: on a few examples it may be undefined.
+    """
+    try:
+        if metric.adds_up:
+            reading = task.metric()
+            reading.add(*few)
+            reading.value()
+        else:
+            task.measure(task.params)
+    except RunError as error:
+        raise DataError(f"{error}, on what the model returns") from error
 
 
 def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str, int]:
@@ -182,9 +205,10 @@ def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str,
 
 
 def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any) -> Any:
-    """Return a loss or metric as a JAX function: ours by name, a JAX pair's as it is, a torch one translated."""
-    if function in _IN_JAX:
-        return _IN_JAX[function]
+    """Return a loss as a JAX function: ours by name, a JAX pair's as it is, a torch one translated."""
+    ours = next((jax_loss for torch_loss, jax_loss in _IN_JAX.items() if torch_loss is function), None)
+    if ours is not None:
+        return ours
     return function if isinstance(ask.source, JaxSource) else torch_batch_function(function, outputs, targets)
 
 

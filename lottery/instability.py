@@ -22,7 +22,7 @@ from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.connectivity import POINTS, connect, part_of
 from lottery.engine import Outcome, store
 from lottery.instability_report import LevelStability, Stability, stability_json
-from lottery.objective import BatchFunction, Metric
+from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter
 from lottery.reading import read_search
@@ -68,7 +68,7 @@ def instability(
     parts: Sequence[str] | None = None,
     examples: int | None = None,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     device: str | None = None,
     trust: bool = False,
     display: Display | None = None,
@@ -176,7 +176,7 @@ def _train(bench: _Bench, level: int, seeds: Sequence[int], copies: int) -> None
     """Train what is missing of one level, all of it handed to the trainer in one piece."""
     jobs = {(seed, number): _job(bench, seed, level, number) for seed in seeds for number in range(copies)}
     missing = [(seed, number) for seed, number in jobs if not bench.copy(number).has(seed, level)]
-    for which, trained, seconds in train_missing(bench.ready.setup.trainer, jobs, missing, bench.counter, level):
+    for which, trained, seconds in train_missing(bench.ready, jobs, missing, bench.counter, level):
         seed, number = which
         record = bench.run.read_record(seed, level)
         outcome = Outcome(jobs[which], trained, seed, level, record["init_sha256"], seconds)
@@ -212,7 +212,7 @@ def _barriers(
     """Return error and loss barriers [2, pairs] by part; NaN for a pair with a diverged copy."""
     where = [bench.copy(number) for number in range(copies)]
     alive = [run.read_record(seed, level)["diverged"] is None for run in where]
-    ends = [run.read_trained(seed, level).params if ok else None for run, ok in zip(where, alive, strict=True)]
+    ends = [run.read_delivered(seed, level) if ok else None for run, ok in zip(where, alive, strict=True)]
     masks = [run.read_mask(seed, level) for run in where]
     rows: dict[str, list[tuple[float, float]]] = {part: [] for part in parts}
     for i, j in itertools.combinations(range(copies), 2):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lottery.class_losses import IGNORED, class_loss
 from lottery.identity import identify
-from pruning.errors import DataError
+from pruning.errors import BadValue, DataError
 
 BatchFunction = Callable[[Any, Any], Any]
 
@@ -31,22 +33,37 @@ class Measure:
 class Metric:
     """What "as good as dense" is measured with.
 
+    A metric is read over a whole part of the data: `function` is called once, with the outputs and the targets of all
+    its batches joined, on the CPU. What can be put together from batches may say how, and needs no room for the whole.
+
     Attributes:
         name: for tables.
-        function: `function(outputs, targets)` returns the mean over a batch: a scalar tensor or a number.
+        function: `function(outputs, targets)` returns one number; or an object that collects batches by itself, with
+            `update(outputs, targets)`, `compute()` and `reset()` (of torchmetrics, for example).
         higher_is_better: False for errors.
         is_fraction: True where 0.005 means half a percentage point.
+        additive: `function` is a mean over examples: it is called batch by batch, where the data is, and averaged by
+            the batches' sizes.
+        sums: `sums(outputs, targets)` returns a float64 tensor of two for a batch; over all batches added up, the
+            metric is the first by the second (hits by labels that count).
     """
 
     name: str
-    function: BatchFunction
+    function: Any
     higher_is_better: bool = True
     is_fraction: bool = False
+    additive: bool = False
+    sums: BatchFunction | None = None
 
     @property
     def measure(self) -> Measure:
         """How it is read."""
         return Measure(self.name, self.higher_is_better, self.is_fraction)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether it is put together from batches, rather than read from the whole part."""
+        return self.additive or self.sums is not None
 
 
 @dataclass(frozen=True)
@@ -86,30 +103,50 @@ def own(function: BatchFunction, device: torch.device | None = None) -> BatchFun
     return copy.deepcopy(function).to(device) if isinstance(function, nn.Module) else function
 
 
-def objective_for(
-    targets: Any, loss: BatchFunction | None = None, metric: Metric | BatchFunction | None = None
-) -> Objective:
+class Collects(Protocol):
+    """A metric that collects batches by itself, as those of torchmetrics do."""
+
+    def update(self, outputs: Any, targets: Any, /) -> Any:
+        """See one batch."""
+        ...
+
+    def compute(self) -> Any:
+        """Return the metric over all batches so far."""
+        ...
+
+    def reset(self) -> Any:
+        """Forget them."""
+        ...
+
+
+GivenMetric = Metric | BatchFunction | Collects | str
+"""A metric as callers give it: ready, a function or an object, or the name of one of scikit-learn's scorers."""
+
+
+def objective_for(targets: Any, loss: BatchFunction | None = None, metric: GivenMetric | None = None) -> Objective:
     """Return the objective for labels of this type.
 
     Args:
         targets: a batch of labels. Integers: cross-entropy and accuracy. Booleans: binary cross-entropy on logits
             and accuracy. Floats: mean squared error, both as loss and as metric.
-        loss: the caller's own `loss(outputs, targets)`.
-        metric: the caller's own `metric(outputs, targets)` (higher is better), or a `Metric`.
+        loss: the caller's own `loss(outputs, targets)`. The default accuracy leaves out the label that it ignores
+            (`ignore_index`), and reads class probabilities where it is a cross-entropy.
+        metric: the caller's own `metric(outputs, targets)` (higher is better), an object that collects batches, a
+            `Metric`, or one of scikit-learn's scorer names (`f1`, `balanced_accuracy`, …).
 
     Raises:
         DataError: labels of another type, without a loss and a metric of the caller's own.
+        BadValue: a metric that is none of these.
+        UnknownName: a name that scikit-learn does not know.
 
     >>> objective_for(torch.tensor([1, 0])).metric.name
     'accuracy'
     """
-    if metric is not None and not isinstance(metric, Metric):
-        metric = Metric(getattr(metric, "__name__", "metric"), metric)
-    if loss is None or metric is None:
-        default = _default(targets)
-        loss, metric = loss or default.loss, metric or default.metric
-    kind = f"{metric.name} {'up' if metric.higher_is_better else 'down'}{' fraction' if metric.is_fraction else ''}"
-    return Objective(loss, metric, f"{identify(loss)} / {identify(metric.function)} {kind}")
+    loss = _default_loss(targets) if loss is None else loss
+    given = _default_metric(targets, loss) if metric is None else _as_metric(metric, loss)
+    kind = f"{given.name} {'up' if given.higher_is_better else 'down'}{' fraction' if given.is_fraction else ''}"
+    kind += "" if given.sums is not None else " additive" if given.additive else " whole"
+    return Objective(loss, given, f"{identify(loss)} / {identify(given.function)} {kind}")
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -121,26 +158,84 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(**inputs)
 
 
-def _default(targets: Any) -> Objective:
+def _default_loss(targets: Any) -> BatchFunction:
     if not isinstance(targets, torch.Tensor):
         raise DataError("labels that are no tensor need both a loss and a metric of your own")
     if targets.dtype == torch.bool:
-        return Objective(binary_loss, Metric("accuracy", binary_accuracy, is_fraction=True), "binary")
-    if targets.is_floating_point():
-        return Objective(squared_error, Metric("mse", squared_error, higher_is_better=False), "regression")
-    return Objective(F.cross_entropy, Metric("accuracy", accuracy, is_fraction=True), "classification")
+        return binary_loss
+    return squared_error if targets.is_floating_point() else F.cross_entropy
 
 
-def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the fraction of labels that the largest output hits; classes lie along axis 1.
+def _default_metric(targets: Any, loss: BatchFunction) -> Metric:
+    if not isinstance(targets, torch.Tensor):
+        raise DataError("labels that are no tensor need both a loss and a metric of your own")
+    if targets.dtype == torch.bool:
+        return Metric("accuracy", binary_accuracy, is_fraction=True, sums=binary_hits)
+    how = class_loss(loss)
+    if targets.is_floating_point() and how is None:
+        return Metric("mse", squared_error, higher_is_better=False, sums=squared_errors)
+    if how is None or how.ignored == IGNORED:
+        return Metric("accuracy", accuracy, is_fraction=True, sums=hits)
+    function, sums = (functools.partial(each, ignored=how.ignored) for each in (accuracy, hits))
+    return Metric("accuracy", function, is_fraction=True, sums=sums)
+
+
+def _as_metric(metric: GivenMetric, loss: BatchFunction) -> Metric:
+    if isinstance(metric, Metric):
+        if not collects(metric.function) and not callable(metric.function):
+            raise BadValue(f"metric {metric.name!r}: its function must be callable, not {metric.function!r}")
+        return metric
+    if isinstance(metric, str):
+        from lottery.scorers import scorer_metric
+
+        how = class_loss(loss)
+        return scorer_metric(metric, IGNORED if how is None else how.ignored)
+    if isinstance(metric, type):
+        raise BadValue(f"metric {metric.__name__} is a class: give an instance of it, {metric.__name__}(…)")
+    if collects(metric):
+        # torchmetrics says so where it knows; a name of its own is better than none.
+        return Metric(type(metric).__name__, metric, getattr(metric, "higher_is_better", None) is not False)
+    if not callable(metric):
+        raise BadValue(
+            "metric must be a function of (outputs, targets), an object with update, compute and reset, a Metric, or "
+            f"the name of one of scikit-learn's scorers, not {metric!r}"
+        )
+    return Metric(getattr(metric, "__name__", "metric"), metric)
+
+
+def collects(metric: Any) -> bool:
+    """Say whether a metric is an object that collects batches by itself, as those of torchmetrics do."""
+    return all(callable(getattr(metric, name, None)) for name in ("update", "compute", "reset"))
+
+
+def accuracy(outputs: torch.Tensor, targets: torch.Tensor, ignored: int = IGNORED) -> torch.Tensor:
+    """Return the fraction of labels that the largest output hits, in float64; classes lie along axis 1.
+
+    Args:
+        outputs: [N, C, …] scores of classes, or [N] classes.
+        targets: [N, …] labels, or [N, C, …] probabilities of classes: the likeliest is the label.
+        ignored: the label that does not count.
 
     Raises:
         DataError: outputs and labels whose shapes do not belong together.
+
+    >>> accuracy(torch.eye(3), torch.tensor([0, 0, -100])).item()
+    0.5
     """
-    hits = outputs.argmax(1) if outputs.dim() > 1 else outputs
-    if hits.shape != targets.shape:
+    right, count = hits(outputs, targets, ignored)
+    return right / count
+
+
+def hits(outputs: torch.Tensor, targets: torch.Tensor, ignored: int = IGNORED) -> torch.Tensor:
+    """Return how many labels the largest output hits, and how many count: float64 [2] (see `accuracy`)."""
+    _require_tensors("accuracy", outputs, targets)
+    if targets.is_floating_point() and targets.shape == outputs.shape and targets.dim() > 1:
+        targets = targets.argmax(1)
+    chosen = outputs.argmax(1) if outputs.dim() > 1 else outputs
+    if chosen.shape != targets.shape:
         raise DataError(f"accuracy: outputs of shape {tuple(outputs.shape)} and labels of shape {tuple(targets.shape)}")
-    return (hits == targets).float().mean()
+    counts = targets != ignored
+    return torch.stack([((chosen == targets) & counts).sum(), counts.sum()]).double()
 
 
 def squared_error(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -158,11 +253,35 @@ def binary_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the fraction of boolean labels that the sign of a logit hits."""
-    return ((_like(outputs, targets) > 0) == targets).float().mean()
+    """Return the fraction of boolean labels that the sign of a logit hits, in float64."""
+    right, count = binary_hits(outputs, targets)
+    return right / count
+
+
+def binary_hits(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return how many boolean labels the sign of a logit hits, and how many there are: float64 [2]."""
+    right = (_like(outputs, targets) > 0) == targets
+    return torch.stack([right.sum().double(), _count(targets)])
+
+
+def squared_errors(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the sum of squared errors, and how many there are: float64 [2]."""
+    difference = _like(outputs, targets).double() - targets.double()
+    return torch.stack([difference.square().sum(), _count(targets)])
+
+
+def _count(targets: torch.Tensor) -> torch.Tensor:
+    return torch.full((), targets.numel(), dtype=torch.float64, device=targets.device)
 
 
 def _like(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    _require_tensors("the loss and the metric by default", outputs, targets)
     if outputs.numel() != targets.numel():
         raise DataError(f"the model returns shape {tuple(outputs.shape)} for labels of shape {tuple(targets.shape)}")
     return outputs.reshape(targets.shape)
+
+
+def _require_tensors(what: str, *values: Any) -> None:
+    for value in values:
+        if not isinstance(value, torch.Tensor):
+            raise DataError(f"{what}: expected a tensor of outputs and one of labels, not {type(value).__name__}")

@@ -16,8 +16,9 @@ from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
 from lottery.engine import Plan
+from lottery.held_out import held_out
 from lottery.models.source import Source, Start, model_source
-from lottery.objective import BatchFunction, Metric
+from lottery.objective import BatchFunction, GivenMetric
 from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
 from lottery.redrawing import check_initializer, warn_same_replicates
@@ -51,7 +52,7 @@ class Request:
         data: whatever `load_data` understands, or an environment's name.
         settings: flat settings of the search and of its trainer.
         loss: the caller's own loss, or None.
-        metric: the caller's own metric, or None.
+        metric: the caller's own metric, or None for the one that the settings name.
         criterion: the caller's own scoring function or its name, or None for the one that the settings name.
         out: the folder of all runs.
         force: start over.
@@ -63,7 +64,7 @@ class Request:
     data: Any
     settings: Mapping[str, Any]
     loss: BatchFunction | None = None
-    metric: Metric | BatchFunction | None = None
+    metric: GivenMetric | None = None
     criterion: str | ScoreFunction | None = None
     out: Path = Path("runs")
     force: bool = False
@@ -118,7 +119,8 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
             f"{config.replicates} replicates need a callable that makes the model from a seed; "
             "a module instance has one initialization only"
         )
-    ask = Ask(source, parts, trainer_config, request.loss, request.metric, watch, config.seed, config.split_seed)
+    metric = config.metric if request.metric is None else request.metric
+    ask = Ask(source, parts, trainer_config, request.loss, metric, watch, config.seed, config.split_seed)
     ask = on_diet(ask, config)
     parts = ask.parts
     setup = TRAINERS[config.trainer].value.setup(ask)
@@ -156,6 +158,11 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     moves = getattr(trainer_config, "moves", "none")
     if moves != "none" and config.pattern != "unstructured":
         raise BadValue(f"moves {moves!r} exchanges single weights, which breaks pattern {config.pattern!r}")
+    if moves != "none" and config.measure_at != "final":
+        raise BadValue(
+            f"moves {moves!r} changes the mask until the last step, and the weights at the early-stop step are under "
+            "another mask than the ticket's: use measure_at 'final'"
+        )
     return config, trainer_config
 
 
@@ -218,6 +225,7 @@ def _plan(
         "model": source.name,
         "data": parts.name,
         "train_examples": len(parts.train) if isinstance(parts, Parts) and isinstance(parts.train, Tensors) else None,
+        "validation_examples": held_out(parts, config, trainer_config),
         "framework": source.framework,
         "layout": source.layout,
         "given": {key: value for key, value in given.items() if isinstance(value, str)},

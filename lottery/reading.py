@@ -37,7 +37,9 @@ def read_search(path: Path) -> Search:
     _check_same_tensors(levels)
     first = run.read_record(seeds[0], 0)
     metric, config = first["metric"], replicated(first["config"], levels[0])
-    tolerance = matching_tolerance(levels[0], config.get("tolerance"), metric["is_fraction"])
+    tolerance = matching_tolerance(
+        levels[0], config.get("tolerance"), metric["is_fraction"], first.get("validation_examples")
+    )
     winner, reason = choose_winner(levels, tolerance.value, metric["higher_is_better"])
     finished = read_summary(path)
     stopped = finished.get("stopped") if finished else f"not finished: level {levels[-1].level} is the last on disk"

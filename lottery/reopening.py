@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.behaviour import agree
-from lottery.objective import BatchFunction, Metric
+from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Prepared, Request, prepare_search
 from lottery.records import read_run_config
 from lottery.replicates import seeds_of
@@ -27,7 +27,7 @@ def reopen(
     data: Any = None,
     *,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     criterion: str | ScoreFunction | None = None,
     device: str | None = None,
     watch: Watch | None = None,

@@ -58,6 +58,11 @@ class Replicate:
     path: Path
     history: Sequence[Evaluation]
 
+    @property
+    def density(self) -> float:
+        """Fraction of the prunable weights that survive."""
+        return self.kept / self.prunable
+
 
 @dataclass(frozen=True)
 class Level:
@@ -72,9 +77,16 @@ class Level:
         return tuple(replicate for replicate in self.replicates if replicate.diverged is None)
 
     @property
-    def kept(self) -> int:
-        """Surviving weights (the same in every replicate)."""
-        return self.replicates[0].kept
+    def kept(self) -> int | float:
+        """Surviving weights: their number where all replicates keep as many, otherwise the mean."""
+        fewest, most = self.kept_range
+        return fewest if fewest == most else mean([replicate.kept for replicate in self._counted])
+
+    @property
+    def kept_range(self) -> tuple[int, int]:
+        """The fewest and the most surviving weights of a replicate: a pattern may round them differently."""
+        kept = [replicate.kept for replicate in self._counted]
+        return min(kept), max(kept)
 
     @property
     def prunable(self) -> int:
@@ -83,14 +95,19 @@ class Level:
 
     @property
     def density(self) -> float:
-        """Fraction of the prunable weights that survive."""
+        """Fraction of the prunable weights that survive, in the mean."""
         return self.kept / self.prunable
 
     @property
     def layers(self) -> dict[str, float]:
         """Mean density of each tensor."""
         names = self.replicates[0].layers
-        return {name: float(np.mean([r.layers[name] for r in self.replicates])) for name in names}
+        return {name: mean([replicate.layers[name] for replicate in self._counted]) for name in names}
+
+    @property
+    def _counted(self) -> tuple[Replicate, ...]:
+        """The replicates that did not diverge, or all of them where every one did."""
+        return self.alive or self.replicates
 
     @property
     def validation(self) -> float:

@@ -68,7 +68,9 @@ class RunDirectory:
             kept = [line for line, row in rows if row["level"] != level or row["seed"] not in seeds]
             write_text(path, "".join(f"{line}\n" for line in kept))
 
-    def write_level(self, job: Job, trained: Trained, record: Mapping[str, Any], readme: str) -> None:
+    def write_level(
+        self, job: Job, trained: Trained, record: Mapping[str, Any], readme: str, delivered: Params
+    ) -> None:
         """Write one finished level as a ticket directory: all of it, or nothing.
 
         Args:
@@ -76,16 +78,20 @@ class RunDirectory:
             trained: what came out.
             record: the level's `config.json`.
             readme: the ticket's card.
+            delivered: the weights that the record's numbers are of; where they are not those of the last step, these
+                are kept beside them.
         """
         seed, level = record["seed"], record["level"]
         with atomic_directory(self.level_path(seed, level)) as folder:
             self._write_rewound(folder / "model.safetensors", seed, level, job.params)
             job.mask.save(folder / MASK)
             if trained.diverged is None:
-                write_tensors(folder / "trained.safetensors", trained.params, {"format": "pt"})
+                write_tensors(folder / "trained.safetensors", delivered, {"format": "pt"})
+                if not _same(delivered, trained.params):
+                    write_tensors(folder / "last.safetensors", trained.params, {"format": "pt"})
             if trained.std is not None:
                 write_tensors(folder / "std.safetensors", trained.std, {})
-            if trained.best is not None:
+            if trained.best is not None and delivered is not trained.best:
                 write_tensors(folder / "best.safetensors", trained.best, {"format": "pt"})
             for step, params in trained.snapshots.items():
                 write_tensors(folder / f"step-{step}.safetensors", params, {"format": "pt"})
@@ -128,14 +134,18 @@ class RunDirectory:
         return self.level(seed, level).mask()
 
     def read_trained(self, seed: int, level: int) -> Trained:
-        """Return everything that a level's training gave."""
+        """Return everything that a level's training gave; its weights are those of the last step."""
         files = self.level(seed, level)
         return Trained(
-            params=files.tensors("trained"),
+            params=files.tensors("last" if files.has("last") else "trained"),
             history=files.history(),
             snapshots=files.snapshots(),
             std=files.tensors("std") if files.has("std") else None,
         )
+
+    def read_delivered(self, seed: int, level: int) -> Params:
+        """Return the trained weights that a level's numbers are of."""
+        return self.level(seed, level).tensors("trained")
 
     def _write_rewound(self, path: Path, seed: int, level: int, params: Params) -> None:
         """Write the rewind weights, or link to the last level's file where it holds the same bits."""

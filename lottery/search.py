@@ -52,7 +52,8 @@ def _replicates(plan: Plan, run: RunDirectory) -> Replicates:
 
 def _conclude(plan: Plan, run: RunDirectory, levels: Sequence[Level], setup: Setup, examples: int | None) -> Search:
     metric = setup.metric
-    tolerance = matching_tolerance(levels[0], plan.config.tolerance, metric.is_fraction)
+    examples_held_out = plan.about.get("validation_examples")
+    tolerance = matching_tolerance(levels[0], plan.config.tolerance, metric.is_fraction, examples_held_out)
     winner, reason = choose_winner(levels, tolerance.value, metric.higher_is_better)
     stopped = None
     if len(levels) < len(plan.targets):

@@ -24,6 +24,7 @@ def as_json(search: Search) -> dict[str, Any]:
             "dense_test": dense.test,
             "seed": winner.seed,
             "ticket": str(winner.path),
+            "ticket_density": winner.density,
         }
     return {
         "run": str(search.run),
@@ -48,6 +49,7 @@ def level_json(level: Level, search: Search) -> dict[str, Any]:
         "density": level.density,
         "sparsity": 1 - level.density,
         "kept": level.kept,
+        "kept_range": list(level.kept_range),
         "prunable": level.prunable,
         "layers": level.layers,
         "validation": level.validation,
@@ -57,6 +59,7 @@ def level_json(level: Level, search: Search) -> dict[str, Any]:
         "replicates": [
             {
                 "seed": r.seed,
+                "kept": r.kept,
                 "validation": r.validation,
                 "test": r.test,
                 "steps": r.steps,

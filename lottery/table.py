@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lottery.card import delivered_text
 from lottery.results import Level, Replicate, Search
 from lottery.statistics import against_dense, interval
 from pruning.plain import plain
@@ -30,7 +31,7 @@ def level_row(level: Level, dense: Level, is_fraction: bool, examples: int | Non
     shown_bounds = f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else "–"
     shown_difference = "–" if difference is None else f"{difference * scale:+.2f}{' pp' if is_fraction else ''}"
     row = (
-        f"{level.level:>5}  {100 * level.density:>7.2f}%  {level.kept:>11,} /{level.prunable:>10,}  "
+        f"{level.level:>5}  {100 * level.density:>7.2f}%  {_kept(level):>11} /{level.prunable:>10,}  "
         f"{_value(level.validation, scale):>10}  {_value(level.test, scale):>7}  {shown_bounds:>17}  "
         f"{shown_difference if level.level else '–':>9}"
     )
@@ -59,8 +60,9 @@ def conclusion(search: Search) -> str:
         lines.append(f"No winning ticket: {plain(search.reason)} ({tolerance}).")
     else:
         level, dense = search.levels[replicate.level], search.levels[0]
+        own = "" if replicate.kept == level.kept else f" in the mean, {100 * replicate.density:.2f} % in this ticket"
         lines += [
-            f"Winning ticket: level {level.level}, {100 * level.density:.2f} % of the weights. "
+            f"Winning ticket: level {level.level}, {100 * level.density:.2f} % of the weights{own}. "
             f"Validation {_value(level.validation, scale)} against {_value(dense.validation, scale)} dense "
             f"({tolerance}).",
             f"Test {plain(search.metric)}: {_value(level.test, scale)} against {_value(dense.test, scale)} dense "
@@ -114,6 +116,8 @@ def ticket_text(ticket: Ticket) -> str:
         f"  validation {metric}: {_value(info['validation'], scale)}, dense {_value(dense.get('validation'), scale)}",
         f"  test {metric}: {_value(info['test'], scale)}, dense {_value(dense.get('test'), scale)}",
     ]
+    if ticket.trained_params is not None:
+        lines.append(f"  trained weights: {delivered_text(info)}")
     if ticket.search is not None:
         search = ticket.search
         level = search.levels[info["level"]]
@@ -129,6 +133,11 @@ def ticket_text(ticket: Ticket) -> str:
     if not ticket.hashed:
         lines.append("  not checked: stored by an earlier version, without hashes; saving it again gives it some")
     return "\n".join(lines)
+
+
+def _kept(level: Level) -> str:
+    fewest, most = level.kept_range
+    return f"{fewest:,}" if fewest == most else f"{fewest:,}–{most:,}"
 
 
 def _value(value: float | None, scale: int) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pruning.sparse.choices import Choosing
     from pruning.sparse.module import SparseModule
 
-_OPTIONAL = ("trained", "best", "std")
+_OPTIONAL = ("trained", "best", "last", "std")
 _LEVEL = re.compile(r"/seed-\d+/level-\d+$")
 # How often a ticket may be replaced by others while it is read.
 _MOST_SWAPS = 100
@@ -46,9 +46,11 @@ class Ticket:
     Attributes:
         mask: which weights survive.
         params: parameters and buffers at the rewind point, by dotted name, not masked.
-        trained_params: the trained, masked parameters and buffers, or None.
+        trained_params: the trained, masked parameters and buffers, or None. They are those that the ticket's numbers
+            are of: of the last step, or of the early-stop step (`info["delivered"]`).
         info: where it came from and what it reached (`config.json`).
         best_params: parameters and buffers at the evaluation with the smallest validation loss, where they were kept.
+        last_params: parameters and buffers of the last step, where `trained_params` are of an earlier one.
         std: standard deviation of every weight at the end of training, where the criterion asked for it.
         path: where it is stored, or None.
         search: every level of every replicate, for a ticket that `find_ticket` returned.
@@ -63,6 +65,7 @@ class Ticket:
     trained_params: Mapping[str, NDArray[Any]] | None
     info: Mapping[str, Any]
     best_params: Mapping[str, NDArray[Any]] | None = None
+    last_params: Mapping[str, NDArray[Any]] | None = None
     std: Mapping[str, NDArray[Any]] | None = None
     path: Path | None = None
     search: Search | None = None
@@ -206,20 +209,33 @@ class Ticket:
         files = open_ticket(folder)
         params = files.tensors("model")
         mask = files.mask().fit({name: value.shape for name, value in params.items()})
-        trained, best, std = (files.tensors(name) if files.has(name) else None for name in _OPTIONAL)
-        for name, found in (("trained", trained), ("best", best)):
+        optional = {name: files.tensors(name) if files.has(name) else None for name in _OPTIONAL}
+        trained, std = optional["trained"], optional["std"]
+        for name in ("trained", "best", "last"):
+            found = optional[name]
             if found is not None and _shapes(found) != _shapes(params):
                 raise FileFormatError(f"{folder}: {name}.safetensors and model.safetensors hold different tensors")
         if std is not None and not _shapes(std).items() <= _shapes(params).items():
             raise FileFormatError(f"{folder}: std.safetensors holds other tensors than model.safetensors")
         if files.hashes is None and trained is not None and files.record.get("diverged") is None:
             _check_finite(folder / "trained.safetensors", {name: trained[name] for name in mask})
-        return cls(mask, params, trained, files.record, best, std, folder, hashed=files.hashes is not None)
+        return cls(
+            mask=mask,
+            params=params,
+            trained_params=trained,
+            info=files.record,
+            best_params=optional["best"],
+            last_params=optional["last"],
+            std=std,
+            path=folder,
+            hashed=files.hashes is not None,
+        )
 
     def _write(self, folder: Path) -> None:
         write_tensors(folder / "model.safetensors", self.params, {"format": "pt"})
         self.mask.save(folder / MASK)
-        for name, arrays in zip(_OPTIONAL, (self.trained_params, self.best_params, self.std), strict=True):
+        optional = (self.trained_params, self.best_params, self.last_params, self.std)
+        for name, arrays in zip(_OPTIONAL, optional, strict=True):
             if arrays is not None:
                 write_tensors(folder / f"{name}.safetensors", arrays, {"format": "pt"})
         write_text(folder / CARD, card(self.info))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lottery.objective import BatchFunction, Metric
+from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Request
 from lottery.progress import Display
 from lottery.results import Search
@@ -18,7 +18,7 @@ from lottery.trust import given_or_stored
 from pruning.errors import BadValue
 
 # What a ticket was found with that also says how it is trained again.
-_KEPT = ("validation_size", "measure_at", "tolerance", "seed")
+_KEPT = ("validation_size", "measure_at", "tolerance", "seed", "metric")
 # What decides which examples it was trained on; it means nothing on other data.
 _DIET = ("data_diet", "data_diet_score", "data_diet_steps", "data_diet_networks", "data_diet_keep")
 # What belongs to a criterion or a machine.
@@ -32,7 +32,7 @@ def train_ticket(
     *,
     settings: Mapping[str, Any] | None = None,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     out: str | Path = "runs",
     force: bool = False,
     resume: bool = False,

@@ -18,7 +18,7 @@ from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.config import SearchConfig
 from lottery.engine import Outcome, Plan, job_seed, read_replicate, store
 from lottery.identity import short_hash
-from lottery.objective import BatchFunction, Metric
+from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Prepared, resolve
 from lottery.progress import Display, StepCounter
 from lottery.reopening import reopen
@@ -85,7 +85,7 @@ def transfer_table(
     model: Any = None,
     data: Sequence[Any] | None = None,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     device: str | None = None,
     out: str | Path = "runs/transfer",
     trust: bool = False,
@@ -172,7 +172,7 @@ def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: Ste
 
     An entry is a piece of its own, so that no other run in the table has a part in its rounding.
     """
-    own, number, trainer = frame.own, frame.own.level.level, frame.ready.setup.trainer
+    own, number = frame.own, frame.own.level.level
     giver = own if source is None else frame.members[source]
     folder = _folder(frame.members, source, frame.target, frame.out)
     jobs = {seed: _job(frame, source, seed) for seed in seeds}
@@ -189,7 +189,7 @@ def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: Ste
         "source_level": giver.level.level,
         "target": own.search.run.name,
     }
-    for seed, trained, seconds in train_missing(trainer, jobs, missing, counter, number):
+    for seed, trained, seconds in train_missing(frame.ready, jobs, missing, counter, number):
         record = giver.run.read_record(seed, 0)
         outcome = Outcome(jobs[seed], trained, seed, number, record["init_sha256"], seconds)
         dense = own.run.read_record(seed, 0)

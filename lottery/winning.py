@@ -10,6 +10,8 @@ from scipy import stats
 from lottery.results import EarlyStop, Level, Tolerance, Winner, mean
 from pruning.jobs import Evaluation
 
+FLOAT32_EPSILON = 2.0**-23
+
 
 def early_stop(history: Sequence[Evaluation]) -> EarlyStop | None:
     """Return the evaluation with the smallest validation loss, the earliest of equals.
@@ -25,17 +27,40 @@ def early_stop(history: Sequence[Evaluation]) -> EarlyStop | None:
     return EarlyStop(best.step, best.validation if best.validation is not None else math.nan, best.test)
 
 
-def matching_tolerance(dense: Level, given: float | None, is_fraction: bool) -> Tolerance:
+def matching_tolerance(dense: Level, given: float | None, is_fraction: bool, examples: int | None = None) -> Tolerance:
     """Return what still counts as matching: the given value, or one standard error of the dense replicates.
+
+    The standard error has a floor, one validation example: replicates that happen to agree have a standard error of 0,
+    but what they agree on is known no better than the sample allows, and a network that misses one example more has
+    not shown to be worse. Of a fraction that is 1 / examples, of another metric the same share of the dense value.
 
     With one replicate there is no standard error: half a percentage point of a fraction, half a percent of the dense
     value of any other metric.
+
+    Args:
+        dense: level 0.
+        given: by the caller, or None.
+        is_fraction: whether the metric is a fraction of examples.
+        examples: size of the validation part; None where it is not known, and then there is no floor.
+
+    >>> matching_tolerance(Level(0, ()), 0.01, True).rule
+    'given'
     """
     if given is not None:
         return Tolerance(given, "given")
     values = [replicate.validation for replicate in dense.alive]
     if len(values) > 1:
-        return Tolerance(float(stats.sem(values)), f"one standard error of {len(values)} dense replicates")
+        error, floor = float(stats.sem(values)), 0.0
+        if examples:
+            floor = (1.0 if is_fraction else abs(dense.validation)) / examples
+        if error >= floor:
+            return Tolerance(error, f"one standard error of {len(values)} dense replicates")
+        unit = "one" if is_fraction else "the dense value's share of one"
+        return Tolerance(
+            floor,
+            f"{unit} of {examples:,} validation examples; the standard error of {len(values)} dense replicates is "
+            f"smaller, {error:.2g}",
+        )
     if is_fraction:
         return Tolerance(0.005, "the default for one replicate")
     return Tolerance(0.005 * abs(dense.validation), "0.5 % of the dense value, the default for one replicate")
@@ -59,16 +84,29 @@ def choose_winner(
         return None, "every dense replicate diverged"
     if not pruned:
         return None, "no level was pruned"
-    # Sums of a few float64 fractions: without a hair's breadth, 0.9 - 0.005 >= 0.895 would be chance.
-    slack = tolerance + 1e-12
+    if not math.isfinite(dense.validation):
+        return None, f"the dense validation metric is not finite: {dense.validation}"
     before = {replicate.seed: replicate.validation for replicate in dense.alive}
     matching = [
         level
         for level in pruned
-        if level.alive and sign * (level.validation - mean([before[r.seed] for r in level.alive])) >= -slack
+        if level.alive
+        and _matches(sign * level.validation, sign * mean([before[r.seed] for r in level.alive]), tolerance)
     ]
     if not matching:
         return None, f"no pruned level is within {tolerance:.4g} of the dense validation metric {dense.validation:.4f}"
     level = min(matching, key=lambda level: (level.density, -level.level))
     best = max(level.alive, key=lambda replicate: (sign * replicate.validation, -replicate.seed))
     return Winner(level.level, best.seed), None
+
+
+def _matches(value: float, dense: float, tolerance: float) -> bool:
+    """Say whether a value is no more than the tolerance below dense, higher being better; NaN is not.
+
+    Exactly the tolerance is within it: what the last digit of a float32 (of a metric that was computed so) makes up
+    decides nothing.
+
+    >>> _matches(0.895, 0.9, 0.005), _matches(-10_050.0, -10_000.0, 50.0), _matches(0.8949, 0.9, 0.005)
+    (True, True, False)
+    """
+    return value - dense >= -tolerance - 2 * FLOAT32_EPSILON * max(abs(value), abs(dense))

@@ -16,6 +16,9 @@ from pruning.mask import Mask
 
 Params = Mapping[str, NDArray[Any]]
 
+BEST = "best"
+"""The need for the weights at the evaluation with the smallest validation loss (`Trained.best`)."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -75,8 +78,8 @@ class Trained:
         std: per-weight standard deviation (need `std`).
         evidence: what a probe saw at the weights that are scored, by need (`gradients`, …) and tensor name.
         mask: the mask at the end of a training whose mask moved, or None where it is the job's.
-        best: parameters and buffers at the evaluation with the smallest validation loss, from a trainer that keeps
-            them.
+        best: parameters and buffers at the evaluation with the smallest validation loss (need `best`; a trainer may
+            keep them unasked).
         facts: what else its record says, as plain JSON.
         diverged: why this training failed, or None.
     """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from numpy.typing import NDArray
 
 from es.coordinates import Space
@@ -18,6 +18,19 @@ from es.tasks import Measured
 
 BatchFunction = Callable[[Any, Any], jax.Array]
 Examples = tuple[Any, Any]
+
+
+class Reading(Protocol):
+    """A metric over one part of the data, batch by batch, on the host."""
+
+    def add(self, outputs: Any, targets: Any) -> None:
+        """See one batch: what the network gives, and its targets."""
+        ...
+
+    def value(self) -> float:
+        """Return the metric over all batches."""
+        ...
+
 
 # Without a population eight times as many examples fit.
 MEASURED_AT_ONCE = 8
@@ -34,7 +47,8 @@ class Supervised:
         validation: likewise.
         test: likewise, or None.
         loss: `loss(outputs, targets)` returns a scalar.
-        metric: likewise.
+        metric: returns a fresh reading of the metric.
+        weigh: `weigh(loss, targets)` returns a batch's loss times its weight in the mean over a part, and that weight.
         batch_size: examples a generation, drawn with replacement; the whole part where it has no more.
         params: all parameters and buffers of such a network, for `flops` alone.
     """
@@ -45,7 +59,8 @@ class Supervised:
     validation: Examples
     test: Examples | None
     loss: BatchFunction
-    metric: BatchFunction
+    metric: Callable[[], Reading]
+    weigh: Callable[[float, Any], tuple[float, float]]
     batch_size: int
     params: Arrays = field(repr=False)
     _measure: Callable[..., Any] = field(init=False, repr=False)
@@ -91,18 +106,50 @@ class Supervised:
         return jax.tree.map(lambda leaf: leaf[index], data)
 
     def _over(self, params: Arrays, part: Examples) -> tuple[float, float]:
-        examples, at_once = size(part), MEASURED_AT_ONCE * self.batch_size
-        total = np.zeros(2)
-        for start in range(0, examples, at_once):
-            batch = jax.tree.map(lambda leaf, start=start: leaf[start : start + at_once], part)
-            total += np.asarray(self._measure(params, *batch), np.float64) * size(batch)
-        loss, metric = total / examples
-        return float(loss), float(metric)
+        at_once, reading = MEASURED_AT_ONCE * self.batch_size, self.metric()
+        total, weights = 0.0, 0.0
+        for start in range(0, size(part), at_once):
+            inputs, targets = jax.tree.map(lambda leaf, start=start: leaf[start : start + at_once], part)
+            outputs, loss = self._measure(params, inputs, targets)
+            share, weight = self.weigh(float(loss), targets)
+            total, weights = total + share, weights + weight
+            reading.add(outputs, targets)
+        return total / weights if weights else math.nan, reading.value()
 
-    def _measure_batch(self, params: Arrays, inputs: Any, targets: Any) -> jax.Array:
+    def _measure_batch(self, params: Arrays, inputs: Any, targets: Any) -> tuple[Any, jax.Array]:
         outputs = self.network.apply(params, inputs)
-        values = [self.loss(outputs, targets), self.metric(outputs, targets)]
-        return jnp.stack([jnp.asarray(value, jnp.float32).reshape(()) for value in values])
+        return outputs, jnp.asarray(self.loss(outputs, targets), jnp.float32).reshape(())
+
+
+def by_examples(loss: float, targets: Any) -> tuple[float, float]:
+    """Weigh a batch's loss by its number of examples.
+
+    >>> by_examples(0.5, jnp.zeros(4))
+    (2.0, 4.0)
+    """
+    return loss * size(targets), float(size(targets))
+
+
+@dataclass
+class MeanOver:
+    """A metric that is a mean over examples.
+
+    Attributes:
+        function: `function(outputs, targets)` returns the mean of a batch.
+    """
+
+    function: BatchFunction
+    _total: float = 0.0
+    _examples: int = 0
+
+    def add(self, outputs: Any, targets: Any) -> None:
+        """See one batch."""
+        self._total += float(self.function(outputs, targets)) * size(targets)
+        self._examples += size(targets)
+
+    def value(self) -> float:
+        """Return the mean over all examples so far."""
+        return self._total / self._examples
 
 
 def size(examples: Any) -> int:

@@ -22,7 +22,7 @@ from pruning.registry import Registry, summary_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lottery.objective import BatchFunction, Metric
+    from lottery.objective import BatchFunction, GivenMetric
     from lottery.preparing import Prepared
     from lottery.torch_view import TorchView
 
@@ -79,8 +79,8 @@ class Study:
         return self.run.read_rewound(seed, level)
 
     def trained(self, seed: int, level: int) -> Params:
-        """Return its trained weights."""
-        return self.run.read_trained(seed, level).params
+        """Return its trained weights: those that its numbers are of."""
+        return self.run.read_delivered(seed, level)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def study(
     data: Any = None,
     *,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     trust: bool = False,
 ) -> Study:
     """Return a finished (or cut off) search, ready to be analysed; its model and data are made when first asked for.
@@ -162,7 +162,7 @@ def analyze(
     data: Any = None,
     *,
     loss: BatchFunction | None = None,
-    metric: Metric | BatchFunction | None = None,
+    metric: GivenMetric | None = None,
     trust: bool = False,
 ) -> Findings:
     """Return what one analysis finds in a run (see `study`); raises `UnknownName` for one that does not exist."""

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import torch
 
+from lottery.class_losses import IGNORED
 from lottery.data.parts import Parts, Tensors
 from pruning.errors import DataError
 
 
 def check_labels(parts: Parts) -> None:
-    """Raise `DataError` for class labels below 0, which no classification loss can take."""
+    """Raise `DataError` for class labels below 0, which no classification loss can take, and for parts without any.
+
+    The label −100 is none: the default loss and the default accuracy leave it out.
+    """
     for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
-        if isinstance(part, Tensors) and part.targets.dtype == torch.int64 and int(part.targets.min()) < 0:
+        if not isinstance(part, Tensors) or part.targets.dtype != torch.int64:
+            continue
+        counted = part.targets[part.targets != IGNORED]
+        if not len(counted):
+            raise DataError(f"{name} labels are all {IGNORED}, which is no label: nothing can be measured on them")
+        if int(counted.min()) < 0:
             raise DataError(
-                f"{name} labels out of range: the smallest is {int(part.targets.min())}, expected 0 or more"
+                f"{name} labels out of range: the smallest is {int(counted.min())}, expected 0 or more "
+                f"({IGNORED} where a label does not count)"
             )
 
 

@@ -3,53 +3,69 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from lottery.data.parts import Loader, Part, seeded
-from lottery.gd.batches import evaluation_batches, move, size
+from lottery.gd.batches import evaluation_batches, move
 from lottery.objective import Objective, call
-from pruning.errors import DataError
+from lottery.randomness import seeded_everywhere
+from lottery.tallies import Tally
+from lottery.users_code import users_code
 
 
 def evaluate(
     model: nn.Module, part: Part | None, objective: Objective, device: torch.device, batch_size: int
 ) -> tuple[float, float]:
-    """Return the mean loss and the mean metric over `part`, in evaluation mode; NaN for no part.
+    """Return the mean loss and the metric over `part`, in evaluation mode; NaN for no part.
 
-    Takes no random number that training would have taken: whether there is a test part changes nothing. Every
-    layer's mode is restored: a frozen batch norm may be in evaluation mode all along.
+    It changes nothing: every layer gets its mode back (a frozen batch norm may be in evaluation mode all along) and
+    every buffer its values, and no random number is taken that training would have taken.
+
+    Raises:
+        LotteryError: what the model, the loss or the metric raises, in one line.
     """
     if part is None:
         return float("nan"), float("nan")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    total, count = torch.zeros(2, dtype=torch.float64), 0
-    with torch.inference_mode(), _undisturbed(part), objective.measuring():
+    tally = Tally(objective)
+    with torch.no_grad(), undisturbed(model), _seeded(part), objective.measuring():
         for inputs, targets in evaluation_batches(part, batch_size):
             inputs, targets = move(inputs, device), move(targets, device)
-            outputs = call(model, inputs)
-            examples = size(targets)
-            total += measure(objective, outputs, targets).cpu() * examples
-            count += examples
-    for module, training in modes:
-        module.training = training
-    loss, metric = (total / count).tolist()
-    return loss, metric
+            with users_code("the model in evaluation mode"):
+                outputs = call(model, inputs)
+            tally.add(outputs, targets)
+        return tally.result()
 
 
-def measure(objective: Objective, outputs: Any, targets: Any) -> torch.Tensor:
-    """Return loss and metric of one batch as a float64 tensor of two; a metric may return a plain number."""
-    named = {"loss": objective.loss(outputs, targets), "metric": objective.metric.function(outputs, targets)}
-    values = {name: torch.as_tensor(value).double().cpu() for name, value in named.items()}
-    for name, value in values.items():
-        if value.numel() != 1:
-            raise DataError(f"the {name} must return one number for a batch, not shape {tuple(value.shape)}")
-    return torch.stack([value.reshape(()) for value in values.values()])
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode; every layer's mode and every buffer are afterwards as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    versions = [_version(buffer) for _, _, buffer, _ in buffers]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for (module, name, buffer, values), version in zip(buffers, versions, strict=True):
+            module._buffers[name] = buffer
+            if buffer is not None and values is not None and _version(buffer) != version:
+                buffer.copy_(values)
 
 
-def _undisturbed(part: Part) -> contextlib.AbstractContextManager[None]:
-    """A `DataLoader` draws from the global generator whenever it is iterated; give that back as it was."""
-    return seeded(part.loader, 0) if isinstance(part, Loader) else contextlib.nullcontext()
+def _version(buffer: torch.Tensor | None) -> int | None:
+    """Return how often a buffer was written to, where PyTorch counts that."""
+    return None if buffer is None or buffer.is_inference() else buffer._version
+
+
+def _seeded(part: Part) -> contextlib.AbstractContextManager[None]:
+    """A `DataLoader`, and a model that draws in evaluation mode, take from the global generators: give them back."""
+    return seeded(part.loader, 0) if isinstance(part, Loader) else seeded_everywhere(0)

@@ -14,9 +14,10 @@ from torch.func import functional_call, vmap
 
 from lottery.data.parts import Tensors
 from lottery.gd.batches import evaluation_batches
-from lottery.gd.evaluation import measure
 from lottery.gd.trainable import freeze_others
 from lottery.objective import BatchFunction, Objective
+from lottery.randomness import seeded_everywhere
+from lottery.tallies import loss_sums, metric_sums, ratio, reading
 from lottery.torch_state import State, load_state, named_tensors, to_numpy
 from pruning.jobs import Job
 from pruning.torch_modules import apply_mask
@@ -101,28 +102,44 @@ def stacked_keeps(stack: Stack, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
 def evaluate_stack(
     stack: Stack, rows: Sequence[int], part: Tensors, objective: Objective, batch_size: int
 ) -> list[tuple[float, float]]:
-    """Return the mean loss and the mean metric over `part` of the networks in these rows, in evaluation mode.
+    """Return the mean loss and the metric over `part` of the networks in these rows, in evaluation mode.
 
     The first batch is measured network by network. Where loss and metric give the same for all networks at once, the
-    other batches are measured so, and nothing waits for the device until the end.
+    other batches are measured so, and nothing waits for the device until the end. A metric that does not add up over
+    batches is read from each network's outputs in the end.
     """
     chosen = torch.tensor(rows, device=part.inputs.device)
-    total, together = torch.zeros(len(rows), 2, dtype=torch.float64, device=part.inputs.device), False
-    with torch.no_grad(), objective.measuring():
+    total: torch.Tensor | None = None
+    together = False
+    readings = [] if objective.metric.adds_up else [reading(objective.metric) for _ in rows]
+    with torch.no_grad(), _buffers_kept(stack), seeded_everywhere(0), objective.measuring():
         for number, (inputs, targets) in enumerate(evaluation_batches(part, batch_size)):
             outputs = stack.outputs(inputs).index_select(0, chosen)
             if together:
                 measured = _measured_together(objective, outputs, targets)
             else:
-                measured = torch.stack([measure(objective, output, targets) for output in outputs]).to(total.device)
+                measured = torch.stack([_sums(objective, output, targets) for output in outputs])
                 together = number == 0 and _agree(objective, outputs, targets, measured)
-            total += measured * len(targets)
-    return [(loss, metric) for loss, metric in (total / len(part)).tolist()]
+            total = measured if total is None else total + measured
+            for each, output in zip(readings, outputs, strict=False):
+                each.add(output, targets)
+        assert total is not None
+        sums = total.cpu()
+        losses = [ratio(row[:2]) for row in sums]
+        metrics = [each.value() for each in readings] or [ratio(row[2:]) for row in sums]
+    return list(zip(losses, metrics, strict=True))
+
+
+def _sums(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the sums of a batch for the loss, and for a metric that adds up: float64 [2] or [4], on its device."""
+    found = [loss_sums(objective.loss, outputs, targets)]
+    if objective.metric.adds_up:
+        found.append(metric_sums(objective.metric, outputs, targets))
+    return torch.cat([pair.to(outputs.device) for pair in found])
 
 
 def _measured_together(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    both = [vmap(function, in_dims=(0, None))(outputs, targets) for function in _functions(objective)]
-    return torch.stack([values.double() for values in both], dim=1)
+    return vmap(lambda one: _sums(objective, one, targets))(outputs)
 
 
 def _agree(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -133,8 +150,16 @@ def _agree(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor, e
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-8, equal_nan=True)
 
 
-def _functions(objective: Objective) -> tuple[BatchFunction, BatchFunction]:
-    return objective.loss, objective.metric.function
+@contextlib.contextmanager
+def _buffers_kept(stack: Stack) -> Iterator[None]:
+    """Give every buffer that a forward pass writes in evaluation mode its values back."""
+    before = {name: (tensor.clone(), tensor._version) for name, tensor in stack.fixed.items()}
+    try:
+        yield
+    finally:
+        for name, (values, version) in before.items():
+            if stack.fixed[name]._version != version:
+                stack.fixed[name].copy_(values)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from lottery.gd.stack import network_of, stack_of
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import named_tensors
-from pruning.jobs import Job
+from pruning.jobs import BEST, Job
 
 # Where the forward pass of one network on one batch takes fewer operations, and there are so many jobs, they are
 # trained stacked. Measured on two busy CPU cores, float32, Adam, one thread: processor time one after the other by
@@ -70,8 +70,9 @@ def can_stack(
     training = [module for module in model.modules() if module.training] or list(model.modules())
     if len(jobs) < 2:
         return "there is one job only"
-    if needs:
-        return f"{', '.join(sorted(needs))} is taken from one training at a time"
+    alone = needs - {BEST}
+    if alone:
+        return f"{', '.join(sorted(alone))} is taken from one training at a time"
     if unusual:
         return f"the setting {unusual[0]} needs a training of its own"
     if len({job.budget for job in jobs}) > 1:

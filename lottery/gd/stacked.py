@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from lottery.data.parts import Part, Tensors
+from lottery.gd.best import Best
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import make_optimizer
 from lottery.gd.stack import Stack, evaluate_stack, network_of, stack_of, stacked_keeps
 from lottery.gd.stackable import FULL_FLOPS, can_stack, forward_flops, gains, refusal
 from lottery.gd.stacked_batches import stacked_batches
 from lottery.torch_state import State
-from pruning.jobs import Evaluation, Job, Params, Trained, all_finite
+from pruning.jobs import BEST, Evaluation, Job, Params, Trained, all_finite
 from pruning.watch import Silent
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _most(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str]) -> int
     return max(2, int(FULL_FLOPS[device.type] / max(1.0, flops)))
 
 
-def train_stacked(trainer: GDTrainer, jobs: Sequence[Job]) -> list[Trained]:
+def train_stacked(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str] = frozenset()) -> list[Trained]:
     """Train jobs of one budget in one loop; each gets what it would get alone, up to rounding.
 
     Losses are summed over jobs: as no weight of one is in the loss of another, the gradient of the sum is each job's
@@ -65,6 +66,7 @@ def train_stacked(trainer: GDTrainer, jobs: Sequence[Job]) -> list[Trained]:
     Args:
         trainer: how to train; `can_stack` and `refusal` have nothing against these jobs.
         jobs: of one budget.
+        needs: `best`, or nothing.
     """
     config, objective, part, budget = trainer.config, trainer.objective, trainer.parts.train, jobs[0].budget
     assert isinstance(part, Tensors)
@@ -72,7 +74,7 @@ def train_stacked(trainer: GDTrainer, jobs: Sequence[Job]) -> list[Trained]:
     keeps = stacked_keeps(stack, jobs)
     optimizer = make_optimizer(nn.ParameterList(stack.trained.values()), config)
     every = config.eval_every or max(1, trainer.total_steps // 20)
-    rows = [_Row(index, job) for index, job in enumerate(jobs)]
+    rows = [_Row(index, job, Best() if BEST in needs else None) for index, job in enumerate(jobs)]
     for row in rows:
         row.keep_snapshot(stack, budget.start)
     loss_sums, loss_count = torch.zeros(len(jobs), device=trainer.device), 0
@@ -122,6 +124,7 @@ class _Row:
 
     index: int
     job: Job
+    best: Best | None
     history: list[Evaluation] = field(default_factory=list)
     snapshots: dict[int, Params] = field(default_factory=dict)
     diverged: Trained | None = None
@@ -141,7 +144,12 @@ class _Row:
         params = self._network(stack)
         if not all_finite(params):
             return self.fail(stack, f"the weights are not finite at step {self.job.budget.stop}")
-        return Trained(params, self.history, self.snapshots)
+        return Trained(params, self.history, self.snapshots, best=self.best.params if self.best is not None else None)
+
+    def seen(self, stack: Stack, point: Evaluation) -> None:
+        self.history.append(point)
+        if self.best is not None:
+            self.best.seen(point, lambda: self._network(stack))
 
     def _network(self, stack: Stack) -> State:
         return {name: value for name, value in stack.network(self.index).items() if name in self.job.params}
@@ -154,7 +162,7 @@ def _evaluate(trainer: GDTrainer, stack: Stack, rows: Sequence[_Row], step: int,
     def measured(part: Part | None) -> list[tuple[float, float]] | None:
         if not isinstance(part, Tensors):
             return None
-        # As many examples at once as when trained alone: a metric may depend on how they are batched.
+        # As many examples at once as when trained alone: sums in another order round differently.
         return evaluate_stack(stack, numbers, part, trainer.objective, 8 * trainer.config.batch_size)
 
     validation, test = measured(parts.validation), measured(parts.test)
@@ -163,7 +171,7 @@ def _evaluate(trainer: GDTrainer, stack: Stack, rows: Sequence[_Row], step: int,
         train_loss, (validation_loss, validation_metric) = train_losses[row.index], validation[place]
         test_loss, test_metric = test[place] if test is not None else (None, None)
         point = Evaluation(step, train_loss, validation_loss, validation_metric, test_loss, test_metric)
-        row.history.append(point)
+        row.seen(stack, point)
         trainer.watch.evaluated(row.job, point)
         if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
             row.fail(stack, f"the loss is not finite at step {step}")

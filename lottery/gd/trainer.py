@@ -15,6 +15,7 @@ from torch import nn
 from lottery.data.parts import Parts
 from lottery.gd.augment import AUGMENTATIONS
 from lottery.gd.batches import move, training_batches
+from lottery.gd.best import Best
 from lottery.gd.config import GDConfig
 from lottery.gd.evaluation import evaluate
 from lottery.gd.learning_rate import learning_rate
@@ -27,7 +28,7 @@ from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of
 from pruning.errors import BadValue, LotteryError, RunError
-from pruning.jobs import Evaluation, Job, Trained, all_finite
+from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
 from pruning.watch import Watch
@@ -59,8 +60,8 @@ class GDTrainer:
 
     @property
     def provides(self) -> frozenset[str]:
-        """A standard deviation of every weight, from where the configuration says."""
-        return frozenset({"std"})
+        """A standard deviation of every weight, from where the configuration says, and the best weights."""
+        return frozenset({"std", BEST})
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
         """Yield each job's trained network as it is done; raises `BadValue` for a need it cannot meet."""
@@ -76,7 +77,7 @@ class GDTrainer:
     def train_group(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
         """Train jobs that can be stacked in one loop, or one alone."""
         with isolated(self.device, jobs[0].seed, self.threads):
-            return [self._train(jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs)
+            return [self._train(jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs, needs)
 
     def _groups(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
         with isolated(self.device, 0, self.threads):
@@ -99,6 +100,7 @@ class GDTrainer:
         start, stop, until = job.budget.start, job.budget.stop, job.budget.until
         every = self.config.eval_every or max(1, self.total_steps // 20)
         history: list[Evaluation] = []
+        best = Best() if BEST in needs else None
         snapshots = {start: _network(model, job)} if start in job.budget.snapshots else {}
         loss_sum, loss_count = torch.zeros((), device=self.device), 0
         batches = training_batches(self.parts.train, self.config.batch_size, job.seed, start, stop)
@@ -130,6 +132,8 @@ class GDTrainer:
                 evaluation = self._evaluate(model, objective, step, float(loss_sum) / loss_count)
                 history.append(evaluation)
                 self.watch.evaluated(job, evaluation)
+                if best is not None:
+                    best.seen(evaluation, lambda: _network(model, job))
                 loss_sum, loss_count = torch.zeros((), device=self.device), 0
                 if not math.isfinite(evaluation.train_loss or 0.0) or not math.isfinite(
                     evaluation.validation_loss or 0.0
@@ -151,7 +155,8 @@ class GDTrainer:
             return _diverged(model, history, f"the standard deviations are not finite at step {stop}")
         facts = {"explored": explored.density} if mover is not None else {}
         moved_to = mask if mover is not None else None
-        return Trained(params, history, snapshots, std=std, mask=moved_to, facts=facts)
+        kept = best.params if best is not None else None
+        return Trained(params, history, snapshots, std=std, mask=moved_to, best=kept, facts=facts)
 
     def _estimator(self, model: nn.Module, optimizer: torch.optim.Optimizer, job: Job) -> Estimator:
         training = Training(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
 from lottery.behaviour import Behaviour
 from lottery.models.source import Source
-from lottery.objective import BatchFunction, Measure, Metric
+from lottery.objective import BatchFunction, GivenMetric, Measure
 from pruning.jobs import Job, Trainer
 from pruning.registry import Registry
 from pruning.watch import Watch
@@ -75,7 +75,7 @@ class Ask:
     parts: Parts | Episodes
     config: Any
     loss: BatchFunction | None
-    metric: Metric | BatchFunction | None
+    metric: GivenMetric | None
     watch: Watch
     seed: int
     split_seed: int = 0

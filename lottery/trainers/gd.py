@@ -15,19 +15,24 @@ from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.gd.behaviour import behaviour
 from lottery.gd.config import GDConfig
 from lottery.gd.device import choose_device
-from lottery.gd.evaluation import measure
+from lottery.gd.evaluation import evaluate, undisturbed
 from lottery.gd.trainable import trainable_names
 from lottery.gd.trainer import GDTrainer
 from lottery.models.source import ModelSource
 from lottery.objective import Objective, call, objective_for, own
 from lottery.randomness import seeded_everywhere
+from lottery.tallies import loss_sums, metric_sums
 from lottery.torch_state import float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
-from pruning.errors import BadValue, DataError, LotteryError
+from lottery.users_code import users_code
+from pruning.errors import BadValue, DataError, RunError
 
 # Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
 # on an idle machine, and many times faster on a busy one.
 SINGLE_THREAD_FLOPS = 4_000_000
+
+# How many examples of the validation part are tried at once.
+MEASURED_AT_ONCE = 256
 
 
 def setup(ask: Ask) -> Setup:
@@ -77,7 +82,11 @@ def _on_device(parts: Parts, device: torch.device) -> Parts:
 
 
 def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: torch.device) -> float:
-    """Train on one small batch, so that a mismatch is one clear line before anything is written.
+    """Train on one small batch and measure it, so that a mismatch is one clear line before anything is written.
+
+    The loss sees what the model gives in training mode; loss and metric see what it gives in evaluation mode, where
+    auxiliary heads are gone. A metric that does not add up over batches is tried on the whole validation part: on a
+    few examples it may be undefined.
 
     Returns:
         Floating-point operations of one example's forward pass.
@@ -85,26 +94,26 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
     with seeded_everywhere(0):
         inputs, targets = next(training_batches(parts.train, 8, seed=0, start=0, stop=1))
         inputs, targets = move(inputs, device), move(targets, device)
-        stage = "model"
-        try:
-            with FlopCounterMode(display=False) as counter:
-                outputs = call(model, inputs)
-            if objective.loss is F.cross_entropy and isinstance(outputs, torch.Tensor):
-                check_outputs(tuple(outputs.shape), parts)
-            stage = "loss"
+        shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
+        where = f"on a batch of this data ({type(model).__name__}, inputs {shape})"
+        with users_code(f"the model {where}", DataError), FlopCounterMode(display=False) as counter:
+            outputs = call(model, inputs)
+        if objective.loss is F.cross_entropy and isinstance(outputs, torch.Tensor):
+            check_outputs(tuple(outputs.shape), parts)
+        with users_code(f"the loss {where}", DataError):
             objective.loss(outputs, targets).backward()
-            stage = "loss or the metric"
-            with torch.no_grad():
-                measure(objective, call(model, inputs), targets)
-            return counter.get_total_flops() / size(targets)
-        except LotteryError:
-            raise
-        except Exception as error:  # a caller's model, loss or metric may raise anything
-            shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(
-                f"the {stage} fails on a batch of this data ({type(model).__name__}, inputs {shape}): {reason}"
-            ) from error
+        with users_code(f"the model in evaluation mode {where}", DataError), torch.no_grad(), undisturbed(model):
+            outputs = call(model, inputs)
+        try:
+            with torch.no_grad(), objective.measuring():
+                loss_sums(objective.loss, outputs, targets)
+                if objective.metric.adds_up:
+                    metric_sums(objective.metric, outputs, targets)
+            if not objective.metric.adds_up:
+                evaluate(model, parts.validation, objective, device, MEASURED_AT_ONCE)
+        except RunError as error:
+            raise DataError(f"{error}, on what the model returns in evaluation mode") from error
+        return counter.get_total_flops() / size(targets)
 
 
 TRAINERS.add(

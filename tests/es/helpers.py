@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from es.config import ESConfig
 from es.coordinates import Space
 from es.network import Network
 from es.objectives import accuracy, cross_entropy
-from es.tasks.supervised import Supervised
+from es.tasks.supervised import MeanOver, Supervised, by_examples
 from es.trainer import ESTrainer
 from pruning.jobs import Budget, Evaluation, Job
 from pruning.mask import Mask
@@ -57,7 +57,8 @@ def mask(kept: int | None = None) -> Mask:
 def task(loss: Any = cross_entropy, batch_size: int = 32) -> Supervised:
     train, validation, test = (jax.tree.map(jnp.asarray, blobs(n, seed=s)) for n, s in ((96, 0), (30, 1), (30, 2)))
     space = Space.of(initial(), EVOLVED)
-    return Supervised(network(), space, train, validation, test, loss, accuracy, batch_size, initial())
+    metric = partial(MeanOver, accuracy)
+    return Supervised(network(), space, train, validation, test, loss, metric, by_examples, batch_size, initial())
 
 
 def job(seed: int = 0, kept: int | None = None, budget: Budget | None = None) -> Job:

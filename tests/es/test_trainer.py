@@ -205,7 +205,7 @@ class TestFailures:
 
     def test_a_scalar_strategy_gives_no_std(self):
         one = trainer(strategy="open-es")
-        assert one.provides == frozenset()
+        assert one.provides == {"best"}
         with pytest.raises(BadValue, match="does not provide std"):
             train(one, job())
 

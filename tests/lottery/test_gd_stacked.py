@@ -309,7 +309,7 @@ class TestGroups:
         seen = []
         monkeypatch.setattr(
             "lottery.gd.trainer.train_stacked",
-            lambda trainer, jobs: seen.append(len(jobs)) or train_stacked(trainer, jobs),
+            lambda trainer, jobs, needs: seen.append(len(jobs)) or train_stacked(trainer, jobs, needs),
         )
         trainer = ready(mlp)
         list(trainer.train(jobs_of(trainer, mlp), NOTHING))

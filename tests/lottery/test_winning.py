@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 
 from lottery.results import Level, Replicate
 from lottery.statistics import against_dense, interval
+from lottery.table import level_row
 from lottery.winning import choose_winner, early_stop, matching_tolerance
 from pruning.jobs import Evaluation
 
 
 def level(number, kept, validation, test=None, diverged=()):
     test = validation if test is None else test
+    each = kept if isinstance(kept, list) else [kept] * len(validation)
     return Level(
         number,
         tuple(
@@ -29,9 +32,9 @@ def level(number, kept, validation, test=None, diverged=()):
                 final_test=t,
                 early_stop=None,
                 diverged="nan" if seed in diverged else None,
-                kept=kept,
+                kept=each[seed],
                 prunable=100,
-                layers={"w": kept / 100},
+                layers={"w": each[seed] / 100},
                 path=Path(),
                 history=(),
             )
@@ -55,6 +58,46 @@ def test_matching_is_judged_on_the_mean_and_the_ticket_is_the_best_on_validation
 def test_equal_to_dense_minus_tolerance_matches_exactly():
     assert choose_winner([level(0, 100, [0.9]), level(1, 80, [0.895])], 0.005, True)[0] is not None
     assert choose_winner([level(0, 100, [0.9]), level(1, 80, [0.8949])], 0.005, True)[0] is None
+
+
+@pytest.mark.parametrize("examples", [50, 360, 1000, 9999])
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_exactly_the_tolerance_matches_for_every_number_of_hits(examples, replicates):
+    for missed in (1, 5):
+        tolerance = missed / examples
+        for right in range(missed + 1, examples + 1, max(1, examples // 97)):
+            dense = level(0, 100, [right / examples] * replicates)
+            exactly = level(1, 80, [(right - missed) / examples] * replicates)
+            worse = level(1, 80, [(right - missed - 1) / examples] * replicates)
+            assert choose_winner([dense, exactly], tolerance, True)[0] is not None
+            assert choose_winner([dense, worse], tolerance, True)[0] is None
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("better", [True, False])
+def test_exactly_the_tolerance_matches_in_any_unit_and_in_float32(scale, better):
+    sign = 1 if better else -1
+    for number in range(1, 200):
+        dense, exactly = (float(np.float32(value * scale)) for value in (number / 7, number / 7 - sign * 0.005))
+        assert choose_winner([level(0, 100, [dense]), level(1, 80, [exactly])], 0.005 * scale, better)[0] is not None
+
+
+def test_a_metric_that_is_no_number_wins_nothing():
+    winner, reason = choose_winner([level(0, 100, [math.nan]), level(1, 80, [0.9])], 1.0, True)
+    assert winner is None and reason == "the dense validation metric is not finite: nan"
+    assert choose_winner([level(0, 100, [0.9, 0.9]), level(1, 80, [0.9, math.nan])], 1.0, True)[0] is None
+
+
+def test_replicates_that_keep_other_numbers_of_weights():
+    one = level(1, [51, 49, 10], [0.9, 0.8, math.nan], diverged=(2,))
+    assert (one.kept, one.kept_range, one.density, one.layers) == (50, (49, 51), 0.5, {"w": 0.5})
+    assert isinstance(level(1, 80, [0.9, 0.8]).kept, int)
+    assert level(1, [51, 50], [0.9, 0.8]).kept == 50.5
+    # Replicate 0 alone would make level 1 the sparser one.
+    levels = [level(0, 100, [0.9, 0.9]), level(1, [40, 70], [0.9, 0.9]), level(2, [50, 50], [0.9, 0.9])]
+    winner, _ = choose_winner(levels, 0.0, True)
+    assert winner is not None and winner.level == 2
+    assert "49–51" in level_row(one, level(0, 100, [0.9, 0.9, 0.9]), True, None)
 
 
 def test_for_errors_lower_is_better():
@@ -86,6 +129,17 @@ def test_tolerance_rules():
     assert matching_tolerance(level(0, 100, [0.9]), None, True).value == 0.005
     assert matching_tolerance(level(0, 100, [-200.0]), None, False).value == 1.0
     assert matching_tolerance(level(0, 100, [0.9]), 0.02, True).value == 0.02
+
+
+def test_replicates_that_agree_are_known_no_better_than_one_example():
+    agreed, apart = level(0, 100, [0.9, 0.9, 0.9]), level(0, 100, [0.9, 0.92, 0.94])
+    found = matching_tolerance(agreed, None, True, 200)
+    assert found.value == 1 / 200
+    assert found.rule.startswith("one of 200 validation examples; the standard error of 3 dense replicates is smaller")
+    assert matching_tolerance(apart, None, True, 200).rule == "one standard error of 3 dense replicates"
+    assert matching_tolerance(level(0, 100, [500.0, 500.0]), None, False, 10).value == 50.0
+    assert matching_tolerance(agreed, None, True, None).value == 0.0
+    assert choose_winner([agreed, level(1, 80, [0.9, 0.895, 0.89])], found.value, True)[0] is not None
 
 
 def test_interval_over_replicates_is_students_t():

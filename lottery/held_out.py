@@ -1,0 +1,28 @@
+"""How many validation examples there are: what a mean over them can tell apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lottery.config import SearchConfig
+from lottery.data.parts import Parts, Tensors, seeded, split_batch
+from lottery.joining import examples
+
+if TYPE_CHECKING:
+    from lottery.data.episodes import Episodes
+
+
+def held_out(parts: Parts | Episodes, config: SearchConfig, trainer_config: Any) -> int | None:
+    """Return how many examples (or episodes) choices are made on; None for a loader, where nobody asks.
+
+    A `DataLoader` is counted by reading it once, and only where the default tolerance may depend on it.
+    """
+    if not isinstance(parts, Parts):
+        return getattr(trainer_config, "test_episodes", None)
+    part = parts.validation
+    if isinstance(part, Tensors):
+        return len(part)
+    if config.tolerance is not None:
+        return None
+    with seeded(part.loader, 0):
+        return sum(examples(split_batch(batch)[1]) for batch in part.loader)
