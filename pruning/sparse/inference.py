@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
 
 from pruning.compaction import compact
 from pruning.mask import Mask
@@ -23,6 +22,7 @@ from pruning.sparse.choosing import relative_error, tolerance
 from pruning.sparse.graphed import Graphed
 from pruning.sparse.replacing import Layer, put_layers, replace_layers
 from pruning.sparse.timing import fastest
+from pruning.structures import same_structure, tensors_in
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,9 @@ def choose_recipe(dense: nn.Module, mask: Mask, example: Sequence[Any], choosing
 
 def _same(name: str, network: nn.Module, dense: nn.Module, example: Sequence[Any]) -> bool:
     with torch.no_grad():
-        wanted_outputs = tree_flatten(dense(*example))[0]
+        wanted_outputs = dense(*example)
         try:
-            found_outputs = tree_flatten(network(*example))[0]
+            found_outputs = network(*example)
         except (RuntimeError, TypeError) as error:
             if not isinstance(network, Graphed):
                 raise
@@ -128,8 +128,11 @@ def _same(name: str, network: nn.Module, dense: nn.Module, example: Sequence[Any
             reason = str(error).splitlines()[0]
             warnings.warn(f"{name}: not recorded as a CUDA graph ({reason})", RuntimeWarning, stacklevel=3)
             return False
-        for wanted, found in zip(wanted_outputs, found_outputs, strict=True):
-            if not isinstance(wanted, torch.Tensor) or not wanted.is_floating_point():
+        if not same_structure(found_outputs, wanted_outputs):
+            warnings.warn(f"{name} returns another structure than the dense network; it is not used", RuntimeWarning, 3)
+            return False
+        for wanted, found in zip(tensors_in(wanted_outputs), tensors_in(found_outputs), strict=True):
+            if not wanted.is_floating_point():
                 continue
             # rounding adds up over the layers
             if not (gap := relative_error(found, wanted)) <= 10 * tolerance(wanted):
@@ -143,5 +146,5 @@ def _same(name: str, network: nn.Module, dense: nn.Module, example: Sequence[Any
 
 
 def _device(example: Sequence[Any]) -> torch.device:
-    tensors = [leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor)]
+    tensors = tensors_in(example)
     return tensors[0].device if tensors else torch.device("cpu")
