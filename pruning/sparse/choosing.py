@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from pruning.errors import BadValue, DeviceError, unknown
-from pruning.sparse.choices import Choosing, hardware, recall, remember
+from pruning.sparse.choices import Choosing, Known, hardware, recall, remember
 from pruning.sparse.kernels.panel_plan import union_density
 from pruning.sparse.timing import fastest
 from pruning.sparse.weight import Sparse, is_sparse
@@ -97,7 +97,7 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
         return Choice({}, None, None, "has nothing to multiply")
     key = _key(case, tensors)
     known = recall(case.choosing, key) if case.choosing.by == "measure" and case.choosing.backend is None else None
-    products = _Products(case, dict(known["backends"]) if known else None)
+    products = _Products(case, known.backends if known else None)
     with products.deciding():
         different = _difference(case, args, kwargs)
     if different is not None:
@@ -108,13 +108,13 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
     if case.choosing.by == "model":
         pays = products.modelled < products.modelled_dense
         return Choice(products.backends if pays else {}, None, None, "" if pays else CHEAPER)
-    if known is None or not {"winner", "dense", "sparse"} <= known.keys():
+    if known is None or known.backends != products.backends:
         winner, times = _layer_race(case, args, kwargs, tensors[0].device)
-        known = {"backends": products.backends, "winner": winner, "dense": times["dense"], "sparse": times["sparse"]}
+        known = Known(products.backends, winner, times["dense"], times["sparse"])
         remember(case.choosing, key, known)
-    pays = known["winner"] == "sparse" and set(known["backends"].values()) != {"dense"}
+    pays = known.winner == "sparse" and set(known.backends.values()) != {"dense"}
     backends = products.backends if pays else {}
-    return Choice(backends, known["dense"], known["sparse"], "" if pays else FASTER)
+    return Choice(backends, known.dense, known.sparse, "" if pays else FASTER)
 
 
 def sparse_parts(form: nn.Module) -> dict[str, Sparse]:

@@ -265,6 +265,8 @@ def _report(
         precision=precision,
         threads=torch.get_num_threads(),
         asked=choosing.backend,
+        dense_spread=recipe.dense_spread,
+        rival_spread=recipe.rival_spread,
     )
 
 
