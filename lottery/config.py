@@ -149,7 +149,7 @@ class SearchConfig:
         if self.seed >= 2**32 - self.replicates:
             raise BadValue(f"seed must be less than {2**32 - self.replicates}, not {self.seed}")
         for name, least in _SMALLEST.items():
-            if getattr(self, name) is not None and getattr(self, name) < least:
+            if getattr(self, name) is not None and not getattr(self, name) >= least:  # NaN is not
                 raise BadValue(f"{name} must be {least} or more, not {getattr(self, name)}")
         if self.early_bird is not None:
             if not 0 <= self.early_bird <= 1:

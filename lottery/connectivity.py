@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lottery.counts import check_count
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.objective import Metric, call
@@ -141,11 +142,13 @@ def connect(
         statistics_examples: the most training examples that batch norms see.
 
     Raises:
-        BadValue: fewer than two points, an unknown part or one that the data lacks.
+        BadValue: fewer than two points, no example, an unknown part or one that the data lacks.
         MaskMismatch: networks of different architectures.
     """
-    if points < 2:
-        raise BadValue(f"points must be 2 or more (both ends count), not {points}")
+    check_count("points", points, 2, "both ends count")
+    check_count("statistics_examples", statistics_examples)
+    if examples is not None:
+        check_count("examples", examples)
     chosen = {name: limited(part_of(view.parts, name), examples) for name in parts}
     check_same_tensors(a, b)
     if masks is not None:

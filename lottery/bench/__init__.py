@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lottery.bars import with_bar
+from lottery.counts import check_count
 from pruning.registry import Registry, summary_of
 from pruning.sparse.spread import Spread, told_apart
 
@@ -51,6 +52,7 @@ def benchmark(name: str, *, source: str) -> Callable[[Run], Run]:
 
 def timed_rounds(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Return the seconds of every run, all of them in turn in each round; a first round warms up and does not count."""
+    check_count("repeats", repeats)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in with_bar(range(repeats + 1), "rounds"):
         for name, run in runs.items():

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from lottery.bars import with_bar
 from lottery.bench import Report, benchmark, compared
 from lottery.bench.sparse_figure import speedup_figure
+from lottery.counts import check_count
 from lottery.gd.device import choose_device
 from lottery.models import MODELS
 from pruning.mask import Mask
@@ -73,6 +74,7 @@ def bench_sparse(data: str, repeats: int, device: str) -> Report:
         repeats: the fewest timed rounds of each cell; the median counts.
         device: as for `lottery prune`.
     """
+    check_count("repeats", repeats)
     place = choose_device(device)
     cells = list(_cells(place))
     rows = [_measured(cell, place, repeats) for cell in with_bar(cells, "products")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -52,8 +53,8 @@ class Choosing:
             close = nearest(self.by, BY)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise BadValue(f"backends are chosen by {' or '.join(BY)}, not by {self.by!r}{hint}")
-        if self.seconds < 0:
-            raise BadValue(f"seconds to time a candidate cannot be negative: {self.seconds}")
+        if not 0 <= self.seconds < math.inf:
+            raise BadValue(f"seconds to time a candidate are finite and not negative, not {self.seconds}")
         if self.cache is not None and not isinstance(self.cache, Path):
             raise BadValue(f"the cache is a pathlib.Path or None, not {self.cache!r}")
 
