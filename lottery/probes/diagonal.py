@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from lottery.gd.batches import Batch, size
-from lottery.gd.example_gradients import rows
 from lottery.objective import BatchFunction, call
+from pruning.structures import map_tensors
 
 # Into how many groups the examples are split, each with signs of its own.
 GROUPS = 16
@@ -189,7 +189,7 @@ def _groups(scene: Scene) -> list[tuple[float, Batch]]:
     step = -(-count // GROUPS)
     whole = [(1.0, scene.batch)]
     try:
-        groups = [rows(scene.batch, start, start + step) for start in range(0, count, step)]
+        groups = [_rows(scene.batch, start, start + step) for start in range(0, count, step)]
         shares = [size(group) / count for group in groups]
         weights = list(scene.weights.values())
         together = _gradient(scene.value(scene.batch), weights)
@@ -201,6 +201,10 @@ def _groups(scene: Scene) -> list[tuple[float, Batch]]:
         return whole
     same = all(_is_all(one, other) for one, other in zip(apart, together, strict=True))
     return list(zip(shares, groups, strict=True)) if same else whole
+
+
+def _rows(batch: Batch, first: int, last: int) -> Batch:
+    return map_tensors(lambda tensor: tensor[first:last], batch)
 
 
 def _is_all(part: torch.Tensor, whole: torch.Tensor) -> bool:
