@@ -22,6 +22,7 @@ from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.objective import Metric, call
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
+from lottery.users_code import users_code
 from pruning.errors import BadValue, MaskMismatch, nearest
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -186,7 +187,7 @@ def refresh_statistics(network: nn.Module, view: TorchView, names: Collection[st
         norm.train()
     train = view.parts.train
     seen = 0
-    with torch.no_grad():
+    with users_code("the model on training examples"), torch.no_grad():
         for inputs, targets in training_batches(train, _BATCH, 0, 0, steps_per_epoch(train, _BATCH)):
             call(network, move(inputs, view.device))
             seen += size(targets)

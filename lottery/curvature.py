@@ -26,6 +26,7 @@ from lottery.gd.trainable import trainable_names
 from lottery.objective import Objective, call
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
+from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -70,7 +71,8 @@ class Surface:
         examples = sum(size(targets) for _, targets in self.batches)
         total = torch.zeros(self.dimension, dtype=torch.float64, device=self.device)
         for inputs, targets in self.batches:
-            loss = self.objective.loss(call(self.network, inputs), targets)
+            with users_code("the model or the loss"):
+                loss = self.objective.loss(call(self.network, inputs), targets)
             first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
             slope = torch.stack([(g * t).sum() for g, t in zip(first, tangents, strict=True)]).sum()
             if slope.requires_grad:  # a loss that is linear in the weights has no second derivative

@@ -19,6 +19,7 @@ from lottery.gd.batches import Batch, move, sample
 from lottery.objective import BatchFunction, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import load_state, to_numpy
+from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.jobs import Job
 from pruning.mask import Mask
@@ -144,8 +145,12 @@ class TorchProber:
 
     def look(self, job: Job, density: float, needs: frozenset[str]) -> dict[str, dict[str, NDArray[Any]]]:
         """Run each needed probe on a fresh copy; the caller's random state is left alone."""
+        found = {}
         with seeded_everywhere(job.seed):
-            return {need: self.see(need, self.prepared(job, density)) for need in sorted(needs)}
+            for need in sorted(needs):
+                with users_code(f"the model or the loss, looked at for {need!r},"):
+                    found[need] = self.see(need, self.prepared(job, density))
+        return found
 
     def prepared(self, job: Job, density: float) -> Look:
         """Return a fresh copy of the job's network with the examples to look at."""
