@@ -103,6 +103,8 @@ def random_mask(model: nn.Module) -> Mask:
 @pytest.mark.parametrize("name", MAKES)
 @pytest.mark.parametrize("by", ["model", "measure"])
 def test_every_form_returns_the_dense_networks_type(name, by):
+    if name in ("transformers", "cache"):
+        pytest.importorskip("transformers")
     torch.manual_seed(0)
     model, x = Net(MAKES[name]), torch.randn(16, 40)
     mask = random_mask(model)
@@ -141,6 +143,7 @@ def test_an_argument_that_grows_is_run_by_the_network_itself():
 @pytest.mark.parametrize("by", ["model", "measure"])
 @pytest.mark.parametrize("name", ["bert", "t5", "llama"])
 def test_language_models_of_transformers(name, by):
+    pytest.importorskip("transformers")
     model, args = language_model(name)
     mask = random_mask(model)
     module = sparse_module(model, mask, *args, choosing=Choosing(by=by, cache=None, seconds=0.0)).eval()
