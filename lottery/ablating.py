@@ -18,6 +18,7 @@ import numpy as np
 from lottery.ablated import Ablated, read_ablation
 from lottery.ablations import ABLATIONS, Point, Subject
 from lottery.completing import own_budget, require_still_masks, train_missing
+from lottery.counts import check_count
 from lottery.early_bird import drawable
 from lottery.engine import Outcome, job_seed, store
 from lottery.objective import BatchFunction, GivenMetric
@@ -57,8 +58,7 @@ class AblationRequest:
             raise BadValue("name at least one ablation (lottery list ablations)")
         for kind in self.kinds:
             ABLATIONS[kind]
-        if self.repeats < 1:
-            raise BadValue(f"repeats must be 1 or more, not {self.repeats}")
+        check_count("repeats", self.repeats)
         if ("rewind" in self.kinds) != (self.rewind is not None):
             raise BadValue("the ablation 'rewind' and the other rewind point (0, 500, 2ep) go together: give both")
 

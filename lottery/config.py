@@ -20,7 +20,9 @@ CANDIDATES = ("survivors", "all")
 DIET_KEEPS = ("hard", "easy")
 _SMALLEST = {
     **dict.fromkeys(("levels", "guard", "seed", "data_diet_steps"), 0),
-    **dict.fromkeys(("replicates", "score_examples", "score_steps", "score_rounds", "data_diet_networks"), 1),
+    **dict.fromkeys(
+        ("replicates", "score_examples", "score_probes", "score_steps", "score_rounds", "data_diet_networks"), 1
+    ),
     "early_bird_window": 2,
 }
 
@@ -40,6 +42,8 @@ class SearchConfig:
         score_rounds: in how many rounds of scoring and removing a level's mask is drawn (on an exponential schedule,
             without training between them); by default the criterion's own choice.
         score_examples: the most training examples that a criterion's probes look at.
+        score_probes: products with the Hessian that each tensor may cost a criterion that looks at curvature
+            (`taylor-second`): more are more exact, and slower.
         score_steps: training steps of probes that learn (learned masks).
         score_lr: their learning rate; by default the probe's own.
         data_diet: fraction of the training examples that the search learns from, or all of them where it is absent.
@@ -96,6 +100,7 @@ class SearchConfig:
     score_at: str | None = None
     score_rounds: int | None = None
     score_examples: int = 1024
+    score_probes: int = 64
     score_steps: int = 500
     score_lr: float | None = None
     data_diet: float | None = None
@@ -148,7 +153,7 @@ class SearchConfig:
         if self.seed >= 2**32 - self.replicates:
             raise BadValue(f"seed must be less than {2**32 - self.replicates}, not {self.seed}")
         for name, least in _SMALLEST.items():
-            if getattr(self, name) is not None and getattr(self, name) < least:
+            if getattr(self, name) is not None and not getattr(self, name) >= least:  # NaN is not
                 raise BadValue(f"{name} must be {least} or more, not {getattr(self, name)}")
         if self.early_bird is not None:
             if not 0 <= self.early_bird <= 1:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.bars import with_bar
 from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
+from lottery.counts import check_count
 from lottery.objective import BatchFunction, GivenMetric, Measure
 from lottery.preparing import Prepared, Request, prepare_search
 from lottery.records import read_run_config
@@ -132,10 +133,14 @@ def connect_tickets(
 
     Raises:
         Untrusted: a model that only the record names, and that is not one of ours.
-        BadValue: fewer than two tickets, one without trained weights, other data or another metric.
+        BadValue: fewer than two tickets or points, no example, a ticket without trained weights, other data or another
+            metric.
         MaskMismatch: tickets of different architectures.
         ConfigMismatch: data that is not what the first ticket was found on.
     """
+    check_count("points", points, 2, "both ends count")  # before anything is loaded
+    if examples is not None:
+        check_count("examples", examples)
     tickets = [Ticket.load(path) for path in paths]
     if len(tickets) < 2:
         raise BadValue("connect needs two ticket directories or more")

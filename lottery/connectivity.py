@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lottery.counts import check_count
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.objective import Metric, call
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
+from lottery.users_code import users_code
 from pruning.errors import BadValue, MaskMismatch, nearest
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -141,11 +143,13 @@ def connect(
         statistics_examples: the most training examples that batch norms see.
 
     Raises:
-        BadValue: fewer than two points, an unknown part or one that the data lacks.
+        BadValue: fewer than two points, no example, an unknown part or one that the data lacks.
         MaskMismatch: networks of different architectures.
     """
-    if points < 2:
-        raise BadValue(f"points must be 2 or more (both ends count), not {points}")
+    check_count("points", points, 2, "both ends count")
+    check_count("statistics_examples", statistics_examples)
+    if examples is not None:
+        check_count("examples", examples)
     chosen = {name: limited(part_of(view.parts, name), examples) for name in parts}
     check_same_tensors(a, b)
     if masks is not None:
@@ -183,7 +187,7 @@ def refresh_statistics(network: nn.Module, view: TorchView, names: Collection[st
         norm.train()
     train = view.parts.train
     seen = 0
-    with torch.no_grad():
+    with users_code("the model on training examples"), torch.no_grad():
         for inputs, targets in training_batches(train, _BATCH, 0, 0, steps_per_epoch(train, _BATCH)):
             call(network, move(inputs, view.device))
             seen += size(targets)

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from lottery.counts import check_count
 from lottery.gd.batches import Batch, move, sample, size
 from lottery.gd.trainable import trainable_names
 from lottery.objective import Objective, call
 from lottery.tallies import Tally
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
+from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -69,7 +71,8 @@ class Surface:
         examples = sum(size(targets) for _, targets in self.batches)
         total = torch.zeros(self.dimension, dtype=torch.float64, device=self.device)
         for inputs, targets in self.batches:
-            loss = self.objective.loss(call(self.network, inputs), targets)
+            with users_code("the model or the loss"):
+                loss = self.objective.loss(call(self.network, inputs), targets)
             first = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
             slope = torch.stack([(g * t).sum() for g, t in zip(first, tangents, strict=True)]).sum()
             if slope.requires_grad:  # a loss that is linear in the weights has no second derivative
@@ -153,10 +156,11 @@ def surface(
         train_only: which parameters training moved (`lottery.gd.trainable.trainable_names`); nothing means all.
 
     Raises:
-        BadValue: no coordinate is left.
+        BadValue: no coordinate is left, or no example.
         MaskMismatch: a mask that does not fit the model.
         UnknownName: a pattern of `train_only` that matches nothing.
     """
+    check_count("examples", examples)
     network = apply_mask(view.network(params), mask)
     named = dict(network.named_parameters())
     fitted = mask.fit({name: tuple(p.shape) for name, p in named.items()})
@@ -186,6 +190,8 @@ def top_eigenvalues(where: Surface, count: int = 1, iterations: int = 20, seed: 
 
     Source: Golub & Van Loan, Matrix Computations, section 10.1 to 10.3; Ghorbani et al. 2019 (arXiv 1901.10159).
     """
+    check_count("iterations", iterations)
+    check_count("count", count)
     steps = min(iterations, where.dimension)
     if not 1 <= count <= steps:
         raise BadValue(f"count must be from 1 to {steps} (iterations, coordinates), not {count}")
@@ -221,8 +227,7 @@ def trace(where: Surface, probes: int = 10, seed: int = 0) -> Trace:
 
     Source: Hutchinson 1990, A stochastic estimator of the trace of the influence matrix, section 2.
     """
-    if probes < 2:
-        raise BadValue(f"probes must be 2 or more (the standard error needs them), not {probes}")
+    check_count("probes", probes, 2, "the standard error needs them")
     generator = torch.Generator().manual_seed(seed)
     found = []
     with using_threads(where.threads):
@@ -246,10 +251,11 @@ def flatness(where: Surface, sigmas: Sequence[float], directions: int = 5, seed:
         seed: of the directions.
 
     Raises:
-        BadValue: a negative σ, or no σ or direction.
+        BadValue: a σ that is negative or no number, or no σ or direction.
     """
-    if not sigmas or directions < 1 or min(sigmas) < 0:
-        raise BadValue(f"flatness needs sigmas of 0 or more and a direction, not {list(sigmas)} and {directions}")
+    check_count("directions", directions)
+    if not sigmas or not all(0 <= sigma < math.inf for sigma in sigmas):
+        raise BadValue(f"flatness needs finite sigmas of 0 or more, not {list(sigmas)}")
     generator = torch.Generator().manual_seed(seed)
     found = np.empty((2, len(sigmas), directions))
     with using_threads(where.threads):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from lottery.objective import call
 from lottery.ticket import Ticket
 from lottery.ticket_network import Network, ticket_network
 from lottery.torch_state import float_type
+from lottery.users_code import one_line, users_code
 from pruning.directories import atomic_directory, replaced_directory
-from pruning.errors import BadValue, RunError
+from pruning.errors import BadValue, LotteryError, RunError
 from pruning.files import read_json, write_json, write_text
+from pruning.structures import tensors_in
 
 _EXAMPLES = 32
 # A file is run on as many examples as it was made with, and on fewer: a batch size that froze would go unnoticed.
@@ -111,14 +114,17 @@ def export_ticket(
     folder = default_folder(ticket, to) if out is None else Path(out)
     _check_free(folder, force)
     network = ticket_network(ticket, model, data, weights, _EXAMPLES, trust=trust)
-    dense_bytes = sum(tensor.nbytes for tensor in network.model.state_dict().values())
+    dense_bytes = sum(tensor.nbytes for tensor in tensors_in(dict(network.model.state_dict())))
     tolerance = _TOLERANCES.get(float_type(network.model), _TOLERANCE)
     facts = {"to": to, "weights": weights, "density": ticket.density, "dense_bytes": dense_bytes}
+    with users_code("the model on the examples of the export"), torch.no_grad():
+        call(network.model, network.inputs)  # what fails here fails in no format
     becoming = replaced_directory if force else atomic_directory
     with becoming(folder) as temporary, torch.no_grad():
         notes = tuple(chosen.write(network, temporary))
         write_text(temporary / "load.py", inspect.getsource(chosen.loader))
-        found = largest_difference(chosen.reload(temporary, network), network)
+        with _readable(to):
+            found = largest_difference(chosen.reload(temporary, network), network)
         if not found <= tolerance:
             raise RunError(
                 f"the {to} file gives other outputs than the masked dense network (relative difference {found:.3g}, "
@@ -145,10 +151,13 @@ def largest_difference(forward: Forward, network: Network) -> float:
     fewer = tree_map_only(torch.Tensor, lambda tensor: tensor[:_FEWER], network.inputs)
     worst = 0.0
     for inputs in (network.inputs, fewer):
-        wanted = tree_leaves(call(network.model, inputs))
-        if not all(torch.isfinite(leaf).all() for leaf in wanted if isinstance(leaf, torch.Tensor)):
+        with users_code("the model on the examples of the export"):
+            wanted = tensors_in(call(network.model, inputs))
+        if not wanted:
+            raise RunError("the model returns no tensor; there is nothing to compare with")
+        if not all(torch.isfinite(leaf).all() for leaf in wanted):
             raise RunError("the masked dense network has outputs that are not finite; there is nothing to compare with")
-        found = tree_leaves(forward(inputs))
+        found = tensors_in(forward(inputs))
         if len(found) != len(wanted):
             return math.inf
         worst = max([worst, *(_relative(one, other) for one, other in zip(found, wanted, strict=True))])
@@ -185,10 +194,19 @@ def exported_text(exported: Exported) -> str:
     return "\n".join([*lines, *exported.notes])
 
 
-def _relative(found: Any, wanted: Any) -> float:
+@contextlib.contextmanager
+def _readable(to: str) -> Iterator[None]:
+    """Turn whatever reading a written file raises into one line: it would not be readable later either."""
+    try:
+        yield
+    except LotteryError:
+        raise
+    except Exception as error:  # the loaders run the model's own code (set_extra_state), which may raise anything
+        raise BadValue(f"the {to} file cannot be read again ({one_line(error)}); nothing was written") from error
+
+
+def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Return the largest |found − wanted| over the largest |wanted|; infinite for another shape or for NaN."""
-    if not isinstance(wanted, torch.Tensor) or not isinstance(found, torch.Tensor):
-        return 0.0 if found == wanted else math.inf
     if found.shape != wanted.shape:
         return math.inf
     difference = (found.double() - wanted.double()).abs()

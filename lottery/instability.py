@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.connectivity import POINTS, connect, part_of
+from lottery.counts import check_count
 from lottery.engine import Outcome, store
 from lottery.instability_report import LevelStability, Stability, stability_json
 from lottery.objective import BatchFunction, GivenMetric
@@ -98,13 +99,14 @@ def instability(
 
     Raises:
         Untrusted: a model that only the records name, and that is not one of ours.
-        BadValue: fewer than two copies or points, a level or a replicate that the run does not have, an environment.
+        BadValue: fewer than two copies or points, no example, a level or a replicate that the run does not have, an
+            environment.
         RunBusy: another process is training copies of this run.
     """
-    if copies < 2:
-        raise BadValue(f"copies must be 2 or more, not {copies}")
-    if points < 2:
-        raise BadValue(f"points must be 2 or more (both ends count), not {points}")
+    check_count("copies", copies, 2)
+    check_count("points", points, 2, "both ends count")
+    if examples is not None:
+        check_count("examples", examples)
     counter = StepCounter(display or Display(False, None))
     plain = get_criterion("magnitude").score  # nothing is pruned here
     directory, ready = reopen(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
+from lottery.counts import check_count
 from lottery.energy import principal_components
 from lottery.gd.batches import move, sample, size
 from lottery.objective import call
@@ -46,6 +47,7 @@ def patch_basis(view: TorchView, path: str, examples: int) -> tuple[NDArray[np.f
         path: of the layer.
         examples: the most training examples. Patches of a convolution are those that lie inside its input.
     """
+    check_count("examples", examples)
     network = copy.deepcopy(view.model).to(view.device).eval()
     layer = network.get_submodule(path)
     inputs, _ = sample(view.parts.train, examples, 0)

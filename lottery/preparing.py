@@ -27,6 +27,7 @@ from lottery.run_identity import Identity
 from lottery.settings import build, check_names
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
+from lottery.users_code import one_line
 from lottery.using import uses_for, without_outputs
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError
@@ -270,7 +271,7 @@ def _try_criterion(drawing: Drawing, params: Params, mask: Mask) -> None:
         scores = criterion.score(Trained(params, history=[], evidence=evidence), job)
         select(scores, mask, mask.kept, guard=0)
     except Exception as error:  # a caller's function may raise anything
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, LotteryError) else error
+        reason = error if isinstance(error, LotteryError) else one_line(error)
         raise BadValue(f"criterion {criterion.name!r} cannot score this model ({reason})") from error
 
 

@@ -55,6 +55,7 @@ def prober_for(ask: Ask, config: SearchConfig, needs: frozenset[str]) -> Prober:
         steps=config.score_steps,
         lr=config.score_lr,
         batch_size=ask.config.batch_size,
+        probes=config.score_probes,
     )
 
 

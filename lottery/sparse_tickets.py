@@ -44,7 +44,9 @@ def sparse_reports(
         BadValue: a model or data without a name, or a JAX pair.
         MaskMismatch: a model that the ticket does not fit.
     """
-    if min(batches, default=0) < 1:
+    if not batches or not all(
+        isinstance(batch, int) and not isinstance(batch, bool) and batch > 0 for batch in batches
+    ):
         raise BadValue(f"batch sizes are whole numbers from 1, not {list(batches)}")
     place = choose_device(device)
     weights = "rewind" if ticket.trained_params is None else "trained"

@@ -20,6 +20,7 @@ from lottery.trust import given_or_stored
 from pruning.errors import BadValue, unknown
 from pruning.jobs import Params
 from pruning.mask import Mask
+from pruning.structures import tensors_in
 from pruning.torch_modules import apply_mask
 
 WEIGHTS = ("trained", "rewind")
@@ -57,7 +58,7 @@ class Network:
         """
         empty = copy.deepcopy(self.model)
         with torch.no_grad():
-            for tensor in empty.state_dict().values():
+            for tensor in tensors_in(dict(empty.state_dict())):  # a module's extra state may be anything
                 tensor.fill_(float("nan") if tensor.is_floating_point() else 0)
         return empty
 

@@ -128,16 +128,30 @@ def _single(values: Arrays, candidates: Marks, target: int | Mapping[str, int], 
 
 def _checked(name: str, scores: Arrays, keep: NDArray[np.bool_]) -> NDArray[Any]:
     """Return a tensor's scores in a type that NumPy can partition; raises where there are none or they are NaN."""
+    if not isinstance(scores, Mapping):
+        raise BadValue(f"a criterion returns one array of scores for each name, not {type(scores).__name__}")
     if name not in scores or np.shape(scores[name]) != keep.shape:
         got = np.shape(scores[name]) if name in scores else "none"
         raise MaskMismatch(f"scores of {name!r}: expected shape {keep.shape}, got {got}")
     values = np.asarray(scores[name])
     if values.dtype.kind not in "iuf":  # bfloat16, booleans and others
-        values = values.astype(np.uint8 if values.dtype.kind == "b" else np.float32)
+        values = _as_numbers(name, values)
     for part, held in _chunks(values, keep) if values.dtype.kind == "f" else ():
         if np.isnan(part).any() and np.isnan(part[held]).any():
-            raise BadValue(f"the scores of {name!r} contain NaN; a diverged network is never pruned")
+            raise BadValue(
+                f"the scores of {name!r} contain NaN; a diverged network is never pruned, nor one whose criterion "
+                "divides by 0"
+            )
     return values
+
+
+def _as_numbers(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    if values.dtype.kind == "c":
+        raise BadValue(f"the scores of {name!r} are complex numbers, which have no order")
+    try:
+        return values.astype(np.uint8 if values.dtype.kind == "b" else np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadValue(f"the scores of {name!r} are no numbers but {values.dtype}") from error
 
 
 def _at_most(target: int | Mapping[str, int], sizes: Mapping[str, int]) -> int | dict[str, int]:

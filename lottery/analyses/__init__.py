@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lottery.results import Level, Search
 from lottery.run_directory import RunDirectory
+from lottery.users_code import users_code
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.jobs import Params
@@ -167,4 +168,5 @@ def analyze(
 ) -> Findings:
     """Return what one analysis finds in a run (see `study`); raises `UnknownName` for one that does not exist."""
     chosen = ANALYSES[name].value
-    return chosen(study(path, model, data, loss=loss, metric=metric, trust=trust))
+    with users_code(f"the analysis {name!r}"):
+        return chosen(study(path, model, data, loss=loss, metric=metric, trust=trust))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lottery.analyses import Findings, Study, analysis
 from lottery.analyses.reporting import Line, cells, draw_lines, line_with, table
+from lottery.counts import check_count
 from lottery.figure import words
 from lottery.intervals import pairs_interval, t_interval
 from lottery.similarity import kernel_alignment, unit_kernel
@@ -44,6 +45,7 @@ def cka(study: Study, examples: int = EXAMPLES) -> Findings:
     """
     from lottery.representations import each_layer, examples_for, layer_names
 
+    check_count("examples", examples)
     view, seeds, levels = study.view, study.seeds, study.levels
     wanted = layer_names(list(levels[0].layers))
     inputs, count = examples_for(view, wanted, examples, int(study.search.config.get("seed", 0)))

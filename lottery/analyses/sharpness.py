@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lottery.analyses import Findings, Study, analysis
 from lottery.analyses.reporting import table
 from lottery.bars import with_bar
+from lottery.counts import check_count
 from lottery.curvature import EXAMPLES, flatness, surface, top_eigenvalues, trace
 from lottery.intervals import t_interval
 
@@ -46,6 +47,7 @@ def sharpness(
         and `dimension` [levels, replicates]; `loss`, `metric` [levels, replicates] at the optimum, `loss_rise` and
         `metric_change` [levels, replicates, sigmas], means over directions; `sigmas`.
     """
+    check_count("examples", examples)
     view, seeds = study.view, study.seeds
     levels = [level for level in study.search.levels if level.alive]
     train_only = tuple(study.search.config.get("train_only") or ())

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lottery.bars import with_bar
+from lottery.counts import check_count
 from pruning.registry import Registry, summary_of
+from pruning.sparse.spread import Spread, told_apart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +22,8 @@ class Report:
 
     Attributes:
         rows: one for each way of doing it: `what`, `seconds_per_<unit>` (the median), `fastest`, `slowest`, `speedup`
-            against the baseline that the note names, and facts (shapes, precision, device).
+            (ratio of medians) against the baseline that the note names, `spread` of the timings and `baseline_spread`,
+            `told` (whether the two can be told apart), and facts (shapes, precision, device).
         unit: what one run of each is.
         note: shapes, precision, hardware and baseline in a line or two.
         draw: makes a figure of the rows, where the benchmark has one.
@@ -49,6 +52,7 @@ def benchmark(name: str, *, source: str) -> Callable[[Run], Run]:
 
 def timed_rounds(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Return the seconds of every run, all of them in turn in each round; a first round warms up and does not count."""
+    check_count("repeats", repeats)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in with_bar(range(repeats + 1), "rounds"):
         for name, run in runs.items():
@@ -60,12 +64,17 @@ def timed_rounds(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[
 
 def row(what: str, unit: str, seconds: list[float], baseline: list[float], **facts: Any) -> dict[str, Any]:
     """Return one row of a report; the speed-up is the ratio of the medians."""
-    median = statistics.median(seconds)
+    return {"what": what, f"seconds_per_{unit}": statistics.median(seconds), **compared(seconds, baseline), **facts}
+
+
+def compared(seconds: list[float], baseline: list[float]) -> dict[str, Any]:
+    """Return what a row says of timings beside those of their baseline, which were taken in turn with them."""
+    own, other = Spread.of(seconds), Spread.of(baseline)
     return {
-        "what": what,
-        f"seconds_per_{unit}": median,
-        "fastest": min(seconds),
-        "slowest": max(seconds),
-        "speedup": statistics.median(baseline) / median,
-        **facts,
+        "fastest": own.least,
+        "slowest": own.most,
+        "speedup": other.median / own.median,
+        "spread": own.as_json(),
+        "baseline_spread": other.as_json(),
+        "told": "baseline" if seconds is baseline else told_apart(other, own),
     }

@@ -68,11 +68,12 @@ def bench(
         print_json(result)
         return
     width = max(len(row["what"]) for row in report.rows)
-    print(f"{'':<{width}} {f's / {report.unit}':>14} {'min':>9} {'max':>9} {'speed-up':>9}")
+    print(f"{'':<{width}} {f's / {report.unit}':>14} {'min':>9} {'max':>9} {'speed-up':>11}")
     for row in report.rows:
+        gain = "cannot tell" if row.get("told") == "cannot tell" else f"{row['speedup']:.1f}x"
         print(
             f"{row['what']:<{width}} {row[f'seconds_per_{report.unit}']:>14.6f} {row['fastest']:>9.6f} "
-            f"{row['slowest']:>9.6f} {row['speedup']:>8.1f}x"
+            f"{row['slowest']:>9.6f} {gain:>11}"
         )
     print(report.note)
     if drawn is not None:

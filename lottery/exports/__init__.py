@@ -6,15 +6,18 @@ reads them again and needs nothing of ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from lottery.ticket_network import Network
+from pruning.errors import BadValue
 from pruning.registry import Registry, summary_of
 
 Forward = Callable[[Any], Any]
@@ -60,6 +63,28 @@ def into_blank_model(load: Callable[[nn.Module, Path], nn.Module]) -> Reload:
 def whole_program(load: Callable[[Path], nn.Module]) -> Reload:
     """Return a `reload` for files that need no model."""
     return lambda folder, network: _as_function(load(folder))
+
+
+def save_state(state: Mapping[str, Any], folder: Path) -> None:
+    """Write a state dict where the loaders look for it.
+
+    Raises:
+        BadValue: the extra state of a module that `torch.load` would not read without running code of the file's.
+    """
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor):
+            continue
+        try:
+            memory = io.BytesIO()
+            torch.save(value, memory)
+            memory.seek(0)
+            torch.load(memory, weights_only=True)
+        except Exception as error:  # pickling runs the value's own code, which may raise anything
+            raise BadValue(
+                f"{name!r} is a module's extra state of type {type(value).__name__}, which torch.load does not read "
+                "with weights_only: let get_extra_state return tensors, numbers, text and containers of them"
+            ) from error
+    torch.save(dict(state), folder / "state_dict.pt")
 
 
 def owner_and_attribute(name: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lottery.exports import Network, export, into_blank_model
+from lottery.exports import Network, export, into_blank_model, save_state
 from lottery.exports.loaders import csr as loader
 from pruning.errors import BadValue
 from pruning.sparse.plan import Plan
@@ -31,7 +31,7 @@ def csr(network: Network, folder: Path) -> Sequence[str]:
         state[name] = _compressed(state[name], keep)
         if keep.dim() > 2:
             state[f"{name}.shape"] = torch.tensor(keep.shape)
-    torch.save(state, folder / "state_dict.pt")
+    save_state(state, folder)
     return []
 
 

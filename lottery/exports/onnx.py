@@ -49,7 +49,7 @@ def onnx(network: Network, folder: Path) -> Sequence[str]:
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"the export to onnx needs {package}: pip install 'lottery-tickets[onnx]'")
     for name, tensor in network.model.state_dict().items():
-        if tensor.dtype == torch.bfloat16:
+        if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.bfloat16:
             raise BadValue(f"{name!r} is bfloat16, which onnxruntime does not take from NumPy; take another format")
     program = compacted_program(network)
     size = sum(tensor.nbytes for tensor in program.exported.state_dict.values())

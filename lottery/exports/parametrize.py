@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.nn.utils import parametrize as torch_parametrize
 
-from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute
+from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import parametrize as loader
 from lottery.exports.reaching import check_reached
 from pruning.errors import BadValue
@@ -43,5 +42,5 @@ def parametrize(network: Network, folder: Path) -> Sequence[str]:
         except Exception as error:  # a module of somebody else's may refuse to have its weight replaced
             raise BadValue(f"torch.nn.utils.parametrize cannot hold {name!r} ({first_line(error)})") from error
     check_reached(network, model, masks, "torch.nn.utils.parametrize")
-    torch.save(model.state_dict(), folder / "state_dict.pt")
+    save_state(model.state_dict(), folder)
     return []

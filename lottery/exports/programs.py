@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from lottery.exports import Network, first_line
 from pruning.compaction import compact
 from pruning.errors import BadValue
+from pruning.structures import flattened
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ def compacted_program(network: Network) -> Program:
     """Return the network without what no weight reaches, traced with a free batch size.
 
     Raises:
-        BadValue: inputs that the model takes by name, or a network that torch.export cannot trace.
+        BadValue: inputs that the model takes by name or packed, or a network that torch.export cannot trace.
     """
     if isinstance(network.inputs, Mapping):
         names = ", ".join(map(str, network.inputs))
         raise BadValue(f"the model takes its inputs by name ({names}); a compacted network takes them by position")
+    if any("PackedSequence" in path for path in flattened(network.inputs)):
+        raise BadValue("the model takes a PackedSequence, which no traced network takes; take another format")
     arguments = tuple(network.inputs) if isinstance(network.inputs, tuple | list) else (network.inputs,)
     smaller = compact(network.model, network.mask, *arguments)
     size = torch.export.Dim("batch")

@@ -6,10 +6,9 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch.nn.utils import prune
 
-from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute
+from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import torch_prune as loader
 from lottery.exports.reaching import check_reached
 from pruning.errors import BadValue
@@ -33,5 +32,5 @@ def torch_prune(network: Network, folder: Path) -> Sequence[str]:
             prune.custom_from_mask(owners[name], owner_and_attribute(name)[1], keep)
         except Exception as error:  # a module of somebody else's may refuse to have its weight replaced
             raise BadValue(f"torch.nn.utils.prune cannot hold {name!r} ({first_line(error)})") from error
-    torch.save(model.state_dict(), folder / "state_dict.pt")
+    save_state(model.state_dict(), folder)
     return []

@@ -19,11 +19,15 @@ from lottery.gd.batches import Batch, move, sample
 from lottery.objective import BatchFunction, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import load_state, to_numpy
+from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.jobs import Job
 from pruning.mask import Mask
 from pruning.registry import Registry, summary_of
 from pruning.torch_modules import apply_mask
+
+# Products with the Hessian for each tensor, unless somebody says otherwise.
+PROBES_OF_CURVATURE = 64
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Look:
     """What a probe may look at.
 
     Attributes:
-        model: a private copy on the device, masked, in evaluation mode (but for batch norms that train and have seen
-            no batch yet); a probe may do with it what it likes.
+        model: a private copy on the device, masked, in the modes in which it trains (`lottery.probes.modes`); a probe
+            may do with it what it likes.
         mask: the current mask.
         frozen: names of the layers that stay in evaluation mode even while the network trains.
         batch: inputs and labels on the device, or None where there are no examples (an environment).
@@ -40,6 +44,7 @@ class Look:
         loss: `loss(outputs, targets)`.
         input_shape: of one example.
         density: of the mask that is about to be drawn.
+        probes: products with the Hessian that each tensor may cost, for a probe that takes some.
         steps: for a probe that trains: how long.
         lr: likewise: the learning rate, or None for the probe's own.
         batch_size: likewise.
@@ -55,6 +60,7 @@ class Look:
     loss: BatchFunction
     input_shape: tuple[int, ...]
     density: float
+    probes: int
     steps: int
     lr: float | None
     batch_size: int
@@ -118,6 +124,7 @@ class TorchProber:
         steps: training steps of probes that learn.
         lr: their learning rate, or None for their own.
         batch_size: theirs.
+        probes: products with the Hessian that each tensor may cost.
     """
 
     model: nn.Module
@@ -129,6 +136,7 @@ class TorchProber:
     steps: int
     lr: float | None
     batch_size: int
+    probes: int = PROBES_OF_CURVATURE
 
     @property
     def provides(self) -> frozenset[str]:
@@ -137,8 +145,12 @@ class TorchProber:
 
     def look(self, job: Job, density: float, needs: frozenset[str]) -> dict[str, dict[str, NDArray[Any]]]:
         """Run each needed probe on a fresh copy; the caller's random state is left alone."""
+        found = {}
         with seeded_everywhere(job.seed):
-            return {need: self.see(need, self.prepared(job, density)) for need in sorted(needs)}
+            for need in sorted(needs):
+                with users_code(f"the model or the loss, looked at for {need!r},"):
+                    found[need] = self.see(need, self.prepared(job, density))
+        return found
 
     def prepared(self, job: Job, density: float) -> Look:
         """Return a fresh copy of the job's network with the examples to look at."""
@@ -147,10 +159,6 @@ class TorchProber:
         load_state(model, job.params)
         apply_mask(model, job.mask)
         frozen = frozenset(name for name, module in model.named_modules() if not module.training)
-        for module in model.modules():
-            # A batch norm that will train and has seen nothing yet: only the batch itself says what it will do.
-            fresh = isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.num_batches_tracked
-            module.training = module.training and fresh
         return Look(
             model=model,
             mask=job.mask,
@@ -160,6 +168,7 @@ class TorchProber:
             loss=own(self.loss),
             input_shape=self.input_shape,
             density=density,
+            probes=self.probes,
             steps=self.steps,
             lr=self.lr,
             batch_size=self.batch_size,

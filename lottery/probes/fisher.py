@@ -7,18 +7,20 @@ import torch
 from lottery.gd.batches import size
 from lottery.gd.example_gradients import Network, chunk_size, mean_squares, rows
 from lottery.probes import Look, probe
+from lottery.probes.modes import with_statistics_of
 
 
 @probe("fisher", source="Theis et al. 2018, section 2 (arXiv 1801.05787)")
 def fisher(look: Look) -> dict[str, torch.Tensor]:
     """The empirical Fisher information's diagonal: the mean over a batch of squared gradients of single examples.
 
-    In evaluation mode, batch norms too: an example alone has no batch statistics.
+    In evaluation mode, with batch norms that hold the statistics of the whole batch: an example alone has none.
 
     Raises:
         BadValue: a loss that cannot be computed for a single example.
     """
-    network = Network(look.model.eval(), look.weights, look.loss, asker="criterion 'fisher'", instead="'taylor'")
+    model = with_statistics_of(look.model, look.examples[0])
+    network = Network(model, look.weights, look.loss, asker="criterion 'fisher'", instead="'taylor'")
     examples, chunk = look.examples, chunk_size(look.weights)
     starts = range(0, size(examples), chunk)
     return mean_squares(network, (rows(examples, first, first + chunk) for first in starts))

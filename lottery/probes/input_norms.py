@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from lottery.objective import call
 from lottery.probes import Look, probe
+from lottery.probes.modes import without_noise
 from pruning.errors import BadValue
 
 
@@ -20,7 +21,7 @@ def input_norms(look: Look) -> dict[str, torch.Tensor]:
 
     A linear layer's weight [i, j] sees input j of every example (and of every token); a convolution's sees the inputs
     that lie under its place of the kernel, padding included. One forward pass. A layer that runs more than once adds
-    up.
+    up. In the mode in which the network trains, without noise.
 
     Raises:
         BadValue: a weight of another kind of layer, or of a layer whose `forward` did not run (a projection inside
@@ -34,7 +35,7 @@ def input_norms(look: Look) -> dict[str, torch.Tensor]:
         for layer in sharing
     ]
     with torch.no_grad():
-        call(look.model, look.examples[0])
+        call(without_noise(look.model), look.examples[0])
     for hook in hooks:
         hook.remove()
     return {name: _norms(name, inputs) for name, inputs in seen.items()}

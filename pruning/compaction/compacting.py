@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from pruning.compaction.channels import Flags
 from pruning.compaction.folding import fold_batch_norms
@@ -22,6 +21,7 @@ from pruning.compaction.rewriting import rewrite
 from pruning.compaction.tracing import Call, Traced, trace
 from pruning.errors import BadValue
 from pruning.mask import Mask
+from pruning.structures import same_structure, tensors_in
 
 Kept = Mapping[torch.Tensor, Flags]
 
@@ -113,7 +113,7 @@ def _as_a_whole(root: nn.Module, traced: Traced, call: Call, expected: Any, kept
         observed = observe(network, call.cloned().values)
     except Exception as error:  # a trace may have taken a way that these arguments do not go
         return _Part(shell(root), {"": f"its trace does not run: {type(error).__name__}"})
-    if not _same(observed.output, expected):
+    if not _same_tensors(observed.output, expected):  # an interpreter has list and dict types of its own
         return _Part(shell(root), {"": "what it computes depends on more than its trace shows"})
     name_values_written_in_place(network, observed)
     followed = follow(network, observed, kept, traced.opaque)
@@ -131,7 +131,10 @@ def _inside(part: _Part, path: str, call: Call, expected: Any, kept: Kept) -> _P
     """Compact what lies inside a module that cannot be seen through; all that goes in and comes out there stays."""
     if path:
         part.module.set_submodule(path, shell(part.module.get_submodule(path)))
-    found = inner_modules(part.module, path, call)
+    try:
+        found = inner_modules(part.module, path, call)
+    except BadValue as error:  # a module inside is called with what cannot be copied
+        return replace(part, opaque={**part.opaque, path: str(error)})
     part = replace(part, opaque={**part.opaque, **found.refused})
     for name, seen in found.modules.items():
         before = part.module.get_submodule(name)
@@ -153,13 +156,13 @@ def _agrees(module: nn.Module, call: Call, expected: Any) -> bool:
 
 
 def _same(outputs: Any, expected: Any) -> bool:
-    """Say whether two results agree well enough to be the same computation in another order."""
-    mine, theirs = _tensors(outputs), _tensors(expected)
-    return len(mine) == len(theirs) and all(_close(a, b) for a, b in zip(mine, theirs, strict=True))
+    """Say whether two results agree well enough to be the same computation in another order, held in the same way."""
+    return same_structure(outputs, expected) and _same_tensors(outputs, expected)
 
 
-def _tensors(values: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+def _same_tensors(outputs: Any, expected: Any) -> bool:
+    mine, theirs = tensors_in(outputs), tensors_in(expected)
+    return len(mine) == len(theirs) and all(_close(one, other) for one, other in zip(mine, theirs, strict=True))
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
 
 from pruning.compaction.tracing import Call, is_layer
+from pruning.structures import copied, flattened
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def _recorded(root: nn.Module, call: Call) -> dict[str, list[Seen]]:
 
     def after(name: str, output: Any) -> None:
         _, one = running.pop()
-        copied = Call((output,)).cloned().args[0]  # the module around it may write into it
-        seen.setdefault(name, []).append(Seen(one, copied, tuple(outer for outer, _ in running)))
+        # a copy: the module around it may write into it
+        seen.setdefault(name, []).append(Seen(one, copied(output), tuple(outer for outer, _ in running)))
 
     handles = []
     for name, module in root.named_modules():
@@ -114,11 +114,12 @@ def _recorded(root: nn.Module, call: Call) -> dict[str, list[Seen]]:
 
 def _alike(one: Call, other: Call) -> bool:
     """Say whether two calls differ in nothing but numbers and the number of examples."""
-    (mine, shape), (theirs, their_shape) = (tree_flatten((call.args, dict(call.kwargs))) for call in (one, other))
-    return shape == their_shape and all(_same_kind(a, b) for a, b in zip(mine, theirs, strict=True))
+    mine, theirs = (flattened((call.args, dict(call.kwargs))) for call in (one, other))
+    return mine.keys() == theirs.keys() and all(_same_kind(mine[path], theirs[path]) for path in mine)
 
 
 def _same_kind(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return one.dtype == other.dtype and one.ndim == other.ndim and one.shape[1:] == other.shape[1:]
-    return type(one) is type(other) and not isinstance(one, torch.Tensor) and one == other
+    plain = isinstance(one, int | float | str | bool | None)
+    return one is other or (plain and type(one) is type(other) and one == other)

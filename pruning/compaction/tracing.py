@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils._pytree import tree_map
+
+from pruning.structures import copied
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
@@ -29,7 +30,7 @@ class Call:
 
     def cloned(self) -> Call:
         """Return the same call on copies of its tensors."""
-        args, kwargs = tree_map(_copied, (self.args, dict(self.kwargs)))
+        args, kwargs = copied((self.args, dict(self.kwargs)))
         return Call(args, kwargs)
 
     @property
@@ -105,9 +106,14 @@ class _Tracer(fx.Tracer):
         named = dict(zip(self.how.kwargs, inputs[count:], strict=True))
         return lambda *given: forward(*given, **named), inputs[:count]
 
-
-def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, torch.Tensor) else value
+    def create_arg(self, a: Any) -> Any:
+        """Make mappings of other types than `dict` in the graph: PyTorch would make a plain dictionary of them."""
+        if not isinstance(a, Mapping) or type(a) is dict:
+            return super().create_arg(a)
+        if is_dataclass(a):
+            values = {str(name): self.create_arg(value) for name, value in a.items()}
+            return self.create_node("call_function", type(a), (), values)
+        return self.create_node("call_function", type(a), (self.create_arg(dict(a)),), {})
 
 
 def _positional_names(forward: Any, args: tuple[Any, ...]) -> list[str]:

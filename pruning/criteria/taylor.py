@@ -34,8 +34,10 @@ def taylor(trained: Trained, job: Job) -> Scores:
 def taylor_second(trained: Trained, job: Job) -> Scores:
     """(−g·w + ½h·w²)² after training: weights whose removal changes the loss least, to second order, go first.
 
-    h is the Hessian's diagonal: removing the weight alone moves the loss by −g·w + ½h·w². Optimal brain damage is the
-    second term (its g is 0 at a minimum), with curvature that is made positive; here h is the Hessian's own, and the
+    h is the Hessian's diagonal: removing the weight alone moves the loss by −g·w + ½h·w². (The paper writes a row of
+    the Hessian times all weights for h·w; the removal of one weight alone has the entry on the diagonal.) Optimal
+    brain damage is the second term (its g is 0 at a minimum), with curvature that is made positive. Here h is the
+    Hessian's own, exact or estimated so closely that its sign means something (the probe `hessian_diagonal`), and the
     square takes a change in either direction for importance, as the paper does.
     """
     first, second = _first_order(trained, job), _second_order(trained, job)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pruning.errors import BadValue, FileFormatError, StorageError, nearest
 from pruning.files import read_json, write_json
 from pruning.hardware import processor
 
-FORMAT = 1
+FORMAT = 2
 BY = ("measure", "model")
 
 
@@ -52,8 +53,8 @@ class Choosing:
             close = nearest(self.by, BY)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise BadValue(f"backends are chosen by {' or '.join(BY)}, not by {self.by!r}{hint}")
-        if self.seconds < 0:
-            raise BadValue(f"seconds to time a candidate cannot be negative: {self.seconds}")
+        if not 0 <= self.seconds < math.inf:
+            raise BadValue(f"seconds to time a candidate are finite and not negative, not {self.seconds}")
         if self.cache is not None and not isinstance(self.cache, Path):
             raise BadValue(f"the cache is a pathlib.Path or None, not {self.cache!r}")
 
@@ -70,44 +71,81 @@ def hardware(device: torch.device) -> dict[str, Any]:
     }
 
 
-def recall(choosing: Choosing, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what was measured for a key, or None."""
-    if choosing.cache is None or not choosing.cache.exists():
+@dataclass(frozen=True)
+class Known:
+    """What was measured of a layer.
+
+    Attributes:
+        backends: of each sparse weight, by its name in the layer.
+        winner: `dense` or `sparse`.
+        dense: seconds of the layer as it was.
+        sparse: seconds of its sparse form with these backends.
+    """
+
+    backends: dict[str, str]
+    winner: str
+    dense: float
+    sparse: float
+
+
+def recall(choosing: Choosing, key: Mapping[str, Any]) -> Known | None:
+    """Return what was measured for a key, or None; an entry that is not as it was written counts as none."""
+    if choosing.cache is None or not os.path.lexists(choosing.cache):
         return None
-    found = _read(choosing.cache).get(_digest(key))
-    return found if isinstance(found, dict) and isinstance(found.get("backends"), dict) else None
+    entry = _read(choosing.cache).get(_digest(key))
+    return Known(**{name: entry[name] for name in _NAMES}) if entry is not None else None
 
 
-def remember(choosing: Choosing, key: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def remember(choosing: Choosing, key: Mapping[str, Any], found: Known) -> None:
     """Keep what was measured for a key; other processes may do the same meanwhile."""
     if choosing.cache is None:
         return
+    entry = {**asdict(found), "key": json.loads(json.dumps(key))}
     try:
         choosing.cache.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(choosing.cache.with_suffix(".lock")):
-            known = _read(choosing.cache) if choosing.cache.exists() else {}
-            write_json(choosing.cache, {**known, _digest(key): {**found, "key": dict(key)}})
+            known = _read(choosing.cache) if os.path.lexists(choosing.cache) else {}
+            write_json(choosing.cache, {**known, _digest(key): {**entry, "sha256": _digest(entry)}})
     except (OSError, StorageError) as error:
         _warn(f"{choosing.cache}: what was measured cannot be kept ({error}); Choosing(cache=None) does not try")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return what is kept; a file that cannot be read counts as empty, is said to be, and is written anew."""
-    try:
-        known = read_json(path)
-    except FileFormatError as error:
-        known, reason = None, str(error)
-    else:
-        reason = f"{path}: not a file of measured choices"
+_NAMES = ("backends", "winner", "dense", "sparse")
+# No cache of anybody's is so large; what is, is something else.
+_LARGEST = 2**26
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries that are as they were written.
+
+    A file that cannot be read counts as empty, is said to be, and is written anew.
+    """
+    known, reason = None, f"{path}: not a file of measured choices"
+    if path.is_file() and path.stat().st_size <= _LARGEST:  # anything else may be endless, or wait for somebody
+        try:
+            known = read_json(path)
+        except FileFormatError as error:
+            reason = str(error)
     if isinstance(known, dict):
-        return known
+        return {digest: entry for digest, entry in known.items() if _as_written(digest, entry)}
     _warn(f"{reason}; what was measured before is measured again")
     return {}
+
+
+def _as_written(digest: str, entry: Any) -> bool:
+    """Say whether an entry is one of ours and nobody has changed it: both of its digests fit."""
+    if not isinstance(entry, dict) or entry.keys() != {*_NAMES, "key", "sha256"}:
+        return False
+    try:
+        content = {name: value for name, value in entry.items() if name != "sha256"}
+        return digest == _digest(entry["key"]) and entry["sha256"] == _digest(content)
+    except (RecursionError, ValueError):  # deeper than JSON is written, or text that is none
+        return False
 
 
 def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def _digest(key: Mapping[str, Any]) -> str:
+def _digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from pruning.errors import BadValue, DeviceError, unknown
-from pruning.sparse.choices import Choosing, hardware, recall, remember
+from pruning.sparse.choices import Choosing, Known, hardware, recall, remember
 from pruning.sparse.kernels.panel_plan import union_density
 from pruning.sparse.timing import fastest
 from pruning.sparse.weight import Sparse, is_sparse
+from pruning.structures import map_tensors, tensors_in
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 TF32_TOLERANCE = 2e-3
@@ -92,12 +92,12 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
         UnknownName: a backend asked for that no product here knows.
         DeviceError: a backend asked for that does not run on this device with this type of numbers.
     """
-    tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
+    tensors = tensors_in((args, kwargs))
     if not tensors or not sparse_parts(case.form):
         return Choice({}, None, None, "has nothing to multiply")
     key = _key(case, tensors)
     known = recall(case.choosing, key) if case.choosing.by == "measure" and case.choosing.backend is None else None
-    products = _Products(case, dict(known["backends"]) if known else None)
+    products = _Products(case, known.backends if known else None)
     with products.deciding():
         different = _difference(case, args, kwargs)
     if different is not None:
@@ -108,13 +108,13 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
     if case.choosing.by == "model":
         pays = products.modelled < products.modelled_dense
         return Choice(products.backends if pays else {}, None, None, "" if pays else CHEAPER)
-    if known is None or not {"winner", "dense", "sparse"} <= known.keys():
+    if known is None or known.backends != products.backends:
         winner, times = _layer_race(case, args, kwargs, tensors[0].device)
-        known = {"backends": products.backends, "winner": winner, "dense": times["dense"], "sparse": times["sparse"]}
+        known = Known(products.backends, winner, times["dense"], times["sparse"])
         remember(case.choosing, key, known)
-    pays = known["winner"] == "sparse" and set(known["backends"].values()) != {"dense"}
+    pays = known.winner == "sparse" and set(known.backends.values()) != {"dense"}
     backends = products.backends if pays else {}
-    return Choice(backends, known["dense"], known["sparse"], "" if pays else FASTER)
+    return Choice(backends, known.dense, known.sparse, "" if pays else FASTER)
 
 
 def sparse_parts(form: nn.Module) -> dict[str, Sparse]:
@@ -196,10 +196,9 @@ def step(
     """Run something once, and back to its arguments and parameters where gradients are wanted."""
     if not gradients:
         return run(*args, **kwargs)
-    args, kwargs = tree_map_only(torch.Tensor, lambda t: t.detach().requires_grad_(t.requires_grad), (args, kwargs))
-    outputs = [leaf for leaf in tree_flatten(run(*args, **kwargs))[0] if isinstance(leaf, torch.Tensor)]
-    outputs = [leaf for leaf in outputs if leaf.requires_grad]
-    leaves = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
+    args, kwargs = map_tensors(lambda t: t.detach().requires_grad_(t.requires_grad), (args, kwargs))
+    outputs = [tensor for tensor in tensors_in(run(*args, **kwargs)) if tensor.requires_grad]
+    leaves = [tensor for tensor in tensors_in((args, kwargs)) if tensor.requires_grad]
     wanted = [*leaves, *(p for p in parameters if p.requires_grad)]
     if not outputs or not wanted:
         return outputs
@@ -235,9 +234,9 @@ def _runner(module: nn.Module, args: Any, kwargs: Any, gradients: bool) -> Calla
 def _difference(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """Return how the sparse form differs from its layer on these arguments, or None where it does not."""
     with in_mode(False, case.layer, case.form):
-        wanted, found = (tree_flatten(module(*args, **kwargs))[0] for module in (case.layer, case.form))
+        wanted, found = (tensors_in(module(*args, **kwargs)) for module in (case.layer, case.form))
     for want, get in zip(wanted, found, strict=True):
-        if not isinstance(want, torch.Tensor) or not want.is_floating_point():
+        if not want.is_floating_point():
             continue
         if not (gap := relative_error(get, want)) <= tolerance(want):
             return f"the sparse form differs from the dense layer by {gap:.1e} of its largest output"

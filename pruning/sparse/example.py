@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from pruning.errors import BadValue
+from pruning.structures import flattened, map_tensors, tensors_in
 
 
 def run_example(network: nn.Module, example: Sequence[Any]) -> Any:
@@ -26,11 +26,13 @@ def run_example(network: nn.Module, example: Sequence[Any]) -> Any:
 
 def side_effect(network: nn.Module, example: Sequence[Any]) -> str:
     """Return what a forward pass changes beside its outputs, in words; empty where it changes nothing."""
-    given = [leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor)]
+    given, leaves = tensors_in(example), flattened(example)
     buffers = list(network.buffers())
     before = [t._version for t in (*given, *buffers)], [id(t) for t in buffers]
     held = [t.clone() for t in given]
     run_example(network, example)
+    if not _same_leaves(flattened(example), leaves):
+        return "its forward pass changes what it is given (a cache grows)"
     after = [t._version for t in (*given, *buffers)], [id(t) for t in network.buffers()]
     if after == before:
         return ""
@@ -54,10 +56,17 @@ def alike(one: Any, other: Any) -> bool:
     return one is other or (plain and type(one) is type(other) and one == other)
 
 
+def _same_leaves(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    plain = int | float | str | bool | None
+    return now.keys() == before.keys() and all(
+        leaf is before[path] or (isinstance(leaf, plain) and leaf == before[path]) for path, leaf in now.items()
+    )
+
+
 def like(given: Any, tensors: Sequence[torch.Tensor]) -> Any:
     """Return an example on the device and in the type of numbers that the network has now."""
     floats = [t for t in tensors if t.is_floating_point()]
     if not floats:
         return given
     device, dtype = floats[0].device, floats[0].dtype
-    return tree_map_only(torch.Tensor, lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), given)
+    return map_tensors(lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), given)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from pruning.errors import DeviceError
+from pruning.structures import flattened, map_tensors, tensors_in
 
 _MOST_SHAPES = 8
 
@@ -33,12 +33,11 @@ class Graphed(nn.Module):
     @torch.no_grad()
     def forward(self, *args: Any) -> Any:
         """Return what the network gives."""
-        leaves, structure = tree_flatten(args)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        leaves = flattened(args)
+        tensors = [leaf for leaf in leaves.values() if isinstance(leaf, torch.Tensor)]
         if not any(tensor.is_cuda for tensor in tensors):
             raise DeviceError("a CUDA graph needs inputs on a CUDA device")
-        shapes = tuple((t.shape, t.stride(), t.dtype, t.device) if isinstance(t, torch.Tensor) else t for t in leaves)
-        key = shapes, structure
+        key = tuple((path, _kind(leaf)) for path, leaf in leaves.items())
         if key not in self._recorded:
             if len(self._recorded) >= _MOST_SHAPES:
                 return self.network(*args)
@@ -47,10 +46,10 @@ class Graphed(nn.Module):
         for place, tensor in zip(places, tensors, strict=True):
             place.copy_(tensor)
         graph.replay()
-        return tree_map_only(torch.Tensor, torch.Tensor.clone, outputs)
+        return map_tensors(torch.Tensor.clone, outputs)
 
     def _record(self, args: tuple[Any, ...]) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]:
-        held = tree_map_only(torch.Tensor, torch.Tensor.clone, args)
+        held = map_tensors(torch.Tensor.clone, args)
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -60,4 +59,8 @@ class Graphed(nn.Module):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             outputs = self.network(*held)
-        return graph, [leaf for leaf in tree_flatten(held)[0] if isinstance(leaf, torch.Tensor)], outputs
+        return graph, tensors_in(held), outputs
+
+
+def _kind(leaf: Any) -> Any:
+    return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, torch.Tensor) else leaf

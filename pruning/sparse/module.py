@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from pruning.errors import BadValue
 from pruning.mask import Mask
@@ -21,6 +20,7 @@ from pruning.sparse.report import SparseReport, layer_reports
 from pruning.sparse.skeleton import filled, skeleton_of
 from pruning.sparse.training import Trainable, choose_trainable
 from pruning.sparse.weight import is_sparse
+from pruning.structures import copied, flattened, tensors_in
 from pruning.torch_modules import apply_mask, clean_copy, hold_mask, is_held
 
 
@@ -130,14 +130,15 @@ class SparseModule(nn.Module):
             return False
         if all(type(a) is torch.Tensor and type(b) is torch.Tensor for a, b in zip(args, self._example, strict=True)):
             return True  # nearly always; a small network would notice the rest
-        (given, form), (known, known_form) = tree_flatten(args), tree_flatten(self._example)
-        return form == known_form and all(alike(one, other) for one, other in zip(given, known, strict=True))
+        given, known = flattened(args), flattened(self._example)
+        return given.keys() == known.keys() and all(alike(given[path], known[path]) for path in given)
 
     def _wants_gradients(self, args: Any, kwargs: Any) -> bool:
         if not torch.is_grad_enabled():
             return False
-        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
-        return any(t.requires_grad for t in tensors) or any(p.requires_grad for p in self.network.parameters())
+        plain = not kwargs and all(type(given) is torch.Tensor for given in args)  # walking costs a small network much
+        given = args if plain else tensors_in((args, kwargs))
+        return any(t.requires_grad for t in given) or any(p.requires_grad for p in self.network.parameters())
 
     def train(self, mode: bool = True) -> SparseModule:
         """Set training or evaluation mode."""
@@ -219,12 +220,11 @@ def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosin
     """
     if not example:
         raise BadValue("an example is needed: the arguments of one call, with the shapes that matter")
-    if any(isinstance(leaf, torch.Tensor) and not leaf.numel() for leaf in tree_flatten(example)[0]):
+    if any(not tensor.numel() for tensor in tensors_in(example)):
         raise BadValue("the example holds an empty tensor: nothing can be measured on it")
     choosing = choosing or Choosing()
     with torch.inference_mode(False), torch.enable_grad():
-        # clones: some networks write into what they are given
-        example = tree_map_only(torch.Tensor, lambda t: t.detach().clone().requires_grad_(t.requires_grad), example)
+        example = copied(example)  # some networks write into what they are given
         dense, _ = clean_copy(model)
         mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
         apply_mask(dense, mask).eval()
@@ -246,7 +246,7 @@ def _listeners(module: nn.Module) -> int:
 def _report(
     recipe: Recipe, trainable: Trainable, mask: Mask, example: Sequence[Any], choosing: Choosing
 ) -> SparseReport:
-    tensors = [leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor)]
+    tensors = tensors_in(example)
     first = tensors[0] if tensors else torch.empty(0)
     floats = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
     tf32 = first.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32 and floats.dtype == torch.float32
@@ -265,6 +265,8 @@ def _report(
         precision=precision,
         threads=torch.get_num_threads(),
         asked=choosing.backend,
+        dense_spread=recipe.dense_spread,
+        rival_spread=recipe.rival_spread,
     )
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing import Choice, Undecided, sparse_parts
 from pruning.sparse.layers.attention import step_around_dense_kernels
 from pruning.sparse.owners import Owned, owners
+from pruning.structures import map_tensors
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def contiguous_tensors(outputs: Any) -> Any:
     """Return outputs of any structure with their tensors contiguous in memory."""
     if isinstance(outputs, torch.Tensor):
         return outputs.contiguous()
-    return tree_map_only(torch.Tensor, torch.Tensor.contiguous, outputs)
+    return map_tensors(torch.Tensor.contiguous, outputs)
 
 
 def _encoder_settings(network: nn.Module) -> list[tuple[nn.Module, str, Any]]:

@@ -11,6 +11,7 @@ from pruning.mask import Mask
 from pruning.sparse.choosing import CHEAPER, FASTER
 from pruning.sparse.inference import Recipe
 from pruning.sparse.replacing import Layer
+from pruning.sparse.spread import Spread, told_apart
 
 _INDEX = 4  # bytes of an index
 
@@ -63,6 +64,8 @@ class SparseReport:
         precision: type of the numbers, and whether products round to TF32.
         threads: of the processor.
         asked: the backend that was asked for, or None.
+        dense_spread: of the whole masked dense network, measured pair by pair with the next; None where nothing was.
+        rival_spread: of what runs, or, where that is the dense network, of the fastest other way found.
     """
 
     layers: tuple[LayerReport, ...]
@@ -77,12 +80,27 @@ class SparseReport:
     precision: str
     threads: int
     asked: str | None
+    dense_spread: Spread | None = None
+    rival_spread: Spread | None = None
+
+    @property
+    def told(self) -> str | None:
+        """Whether the other way is `faster` or `slower` than dense, or `cannot tell`; None where nothing was compared.
+
+        Where this measurement says the opposite of the one by which the way was chosen, nothing can be told.
+        """
+        if self.dense_spread is None or self.rival_spread is None:
+            return None
+        found = told_apart(self.dense_spread, self.rival_spread)
+        return "cannot tell" if found == ("faster" if self.way == "dense" else "slower") else found
 
     @property
     def speedup(self) -> float | None:
-        """Dense over sparse seconds of the whole network; None where nothing was measured."""
+        """Dense over sparse seconds of the whole network; 1 where they cannot be told apart, None if not measured."""
         if self.dense_seconds is None or not self.sparse_seconds:
             return None
+        if self.told == "cannot tell":
+            return 1.0
         return self.dense_seconds / self.sparse_seconds
 
     @property
@@ -99,10 +117,29 @@ class SparseReport:
             return f"The masked dense network runs {place}: {self.opaque['']}."
         if self.speedup is None:
             return f"Chosen by the cost model {place}; nothing was measured."
+        what = "Compaction" if self.way.startswith("compacted") else "Sparsity"
+        if self.dense_spread and self.rival_spread and self.told == "cannot tell":
+            runs = "the masked dense network runs" if self.way == "dense" else "the latter runs, as it won twice before"
+            return (
+                f"Cannot tell on this machine now whether sparsity pays {place}: dense took {self.dense_spread.text()} "
+                f"and {self._rival} {self.rival_spread.text()} (the middle half of {self.dense_spread.runs} runs each, "
+                f"in turn); {runs}."
+            )
         if self.way == "dense":
             return f"Sparsity does not pay {place}: the masked dense network runs, at the speed of the dense one."
-        what = "Compaction" if self.way.startswith("compacted") else "Sparsity"
-        return f"{what} pays {place}: {self.speedup:.1f} times the speed of the dense network."
+        return f"{what} pays {place}: {self.speedup:.1f} times the speed of the dense network{self._range}."
+
+    @property
+    def _rival(self) -> str:
+        return "the best other way" if self.way == "dense" else self.way
+
+    @property
+    def _range(self) -> str:
+        if self.dense_spread is None or self.rival_spread is None:
+            return ""
+        low = self.dense_spread.lower / self.rival_spread.upper
+        high = self.dense_spread.upper / self.rival_spread.lower
+        return f" ({low:.1f} to {high:.1f}, by the middle half of {self.dense_spread.runs} runs each)"
 
     def text(self) -> str:
         """Return the report as a table for people."""
@@ -118,6 +155,9 @@ class SparseReport:
                 f"{'whole network':<{width}} {'':>16} {'':>16} {'':>8} {self.way.split(',')[0]:>8} "
                 f"{self.dense_seconds * 1e3:>9.3f} {self.sparse_seconds * 1e3:>9.3f} {self.speedup:>5.1f}x"
             )
+        if self.dense_spread and self.rival_spread:
+            spreads = f"dense {self.dense_spread.text()}, {self._rival} {self.rival_spread.text()}"
+            lines.append(f"{'(middle half)':<{width}} {spreads}")
         if self.step_dense_seconds and self.step_sparse_seconds:
             gain = self.step_dense_seconds / self.step_sparse_seconds
             runs = "dense" if gain == 1 else "sparse"
@@ -133,7 +173,8 @@ class SparseReport:
         """Return the report as plain JSON."""
         plain = asdict(self)
         plain["layers"] = [asdict(layer) for layer in self.layers]
-        return {**plain, "opaque": dict(self.opaque), "speedup": self.speedup, "verdict": self.verdict}
+        more = {"speedup": self.speedup, "told": self.told, "verdict": self.verdict}
+        return {**plain, "opaque": dict(self.opaque), **more}
 
 
 def sparse_bytes(shape: tuple[int, ...], kept: int, width: int) -> int:

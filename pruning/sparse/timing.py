@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from pruning.sparse.spread import Spread
+
 LEAST, MOST = 5, 40
 MARGIN, NARROW = 0.95, 0.7
 # What takes longer goes through more memory than any cache holds.
@@ -45,6 +47,17 @@ def fastest(
     if MARGIN * times[dense] > times[winner] > NARROW * times[dense]:
         times |= race({name: runs[name] for name in (dense, winner)}, device, 2 * seconds)
     return winner if times[winner] < MARGIN * times[dense] else dense, times
+
+
+def duel(
+    first: Callable[[], object], second: Callable[[], object], device: torch.device, seconds: float
+) -> tuple[Spread, Spread]:
+    """Return how long two runs take, measured afresh and pair by pair: what disturbs the one disturbs the other.
+
+    Times by which something was chosen among several are those of a winner, and flatter it.
+    """
+    taken = rounds({"first": first, "second": second}, device, seconds)
+    return Spread.of(taken["first"]), Spread.of(taken["second"])
 
 
 def rounds(

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
 
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing import step
 from pruning.sparse.replacing import replace_layers
 from pruning.sparse.timing import fastest
+from pruning.structures import tensors_in
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def choose_trainable(dense: nn.Module, mask: Mask, example: Sequence[Any], choos
     nothing = not any(layer.choice.backends for layer in replaced.layers)
     if nothing or choosing.backend is not None or choosing.by == "model":
         return Trainable(replaced.network, None, None)
-    first = next(leaf for leaf in tree_flatten(example)[0] if isinstance(leaf, torch.Tensor))
+    first = tensors_in(example)[0]
     runs = {"dense": _step(dense, example), "sparse": _step(replaced.network, example)}
     with torch.enable_grad():
         winner, times = fastest(runs, "dense", first.device, 2 * choosing.seconds)

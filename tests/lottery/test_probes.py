@@ -19,7 +19,7 @@ from lottery.data.parts import Tensors
 from lottery.drawing import Drawing
 from lottery.models import MODELS
 from lottery.probes import TorchProber
-from lottery.probes.curvature import DRAWS, TEMPERATURE
+from lottery.probes.curvature import TEMPERATURE
 from lottery.torch_state import state_of
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
@@ -125,34 +125,6 @@ class TestHessianGradients:
         torch.manual_seed(0)
         found = see(need, Sequence())
         assert all(np.isfinite(a).all() and a.any() for a in found.values())
-
-
-class TestHessianDiagonal:
-    def test_is_exact_where_the_hessian_is_diagonal(self):
-        # One-hot inputs and squared errors: no two weights meet.
-        x, y = torch.eye(6).repeat(4, 1), torch.zeros(24, 3)
-        found = see("hessian_diagonal", nn.Linear(6, 3), x=x, y=y, loss=F.mse_loss)["weight"]
-        assert np.allclose(found, 2 * 4 / (24 * 3))
-
-    def test_is_within_its_own_error_of_the_hessian(self):
-        model = two_layers()
-        _, h = gradient_and_hessian(model, X.double(), Y)
-        found = [flat(see("hessian_diagonal", model, seed=seed, x=X.double())) for seed in range(8)]
-        error = np.sqrt(((h - np.diag(np.diag(h))) ** 2).sum(1) / DRAWS)
-        spread = np.abs(np.array(found) - np.diag(h)) / error
-        assert spread.max() < 5
-        assert 0.5 < np.sqrt((spread**2).mean()) < 2
-
-    def test_follows_the_seed(self):
-        one, again, other = (see("hessian_diagonal", two_layers(), seed=s, x=X.double()) for s in (1, 1, 2))
-        assert np.array_equal(flat(one), flat(again))
-        assert not np.array_equal(flat(one), flat(other))
-
-    def test_removed_weights_add_no_noise(self):
-        x, y = X.double(), torch.zeros(24, 1, dtype=torch.float64)
-        mask = Mask({"weight": np.arange(6)[None] == 2})  # a single survivor: nothing is left to mix with
-        found = see("hessian_diagonal", nn.Linear(6, 1).double(), mask, x=x, y=y, loss=F.mse_loss)["weight"]
-        assert np.allclose(found, np.where(mask["weight"], 2 * (x[:, 2] ** 2).mean().item(), 0))
 
 
 class TestFisher:

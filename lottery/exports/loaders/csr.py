@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from torch import nn
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def read(folder: str | Path = Path(__file__).parent) -> dict[str, torch.Tensor]:
+def read(folder: str | Path = Path(__file__).parent) -> dict[str, Any]:
     """Return the stored tensors by name: compressed rows where there is a mask, dense elsewhere."""
     with warnings.catch_warnings():
         # PyTorch says once a process that the layout is in beta, and that its invariants go unchecked.
@@ -34,8 +34,11 @@ def read(folder: str | Path = Path(__file__).parent) -> dict[str, torch.Tensor]:
 def load(model: ModuleT, folder: str | Path = Path(__file__).parent) -> ModuleT:
     """Give a model the stored values (strictly), dense, and return it. Changes it in place."""
     stored = read(folder)
-    sparse = {name for name, value in stored.items() if value.layout == torch.sparse_csr}
+    tensors = {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
+    sparse = {name for name, value in tensors.items() if value.layout == torch.sparse_csr}
     shapes = {name: stored.pop(f"{name}.shape").tolist() for name in sparse if f"{name}.shape" in stored}
-    dense = {name: value.to_dense() if name in sparse else value for name, value in stored.items()}
-    model.load_state_dict({name: value.reshape(shapes.get(name, value.shape)) for name, value in dense.items()})
+    for name in sparse:
+        dense = stored[name].to_dense()
+        stored[name] = dense.reshape(shapes.get(name, dense.shape))
+    model.load_state_dict(stored)  # what is no tensor is a module's extra state
     return model
