@@ -257,11 +257,10 @@ def test_a_diverging_run_is_exit_code_1(capsys):
 
 
 def test_a_disk_that_fills_up_loses_nothing(capsys, monkeypatch, tmp_path):
-    real, calls = os.fsync, []
+    real = os.fsync
 
     def fill_up(descriptor):
-        calls.append(descriptor)
-        if len(calls) > 12:
+        if Path("runs").is_dir() and len(list(Path("runs").glob("*/seed-0/level-*"))) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
