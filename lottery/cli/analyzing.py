@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lottery.cli.output import Result, people
+
 if TYPE_CHECKING:
     from lottery.analyses import Findings
 
@@ -20,7 +22,7 @@ def show_analyses(
     model: str | None,
     data: str | None,
     as_json: bool,
-) -> None:
+) -> Result:
     """Run analyses of one run, or the overlap of masks between several, and print what they find.
 
     Args:
@@ -29,14 +31,13 @@ def show_analyses(
         figure: where to draw, for one analysis; by default `analysis-NAME.png` in the (first) run directory.
         model: of a run whose model has no name.
         data: likewise.
-        as_json: print {name: arrays and facts} on standard output.
+        as_json: print for people on standard error, and return {name: arrays and facts}.
 
     Raises:
         UnknownName: an analysis that does not exist.
         BadValue: one figure file for several analyses, or an analysis that looks at one run for several.
     """
     from lottery.analyses import ANALYSES
-    from lottery.cli.output import people, print_json
     from pruning.errors import BadValue
 
     for name in names:
@@ -54,8 +55,7 @@ def show_analyses(
         heading = f"{name}: {ANALYSES[name].summary}." if len(runs) == 1 else f"{name}, between runs."
         print(f"{heading}\n{findings.text}\nFigure: {path}", file=stream)
         printed[name] = {**findings.as_json(), "figure": str(path)}
-    if as_json:
-        print_json(printed)
+    return printed if as_json else None
 
 
 def _find(runs: Sequence[Path], name: str, model: Any, data: Any) -> Findings:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lottery.cli.output import Result, people
+
 
 def bench(
     what: Annotated[
@@ -28,14 +30,13 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Also write the rows to this JSON file.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the rows (PNG), if there is a figure.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
-) -> None:
+) -> Result:
     """Time this toolkit against the usual way to do the same, in one process (minutes).
 
     `lottery bench sparse TICKET` says layer by layer what the sparse forward pass of a ticket runs on this machine, how
     long that takes, and whether it pays.
     """
     from lottery.bench import BENCHMARKS
-    from lottery.cli.output import print_json
     from lottery.environment import environment
     from lottery.figure import save_figure
     from pruning.errors import BadValue
@@ -49,8 +50,7 @@ def bench(
             raise BadValue(f"bench {what} takes no ticket; lottery bench sparse TICKET does")
         if figure is not None:
             raise BadValue("the report of a ticket has no figure; lottery bench sparse --figure draws random masks")
-        _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, out, as_json)
-        return
+        return _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, out, as_json)
     if model is not None or batch_size:
         raise BadValue("--model and --batch-size belong to a ticket: lottery bench sparse TICKET")
     data = data or "fashion-mnist"
@@ -63,8 +63,7 @@ def bench(
         write_json(out, result)
     drawn = save_figure(report.draw(report.rows), figure) if figure is not None and report.draw is not None else None
     if as_json:
-        print_json(result)
-        return
+        return result
     width = max(len(row["what"]) for row in report.rows)
     print(f"{'':<{width}} {f's / {report.unit}':>14} {'min':>9} {'max':>9} {'speed-up':>9}")
     for row in report.rows:
@@ -75,12 +74,12 @@ def bench(
     print(report.note)
     if drawn is not None:
         print(f"Figure: {drawn}")
+    return None
 
 
 def _ticket(
     ticket: Path, model: str | None, data: str | None, batches: list[int], device: str, out: Path | None, as_json: bool
-) -> None:
-    from lottery.cli.output import people, print_json
+) -> Result:
     from lottery.environment import environment
     from lottery.sparse_tickets import sparse_reports
     from lottery.ticket import Ticket
@@ -96,5 +95,4 @@ def _ticket(
     result = {"benchmark": "sparse", "ticket": str(ticket), "environment": environment(rows[0]["device"]), "rows": rows}
     if out is not None:
         write_json(out, result)
-    if as_json:
-        print_json(result)
+    return result if as_json else None

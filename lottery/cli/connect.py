@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, error_stream, people
+
 
 def connect(
     ticket: Annotated[list[Path], typer.Argument(help="Two ticket directories or more: runs/…/seed-0/level-07.")],
@@ -21,9 +23,8 @@ def connect(
     data: Annotated[str | None, typer.Option(help="By default the first ticket's own.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the error along the lines (PNG).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
-) -> None:
+) -> Result:
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
-    from lottery.cli.output import people, print_json
     from lottery.connecting import connect_tickets, connections_figure, connections_table
     from lottery.figure import save_figure
 
@@ -31,10 +32,9 @@ def connect(
     found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples)
     stream = people(as_json)
     for warning in found.warnings():
-        print(f"lottery: warning: {warning}", file=sys.stderr)
+        print(f"lottery: warning: {warning}", file=error_stream())
     print(connections_table(found), file=stream)
     drawn = save_figure(connections_figure(found), figure) if figure is not None else None
     if drawn is not None:
         print(f"Figure: {drawn}", file=stream)
-    if as_json:
-        print_json({**found.as_json(), "figure": str(drawn) if drawn else None})
+    return {**found.as_json(), "figure": str(drawn) if drawn else None} if as_json else None

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, people
+
 
 def export(
     ticket: Annotated[Path, typer.Argument(help="A ticket directory: runs/…/seed-0/level-07.")],
@@ -22,19 +24,17 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is already there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder only.")] = False,
-) -> None:
+) -> Result:
     """Write a ticket for another ecosystem, with a load.py that reads it without this toolkit.
 
     The file is read again and compared with the masked dense network before it counts as written.
     """
-    from lottery.cli.output import people, print_json
     from lottery.exporting import export_ticket, exported_text
 
     sys.path.insert(0, "")  # package.module:callable may lie in the current folder
     exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force)
-    if as_json:
-        print_json(exported.as_json())
     if not quiet:
         print(exported_text(exported), file=people(as_json))
-    elif not as_json:
-        print(exported.path)
+    if as_json:
+        return exported.as_json()
+    return exported.path if quiet else None

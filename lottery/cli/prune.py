@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, error_stream, people
+
 
 def prune(
     model: Annotated[
@@ -67,7 +69,7 @@ def prune(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the ticket's path only.")] = False,
-) -> None:
+) -> Result:
     """Find a winning ticket; without arguments, in the embedded digits data.
 
     The same command resumes a search that was cut off. Flags beat the config file, the file beats the recipe, the
@@ -99,7 +101,7 @@ def prune(
         "data_diet": data_diet,
         "device": device,
     }
-    from lottery.cli.output import people, print_json
+    from lottery.bars import bars_wanted
     from lottery.preparing import Request
     from lottery.progress import Display
     from lottery.recipes import recipe_settings
@@ -119,18 +121,17 @@ def prune(
     )
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
-    display = Display(bars=not quiet and sys.stderr.isatty(), write=write)
+    display = Display(bars=bars_wanted(quiet), write=write)
     request = Request(
         settings.get("model"), settings.get("data", "digits"), settings, out=out, force=force, resume=resume
     )
     search = run_search(request, display)
-    if as_json:
-        print_json(search_json(search))
     if not quiet:
         print(conclusion(search), file=stream)
         print(f"Run: {search.run} ({search.seconds:.1f} s of training on {search.device})", file=stream)
         print(f"Figure: {search.run / 'density.png'}", file=stream)
     elif search.winning_replicate is None:
-        print(f"lottery: no winning ticket: {search.reason}", file=sys.stderr)
-    elif not as_json:
-        print(search.winning_replicate.path)
+        print(f"lottery: no winning ticket: {search.reason}", file=error_stream())
+    if as_json:
+        return search_json(search)
+    return search.winning_replicate.path if quiet and search.winning_replicate is not None else None

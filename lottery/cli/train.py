@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, people
+
 
 def train(
     ticket: Annotated[Path, typer.Argument(help="A ticket directory: runs/…/seed-0/level-07.")],
@@ -36,7 +38,7 @@ def train(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars; print the trained ticket's path only.")] = False,
-) -> None:
+) -> Result:
     """Train a ticket again from its rewind weights: another trainer, strategy, data set or seed (transfer)."""
     flags = {
         "trainer": trainer,
@@ -52,7 +54,7 @@ def train(
         "optimizer": optimizer,
         "device": device,
     }
-    from lottery.cli.output import people, print_json
+    from lottery.bars import bars_wanted
     from lottery.progress import Display
     from lottery.settings import parse_assignments
     from lottery.summary import as_json as search_json
@@ -63,12 +65,11 @@ def train(
     sys.path.insert(0, "")  # package.module:callable may lie in the current folder
     settings = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
     stream = people(as_json)
-    display = Display(not quiet and sys.stderr.isatty(), None if quiet else lambda text: print(text, file=stream))
+    display = Display(bars_wanted(quiet), None if quiet else lambda text: print(text, file=stream))
     loaded = Ticket.load(ticket)
     search = train_ticket(loaded, model, data, settings=settings, out=out, force=force, resume=resume, display=display)
-    if as_json:
-        print_json({**search_json(search), "from": str(ticket)})
     if not quiet:
         print(transfer_text(search, loaded), file=stream)
-    elif not as_json:
-        print(search.levels[0].replicates[0].path)
+    if as_json:
+        return {**search_json(search), "from": str(ticket)}
+    return search.levels[0].replicates[0].path if quiet else None

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, people
+
 
 def transfer(
     run: Annotated[list[Path], typer.Argument(help="Two or more run directories of one architecture.")],
@@ -24,12 +26,12 @@ def transfer(
     figure: Annotated[Path | None, typer.Option(help="Where to draw the table.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars.")] = False,
-) -> None:
+) -> Result:
     """Train the tickets of every run as every other run trains, beside random masks: which tickets transfer?
 
     The same command resumes what was cut off and trains nothing that is already there.
     """
-    from lottery.cli.output import people, print_json
+    from lottery.bars import bars_wanted
     from lottery.figure import save_figure
     from lottery.progress import Display
     from lottery.transfer_figure import transfer_figure
@@ -37,12 +39,11 @@ def transfer(
     from lottery.transfer_table import transfer_table
 
     sys.path.insert(0, "")  # package.module:callable may lie in the current folder
-    stream = people(as_json)
-    display = Display(not quiet and sys.stderr.isatty(), None)
+    display = Display(bars_wanted(quiet), None)
     table = transfer_table(run, density, level, model=model, data=data or None, device=device, out=out, display=display)
-    print(transfer_table_text(table), file=stream)
     drawn = save_figure(transfer_figure(table), figure) if figure is not None else None
-    if drawn is not None:
-        print(f"Figure: {drawn}", file=stream)
-    if as_json:
-        print_json({**transfer_json(table), "figure": str(drawn) if drawn else None})
+    text = transfer_table_text(table) + (f"\nFigure: {drawn}" if drawn is not None else "")
+    if not as_json:
+        return text
+    print(text, file=people(as_json))
+    return {**transfer_json(table), "figure": str(drawn) if drawn else None}
