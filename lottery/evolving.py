@@ -34,7 +34,8 @@ from lottery.models.source import ModelSource
 from lottery.objective import Measure, objective_for
 from lottery.torch_state import float_type
 from lottery.trainers import Ask, Setup
-from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune
+from lottery.users_code import one_line
+from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune, RunError
 from pruning.jobs import Job
 from pruning.names import match_patterns
 
@@ -141,9 +142,9 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
                 raise DataError(f"the {name} must return one number for a batch, not shape {shape}")
     except LotteryError:
         raise
-    except Exception as error:  # a caller's model, loss or metric may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"the model, the loss or the metric fails on a batch of this data: {reason}") from error
+    except (Exception, SystemExit) as error:  # a caller's model, loss or metric may raise anything
+        kind = RunError if isinstance(error, SystemExit) else DataError
+        raise kind(f"the model, the loss or the metric fails on a batch of this data: {one_line(error)}") from error
     train, validation = _examples(parts.train), _examples(parts.validation)
     test = _examples(parts.test) if parts.test is not None else None
     space = Space.of(state, network.evolved)

@@ -14,6 +14,7 @@ from lottery.identity import identify, short_hash, without_addresses
 from lottery.models.source import Make, Start, is_jax_pair
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import digest
+from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.pytrees import leaf_names
@@ -39,7 +40,7 @@ class JaxSource:
 
     def pair(self, seed: int) -> tuple[Any, Any]:
         """Return the pair of one seed; raises `BadValue` where `make` gives something else."""
-        with seeded_everywhere(seed):
+        with seeded_everywhere(seed), users_code(f"the model {self.name!r}"):
             made = self.make(seed)
         if not is_jax_pair(made):
             raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a pair (params, apply)")

@@ -24,8 +24,9 @@ from lottery.run_identity import Identity
 from lottery.settings import build, check_names
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
+from lottery.users_code import one_line, users_code
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
-from pruning.errors import BadValue, LotteryError
+from pruning.errors import BadValue, LotteryError, RunError
 from pruning.jobs import Budget, Job, Params, Prober, Trained
 from pruning.mask import Mask
 from pruning.patterns import check_pattern, get_pattern
@@ -117,7 +118,8 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     ask = on_diet(ask, config)
     parts = ask.parts
     setup = TRAINERS[config.trainer].value.setup(ask)
-    criterion = get_criterion(request.criterion or config.criterion)
+    with users_code(f"importing the criterion {config.criterion!r}"):
+        criterion = get_criterion(request.criterion or config.criterion)
     prober = prober_for(ask, config, criterion.needs)
     _check_needs(criterion, setup, prober)
     given = {"model": request.model or parts.default_model, "data": request.data}
@@ -250,9 +252,11 @@ def _try_criterion(drawing: Drawing, params: Params, mask: Mask) -> None:
         evidence = brief.look(job, mask.density, criterion.needs) if criterion.needs else {}
         scores = criterion.score(Trained(params, history=[], evidence=evidence), job)
         select(scores, mask, mask.kept, guard=0)
-    except Exception as error:  # a caller's function may raise anything
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, LotteryError) else error
-        raise BadValue(f"criterion {criterion.name!r} cannot score this model ({reason})") from error
+    except LotteryError as error:
+        raise BadValue(f"criterion {criterion.name!r} cannot score this model ({error})") from error
+    except (Exception, SystemExit) as error:  # a caller's function may raise anything
+        kind = RunError if isinstance(error, SystemExit) else BadValue
+        raise kind(f"criterion {criterion.name!r} cannot score this model ({one_line(error)})") from error
 
 
 def _dense_mask(config: SearchConfig, source: Source, seed: int) -> Mask:

@@ -37,13 +37,7 @@ class Output:
         """Print a result: a mapping as JSON (NaN becomes null), a path or text as it is; nothing for None."""
         if result is None or self.stream is None:
             return
-        from pruning.files import finite
-
-        text = json.dumps(finite(result), indent=2, ensure_ascii=False) if isinstance(result, Mapping) else str(result)
-        if isinstance(result, Mapping) and not _encodable(text, self.stream):
-            from pruning.files import finite
-
-        text = json.dumps(finite(result), indent=2)
+        text = _json(result, self.stream) if isinstance(result, Mapping) else str(result)
         if not self.direct or self.descriptor is None:
             print(text, file=self.stream, flush=True)
             return
@@ -152,12 +146,16 @@ def _writes_to(stream: TextIO | None, descriptor: int) -> bool:
         return False
 
 
-def _encodable(text: str, stream: TextIO) -> bool:
+def _json(value: Mapping[str, Any], stream: TextIO) -> str:
+    """Return one JSON object, with characters that the stream cannot encode escaped as JSON does."""
+    from pruning.files import finite
+
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False)
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return False
-    return True
+        return json.dumps(finite(value), indent=2)
+    return text
 
 
 def numbers(option: str, text: str) -> list[int]:

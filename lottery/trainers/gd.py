@@ -23,7 +23,8 @@ from lottery.objective import Objective, call, objective_for, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
-from pruning.errors import BadValue, DataError, LotteryError
+from lottery.users_code import one_line
+from pruning.errors import BadValue, DataError, LotteryError, RunError
 
 # Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
 # on an idle machine, and many times faster on a busy one.
@@ -99,11 +100,11 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
             return counter.get_total_flops() / size(targets)
         except LotteryError:
             raise
-        except Exception as error:  # a caller's model, loss or metric may raise anything
+        except (Exception, SystemExit) as error:  # a caller's model, loss or metric may raise anything
             shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(
-                f"the {stage} fails on a batch of this data ({type(model).__name__}, inputs {shape}): {reason}"
+            kind = RunError if isinstance(error, SystemExit) else DataError
+            raise kind(
+                f"the {stage} fails on a batch of this data ({type(model).__name__}, inputs {shape}): {one_line(error)}"
             ) from error
 
 
