@@ -15,7 +15,7 @@ from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
 from lottery.engine import Plan
-from lottery.models.source import Source, Start, model_source
+from lottery.models.source import ModelSource, Source, Start, model_source
 from lottery.objective import BatchFunction, Metric
 from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
@@ -212,6 +212,7 @@ def _plan(
         "framework": source.framework,
         "layout": source.layout,
         "given": {key: value for key, value in given.items() if isinstance(value, str)},
+        **_sizes(source),
         "trainer": config.trainer,
         "criterion": config.criterion,
         "scope": config.scope,
@@ -233,6 +234,13 @@ def _plan(
         total_steps=setup.total_steps,
         about=about,
     )
+
+
+def _sizes(source: Source) -> dict[str, Any]:
+    """Return what a model that is made for the data's sizes can be made again from."""
+    if not isinstance(source, ModelSource) or source.sizes is None:
+        return {}
+    return {"sizes": {"input_shape": list(source.sizes[0]), "outputs": source.sizes[1]}}
 
 
 def _check_start(plan: Plan) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
 
 Make = Callable[[int], Any]
+Sizes = tuple[tuple[int, ...], int]
 
 
 class Source(Protocol):
@@ -96,6 +97,7 @@ class ModelSource:
         initialize: redraws its weights, or leaves them.
         varies: whether another seed gives other weights (a module instance always gives its own).
         start: a ticket that every network begins at, or None.
+        sizes: the shape of one example and the number of outputs, where the maker is called with them.
     """
 
     name: str
@@ -103,6 +105,7 @@ class ModelSource:
     initialize: Initialize
     varies: bool
     start: Start | None = None
+    sizes: Sizes | None = None
     framework: str = "torch"
     layout: str = "as torch stores it: (out, in, *kernel)"
 
@@ -173,14 +176,13 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
         module, name = thing, type(thing).__name__
         return ModelSource(name, lambda seed: module, initialize, varies=init != "model")
     if isinstance(thing, str):
-        make = _with_sizes(MODELS[thing].value, parts.input_shape, parts.outputs)
-        return ModelSource(thing, make, initialize, varies=True)
+        return _sized_source(thing, MODELS[thing].value, parts, initialize)
     if is_jax_pair(thing):
         return _jax_source("jax", lambda seed: thing, init, varies=False)
     if not callable(thing):
         raise BadValue(f"model: expected a torch.nn.Module, a callable or a name, not {type(model).__name__}")
-    if _required(thing) == ["shape", "outputs"]:
-        return ModelSource(name, _with_sizes(thing, parts.input_shape, parts.outputs), initialize, varies=True)
+    if takes_sizes(thing):
+        return _sized_source(name, thing, parts, initialize)
     make = seeded_maker(thing)
     with seeded_everywhere(0), users_code(f"the model {name!r}"):
         makes_pairs = is_jax_pair(make(0))
@@ -210,8 +212,14 @@ def _jax_source(name: str, make: Make, init: str, varies: bool) -> Source:
     return JaxSource(name, make, varies)
 
 
-def _with_sizes(function: Callable[..., Any], shape: tuple[int, ...], outputs: int) -> Make:
-    return lambda seed: function(shape, outputs)
+def _sized_source(name: str, build: Callable[..., Any], parts: Parts | Episodes, initialize: Initialize) -> ModelSource:
+    sizes = parts.input_shape, parts.outputs
+    return ModelSource(name, lambda seed: build(*sizes), initialize, varies=True, sizes=sizes)
+
+
+def takes_sizes(function: Callable[..., Any]) -> bool:
+    """Say whether a maker is called with the shape of one example and the number of outputs."""
+    return _required(function) == ["shape", "outputs"]
 
 
 def seeded_maker(function: Callable[..., Any]) -> Make:
