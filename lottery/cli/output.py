@@ -35,7 +35,7 @@ class Output:
 
     def write(self, result: Result) -> None:
         """Print a result: a mapping as JSON (NaN becomes null), a path or text as it is; nothing for None."""
-        if result is None or self.stream is None:
+        if result is None or self.stream is None or getattr(self.stream, "closed", False):
             return
         text = _json(result, self.stream) if isinstance(result, Mapping) else str(result)
         if not self.direct or self.descriptor is None:
