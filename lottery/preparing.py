@@ -26,7 +26,7 @@ from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
 from lottery.users_code import one_line, users_code
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
-from pruning.errors import BadValue, LotteryError, RunError
+from pruning.errors import BadValue, LotteryError, RunError, shown
 from pruning.jobs import Budget, Job, Params, Prober, Trained
 from pruning.mask import Mask
 from pruning.patterns import check_pattern, get_pattern
@@ -142,7 +142,9 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     0.1
     """
     trainer = settings.get("trainer", SearchConfig.trainer)
-    kind = TRAINERS[str(trainer)].value
+    if not isinstance(trainer, str):
+        raise BadValue(f"trainer must be a name, not {shown(trainer)}")
+    kind = TRAINERS[trainer].value
     check_names(settings, SearchConfig, kind.config)
     config, trainer_config = build(SearchConfig, settings), build(kind.config, settings)
     moves = getattr(trainer_config, "moves", "none")

@@ -7,6 +7,7 @@ the same thing has the same name and the same default everywhere.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from pruning.errors import BadValue, FileFormatError, unknown
+from pruning.errors import BadValue, FileFormatError, shown, unknown
 
 ConfigT = TypeVar("ConfigT")
 
@@ -62,10 +63,12 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         key, separator, value = (part.strip() for part in text.partition("="))
         if not separator or not key:
-            raise BadValue(f"--set takes KEY=VALUE, not {text!r}")
+            raise BadValue(f"--set takes KEY=VALUE, not {shown(text)}")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except RecursionError as error:
+            raise BadValue(f"--set {key}: thousands of brackets are no setting") from error
+        except ValueError:  # no TOML, or a number of thousands of digits
             parsed = value
         key, _, part = key.partition(".")
         key = key.replace("-", "_")
@@ -79,13 +82,15 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the settings in a TOML file; raises `FileFormatError` with the line that is wrong."""
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte-order mark
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: no such file") from error
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise FileFormatError(f"{path}: not a TOML file ({error})") from error
+    except RecursionError as error:
+        raise FileFormatError(f"{path}: thousands of brackets are no setting") from error
     return {key.replace("-", "_"): value for key, value in settings.items()}
 
 
@@ -120,10 +125,12 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         if converted is not _WRONG:
             return converted
     wanted = " or ".join(_describe(option) for option in options)
-    raise BadValue(f"{key} must be {wanted}, not {value!r}")
+    raise BadValue(f"{key} must be {wanted}, not {shown(value)}")
 
 
 _WRONG = object()
+# Whole numbers that neither PyTorch, JAX nor a float can hold mean nothing.
+_LARGEST = 2**53
 
 
 def _convert(value: Any, option: Any) -> Any:
@@ -134,24 +141,37 @@ def _convert(value: Any, option: Any) -> Any:
         if not isinstance(value, list | tuple):
             return _WRONG
         items = [_convert(item, get_args(option)[0]) for item in value]
-        return _WRONG if _WRONG in items else tuple(items)
+        return _WRONG if any(item is _WRONG for item in items) else tuple(items)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping) or not all(isinstance(v, int | float) for v in value.values()):
+        if not isinstance(value, Mapping):
             return _WRONG
-        return {str(k): float(v) for k, v in value.items()}
+        numbers = {str(key): _convert(number, float) for key, number in value.items()}
+        return _WRONG if any(number is _WRONG for number in numbers.values()) else numbers
     if option is bool or isinstance(value, bool):
         return value if option is bool and isinstance(value, bool) else _WRONG
+    if isinstance(value, int | float) and not _is_sane(value):
+        return _WRONG
     if option is float and isinstance(value, int | float):
         return float(value)
-    if option is int and isinstance(value, float) and value.is_integer():
+    if option is int and isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST:
         return int(value)
     if option is str and isinstance(value, int):
         return str(value)
     return value if isinstance(value, option) else _WRONG
 
 
+def _is_sane(value: int | float) -> bool:
+    return abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
+
+
 def _describe(option: Any) -> str:
-    plain = {int: "a whole number", float: "a number", str: "a name", bool: "true or false", type(None): "absent"}
+    plain = {
+        int: "a whole number",
+        float: "a finite number",
+        str: "a name",
+        bool: "true or false",
+        type(None): "absent",
+    }
     if option in plain:
         return plain[option]
     origin = get_origin(option)
