@@ -28,6 +28,7 @@ _RANGES = {
     "guard": (0, 10**9),
     "score_examples": (1, 10**9),
     "score_steps": (1, 10**9),
+    "score_lr": (0, 1e38),
     "score_rounds": (1, 10**6),
     "data_diet_steps": (0, 10**9),
     "data_diet_networks": (1, 10_000),

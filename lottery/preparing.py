@@ -11,6 +11,7 @@ from lottery.by_seed import BySeed
 from lottery.config import SearchConfig, ladder
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.data_diet import on_diet
+from lottery.data_scores import DATA_SCORES
 from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
@@ -147,6 +148,7 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     kind = TRAINERS[trainer].value
     check_names(settings, SearchConfig, kind.config)
     config, trainer_config = build(SearchConfig, settings), build(kind.config, settings)
+    DATA_SCORES[config.data_diet_score]  # a wrong name is said also where there is no diet
     moves = getattr(trainer_config, "moves", "none")
     if moves != "none" and config.pattern != "unstructured":
         raise BadValue(f"moves {moves!r} exchanges single weights, which breaks pattern {config.pattern!r}")

@@ -91,7 +91,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise FileFormatError(f"{path}: not a TOML file ({error})") from error
     except RecursionError as error:
         raise FileFormatError(f"{path}: thousands of brackets are no setting") from error
-    return {key.replace("-", "_"): value for key, value in settings.items()}
+    names = [key.replace("-", "_") for key in settings]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise FileFormatError(f"{path}: says {twice[0]} twice, once with - and once with _")
+    return dict(zip(names, settings.values(), strict=True))
 
 
 def build(kind: type[ConfigT], settings: Mapping[str, Any]) -> ConfigT:
@@ -124,6 +128,8 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         converted = _convert(value, option)
         if converted is not _WRONG:
             return converted
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadValue(f"{key} must be finite, not {value}")
     wanted = " or ".join(_describe(option) for option in options)
     raise BadValue(f"{key} must be {wanted}, not {shown(value)}")
 
@@ -167,7 +173,7 @@ def _is_sane(value: int | float) -> bool:
 def _describe(option: Any) -> str:
     plain = {
         int: "a whole number",
-        float: "a finite number",
+        float: "a number",
         str: "a name",
         bool: "true or false",
         type(None): "absent",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lottery.cli.output import Result, people
+from lottery.cli.output import Result, people, place
 
 
 def bench(
@@ -27,7 +27,9 @@ def bench(
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed runs of each; the median counts.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Also write the rows to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=place, help="Also write the rows to this JSON file.")
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the rows (PNG), if there is a figure.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> Result:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, people
+from lottery.cli.output import Result, people, place
 
 
 def export(
@@ -19,7 +19,11 @@ def export(
     data: Annotated[str | None, typer.Option(help="By default the ticket's own; gives examples to compare.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to make. By default <run>-seed-S-level-LL-<format> in the current folder."),
+        typer.Option(
+            metavar="FOLDER",
+            parser=place,
+            help="The folder to make. By default <run>-seed-S-level-LL-<format> in the current folder.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is already there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,

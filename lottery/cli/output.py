@@ -158,6 +158,17 @@ def _json(value: Mapping[str, Any], stream: TextIO) -> str:
     return text
 
 
+def place(given: Any) -> Path:
+    """Read where something is to be written; an empty text, which a shell makes of an unset variable, is no place.
+
+    >>> place("runs")
+    PosixPath('runs')
+    """
+    if not str(given).strip():
+        raise BadValue("the text is empty; give a path, or leave the option out")
+    return Path(given)
+
+
 def numbers(option: str, text: str) -> list[int]:
     """Read whole numbers between commas; raises `BadValue` for anything else.
 

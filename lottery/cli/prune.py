@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, error_stream, people
+from lottery.cli.output import Result, error_stream, people, place
 
 
 def prune(
@@ -62,7 +62,9 @@ def prune(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: 'densities=[0.5, 0.2]'; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which runs are kept.")
+    ] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")
@@ -113,12 +115,10 @@ def prune(
     # So that package.module:callable finds what lies in the current folder, as `python -m` does.
     sys.path.insert(0, "")
     file = read_toml(config) if config else {}
-    recipe = recipe or file.pop("recipe", None)
-    settings = layer(
-        recipe_settings(recipe) if recipe else {},
-        file,
-        {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or []),
-    )
+    given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
+    named = [given.pop("recipe", None), recipe, file.pop("recipe", None)]
+    recipe = next((name for name in named if name is not None), None)
+    settings = layer(recipe_settings(recipe) if recipe is not None else {}, file, given)
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
     display = Display(bars=bars_wanted(quiet), write=write)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, people
+from lottery.cli.output import Result, people, place
 
 
 def train(
@@ -31,7 +31,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the trainer; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which runs are kept.")
+    ] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, people
+from lottery.cli.output import Result, people, place
 
 
 def transfer(
@@ -22,7 +22,9 @@ def transfer(
         list[str] | None, typer.Option(help="By default each run's own; otherwise one for each run, repeatable.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder in which the trainings are kept.")] = Path("runs/transfer"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which the trainings are kept.")
+    ] = Path("runs/transfer"),
     figure: Annotated[Path | None, typer.Option(help="Where to draw the table.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars.")] = False,
