@@ -51,8 +51,9 @@ class Rewind:
 def parse_rewind(text: str, total_steps: int, steps_per_epoch: int) -> Rewind:
     """Read `0`, `500` (step), `2ep` (epoch), `lr` (learning-rate rewinding) or `none` (fine-tuning).
 
-    After a rewind to step k, training goes on from step k: data order and learning rate are those of step k
-    (Frankle et al. 2020, arXiv 1912.05671); the optimizer's state starts afresh. `lr` keeps the trained weights and
+    After a rewind to step k, training goes on from step k: its learning rate and its position in an epoch are those of
+    step k (Frankle et al. 2020, arXiv 1912.05671). The order of the data is another one at each level (`job_seed` in
+    `lottery/engine.py`), and the optimizer's state starts afresh. `lr` keeps the trained weights and
     repeats the whole schedule (Renda et al. 2020, arXiv 2003.02389); `none` keeps them and trains as long again at
     the last learning rate.
 
