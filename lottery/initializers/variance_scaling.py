@@ -26,7 +26,7 @@ def glorot_normal(module: nn.Module) -> None:
         _zero_bias(layer)
 
 
-@initializer("kaiming-normal", source="He et al. 2015 (arXiv 1502.01852), the init of OpenLTH")
+@initializer("kaiming-normal", source="He et al. 2015 (arXiv 1502.01852)")
 def kaiming_normal(module: nn.Module) -> None:
     """Gaussian with variance 2 / fan_in for ReLU networks, biases zero."""
     for layer in _layers(module):
