@@ -17,7 +17,7 @@ from lottery.cli.app import app, run
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "results/README.md")
 # What is timed takes minutes; the tests of each benchmark run it on small sizes. Here its words are only read.
-TIMED = re.compile(r"lottery bench (search|es|methods|sparse --figure)\b")
+TIMED = re.compile(r"lottery bench (search|es|methods|sparse --(figure|device))\b")
 # Images of these sizes stand for data that would be downloaded.
 DOWNLOADED = {"mnist": "gray.npz", "fashion-mnist": "gray.npz", "cifar10": "colour.npz"}
 
@@ -58,7 +58,8 @@ def workshop(tmp_path_factory):
         np.savez(folder / f"{name}.npz", x_train=x[:60], y_train=y[:60], x_test=x[60:], y_test=y[60:])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        tiny = ["prune", "--replicates", "2", "--steps", "210", "--set", "tolerance=1.0", "--quiet"]
+        tiny = ["prune", "--replicates", "2", "--steps", "210", "--levels", "3", "--prune-rate", "0.5"]
+        tiny += ["--set", "tolerance=1.0", "--set", "eval_every=210", "--quiet"]
         assert run([*tiny]) == 0
         assert run([*tiny, "--criterion", "random"]) == 0
     runs = sorted((folder / "runs").glob("digits-*"), key=lambda path: "random" in path.name)
@@ -72,14 +73,13 @@ def real(word: str, runs: list[Path], seen: list[str]) -> str | None:
     if match is None:
         return None if word == "…" else word
     name, ticket = match.groups()
-    other = (
-        name == "$ES" or (name in ("RUN", "TICKET") and name in seen) or ("$RUN" in seen and name.startswith("runs/"))
-    )
+    again = name in ("RUN", "TICKET") and name in seen
+    other = name == "$ES" or again or ("$RUN" in seen and name.startswith("runs/"))
     seen.append(name)
     place = str(runs[other] if not name.endswith("*") else runs[0])
     if name == "TICKET":
         return f"{runs[0]}/seed-{int(other)}/level-03"
-    return place + (ticket or "")
+    return place + (re.sub(r"level-\d+", "level-03", ticket) if ticket else "")
 
 
 def words_of(command: str, runs: list[Path]) -> list[str]:
@@ -116,14 +116,15 @@ def smaller(words: list[str]) -> list[str]:
             more += ["--set", "score_steps=5", "--set", "eval_every=600"]
         if "--data-diet" in words:
             more += ["--set", "data_diet_networks=2"]
-        return [*more, "--replicates", "1", "--set", "tolerance=1.0"]
+        return [*more, "--replicates", "1", "--device", "cpu", "--set", "tolerance=1.0"]
     return {
         "train": ["--steps", "10"],
-        "ablate": ["--levels", "7", "--repeats", "1"],
+        "ablate": ["--levels", "3", "--repeats", "1"],
         "instability": ["--levels", "0,3", "--copies", "2", "--points", "3"],
         "connect": ["--points", "3"],
         "bench": ["--batch-size", "4", "--repeats", "1"],
         "export": ["--force"],
+        "transfer": ["--level", "3"] if "--level" in words else [],
     }.get(command, [])
 
 

@@ -22,9 +22,8 @@ def search(request, tmp_path_factory):
 def lines(search):
     """The lines of the figure by what their label begins with."""
     (axes,) = density_figure(search).axes
-    return axes, {
-        str(line.get_label()).split(",")[0]: np.asarray(line.get_ydata()).tolist() for line in axes.get_lines()
-    }
+    named = {str(line.get_label()).split(",")[0]: line for line in axes.get_lines()}
+    return axes, {label: np.asarray(line.get_ydata()).tolist() for label, line in named.items()}
 
 
 def test_the_star_lies_on_the_validation_line_and_the_band_around_its_dense_value(search):
