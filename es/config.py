@@ -31,7 +31,8 @@ class ESConfig:
         strategy: a name from `lottery list strategies`.
         population: members of a generation.
         generations: generations a level; by default 600 on examples and 200 in environments.
-        sigma: standard deviation of the search distribution at the start of a level.
+        sigma: standard deviation of the search distribution at the start of a level; where the strategy has a schedule
+            for it (`sigma_decay`), at generation 0: a level that is rewound to generation k begins with that of k.
         mean_decay: fraction of the mean that is taken away after every generation (the paper's weight decay).
         strategy_params: the strategy's own hyper-parameters, by name.
         batch_size: examples a generation; all members see the same ones.

@@ -88,8 +88,8 @@ def begin(strategy: Strategy, mean: jax.Array, fixed: Arrays, seed: int, start: 
 def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: Evolution) -> Evolution:
     """Return the evolution one generation later.
 
-    A member whose loss is not finite counts as the worst of the others. Where no loss is finite, nothing is learned
-    any more, and `failed` says since when.
+    To the strategy, a member whose loss is not finite is worse than all others. Where no loss is finite, nothing is
+    learned any more, and `failed` says since when.
     """
     strategy, task = rules.strategy, rules.task
     key = jax.random.fold_in(state.key, state.generation)
@@ -97,10 +97,9 @@ def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: 
     population, asked = strategy.ask(ask_key, state.strategy)
     losses, seen = _losses(rules, data, where, population, state.fixed, task_key)
     finite = jnp.isfinite(losses)
-    worst = jnp.max(jnp.where(finite, losses, -jnp.inf))
     # With the barrier, learning is compiled by itself, alike for one device and for many: fused with what comes before
     # it, sums would be rounded differently.
-    told = strategy.tell(tell_key, *jax.lax.optimization_barrier((population, jnp.where(finite, losses, worst), asked)))
+    told = strategy.tell(tell_key, *jax.lax.optimization_barrier((population, losses, asked)))
     told = strategy.with_mean(told, (1 - rules.mean_decay) * strategy.mean(told))
     works = finite.any() & (state.failed < 0)
     mean_loss = jnp.sum(jnp.where(finite, losses, 0.0)) / jnp.maximum(finite.sum(), 1)

@@ -17,10 +17,13 @@ import numpy as np
 from es.network import Arrays, Network
 from pruning.errors import BadValue, MaskMismatch, NothingToPrune, nearest
 from pruning.jobs import Params
+from pruning.mask import check_not_single
 from pruning.names import match_patterns
 from pruning.pytrees import leaf_names
 
-_DENSE = re.compile(r"^embed|(bias|scale|norm|embed|embeddings?)[_\d]*$", re.IGNORECASE)
+# What arrays that are no matrices are called, and the layers that hold nothing but such.
+_NEVER = {"bias", "scale", "offset", "embedding", "embeddings", "embed"}
+_LAYER = re.compile(r"(norms?|embed|embeddings?)$|^(bn|ln)$")
 
 
 def jax_network(params_tree: Any, apply: Callable[[Any, Any], Any]) -> tuple[Network, Params]:
@@ -76,8 +79,10 @@ def rebuild(tree: Any, params: Mapping[str, Any]) -> Any:
 def jax_prunable(tree: Any, only: Sequence[str] = (), skip: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays that a mask covers, by name, in the tree's order.
 
-    By default: floating-point arrays of two or more dimensions, unless a part of the dotted name begins with `embed`
-    or ends in `bias`, `scale`, `norm`, `embed` or `embedding`, whatever the case and numbers after it (`LayerNorm_0`).
+    By default: floating-point arrays of two or more dimensions. Names of Flax, Equinox and Haiku are understood: what
+    the array itself is called says that it is a bias, a scale or a table of embeddings (`bias`, `b`, `in_scale`,
+    `offset`, `embedding`), and a word of what its layer is called that it normalizes or embeds (`LayerNorm_0`,
+    `embed_tokens`), unless the array is a `kernel`. A layer called `upscale` or `unbias` is one like any other.
 
     Args:
         tree: any pytree.
@@ -87,6 +92,7 @@ def jax_prunable(tree: Any, only: Sequence[str] = (), skip: Sequence[str] = ()) 
     Raises:
         NothingToPrune: no array is left.
         UnknownName: a pattern that matches nothing.
+        BadValue: an array without axes: it is a single number.
 
     >>> jax_prunable({"fc": {"kernel": np.ones((3, 2)), "bias": np.ones(2)}, "norm": {"scale": np.ones((1, 3))}})
     {'fc.kernel': (3, 2)}
@@ -105,7 +111,9 @@ def jax_prunable(tree: Any, only: Sequence[str] = (), skip: Sequence[str] = ()) 
             f"the tree has no prunable array among its {len(arrays)}: none is floating-point, has two or more "
             "dimensions and is no bias, scale, normalization or embedding; name some with `prunable`"
         )
-    return {name: tuple(floating[name].shape) for name in names}
+    shapes = {name: tuple(floating[name].shape) for name in names}
+    check_not_single(shapes)
+    return shapes
 
 
 def _named_arrays(tree: Any) -> dict[str, Any]:
@@ -122,4 +130,20 @@ def _is_float(array: Any) -> bool:
 
 
 def _stays_dense(name: str) -> bool:
-    return any(_DENSE.search(part) for part in name.split("."))
+    """Judge by the array's own name and by that of the layer that owns it (numbers and `value` are no names)."""
+    parts = [words for words in map(_words, re.split(r"[./]", name.removesuffix(".value"))) if words]
+    own, layer = (parts or [[]])[-1], parts[-2] if len(parts) > 1 else []
+    if own == ["kernel"]:  # of a product, whatever the layer is called
+        return False
+    if own == ["b"] or own[:1] == ["bias"] or not _NEVER.isdisjoint(own[-1:]):
+        return True
+    return any(_LAYER.search(word) for words in (layer, own) for word in (*words, "".join(words)))
+
+
+def _words(part: str) -> list[str]:
+    """Return the words of a name, without numbers.
+
+    >>> _words("LayerNorm_0"), _words("pos_embedding"), _words("multiscale")
+    (['layer', 'norm'], ['pos', 'embedding'], ['multiscale'])
+    """
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", part)]

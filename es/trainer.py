@@ -19,6 +19,7 @@ from es.coordinates import Space, pack, positions, replaced, spread
 from es.device import Device
 from es.evolution import Advance, Evolution, Rules, advance_single, advance_stacked, begin, evaluated
 from es.record import Record, from_arrays, generation_of, to_arrays
+from es.schedules import at_generation
 from es.strategies import Strategy, get_strategy, make_strategy
 from es.tasks import Task
 from pruning.errors import BadValue
@@ -91,9 +92,11 @@ class ESTrainer:
     def _train(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
         where = np.stack([positions(self.space, job.mask) for job in jobs])
         config = self.config
-        strategy = make_strategy(
-            config.strategy, config.population, where.shape[1], config.sigma, config.strategy_params
+        start = jobs[0].budget.start
+        sigma, settings = at_generation(
+            config.strategy, config.sigma, config.strategy_params, start, self.total_generations
         )
+        strategy = make_strategy(config.strategy, config.population, where.shape[1], sigma, settings)
         rules = Rules(strategy, self.task, config.mean_decay, _as_many_as_divide(self.devices, config.population))
         advance = (advance_stacked if len(jobs) > 1 else advance_single)(rules, where)
         group = _Group(self, strategy, advance, jobs, where)

@@ -24,6 +24,7 @@ from lottery.objective import BatchFunction, Metric
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter
 from lottery.reading import read_search
+from lottery.redrawing import warn_not_redrawn
 from lottery.reopening import reopen
 from lottery.results import Search
 from lottery.rewind import Rewind, parse_rewind
@@ -77,8 +78,9 @@ def ablate(
     data: Any = None,
     loss: BatchFunction | None = None,
     metric: Metric | BatchFunction | None = None,
-    criterion: ScoreFunction | None = None,
+    criterion: str | ScoreFunction | None = None,
     device: str | None = None,
+    trust: bool = False,
     display: Display | None = None,
 ) -> list[Ablated]:
     """Train controls of a search's tickets; each breaks one thing and keeps everything else, the data order too.
@@ -95,12 +97,14 @@ def ablate(
         data: likewise.
         loss: likewise.
         metric: likewise.
-        criterion: likewise, where it was a function.
+        criterion: likewise, where it was a function; or its name.
         device: where to train now.
+        trust: run a model or criterion that only the run's records name as `package.module:name`.
         display: shows progress.
 
     Raises:
         UnknownName: a kind that is not registered.
+        Untrusted: a model or criterion that only the records name, and that is not one of ours.
         BadValue: a level that the run has not finished, or a control that this run cannot have.
         ConfigMismatch: another model or other data than the search was made with.
 
@@ -109,7 +113,7 @@ def ablate(
     request = AblationRequest([kinds] if isinstance(kinds, str) else list(kinds), levels, repeats, rewind)
     counter = StepCounter(display or Display(False, None))
     directory, ready = reopen(
-        run, model, data, loss=loss, metric=metric, criterion=criterion, device=device, watch=counter
+        run, model, data, loss=loss, metric=metric, criterion=criterion, device=device, watch=counter, trust=trust
     )
     require_still_masks(ready)
     search = read_search(directory.path)
@@ -217,6 +221,7 @@ def _fresh(ready: Prepared, seed: int, repeat: int) -> Params:
     fresh = source.initial_state(other)
     if all(np.array_equal(own[name], fresh[name]) for name in own):
         raise BadValue(f"model {source.name!r} is the same for every seed: it cannot be drawn afresh")
+    warn_not_redrawn(own, fresh, ready.plan.dense[seed])
     return fresh
 
 

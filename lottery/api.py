@@ -85,7 +85,8 @@ def find_ticket(
     search = run_search(
         Request(model, data, merged, loss, metric, criterion, Path(out), force, resume), Display(bars, None)
     )
-    return winning_ticket(search)
+    named = frozenset(given for given in (model, data) if isinstance(given, str))
+    return dataclasses.replace(winning_ticket(search), named=named)
 
 
 def winning_ticket(search: Search) -> Ticket:

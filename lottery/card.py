@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pruning.plain import plain
+
 
 def card(record: Mapping[str, Any]) -> str:
     """Return the card of a ticket from its `config.json`."""
-    metric = record["metric"]["name"]
+    metric = plain(record["metric"]["name"])
     dense = record.get("dense") or {}
     # A registered model is made again by its name; any other is handed over.
     model = "model" if ":" in record.get("given", {}).get("model", ":") else ""
@@ -18,7 +20,7 @@ def card(record: Mapping[str, Any]) -> str:
         "tags: [lottery-ticket, pruning, sparse]",
         "---",
         "",
-        f"# Lottery ticket: {record['model']} on {record['data']}, density {record['density']:.4g}",
+        f"# Lottery ticket: {_said(record, 'model')} on {_said(record, 'data')}, density {record['density']:.4g}",
         "",
         f"{record['kept']:,} of {record['prunable']:,} prunable weights survive "
         f"(sparsity {record['sparsity']:.4g}, level {record['level']}, seed {record['seed']}).",
@@ -28,16 +30,17 @@ def card(record: Mapping[str, Any]) -> str:
         f"| validation | {_number(record['validation'])} | {_number(dense.get('validation'))} |",
         f"| test | {_number(record['test'])} | {_number(dense.get('test'))} |",
         "",
-        f"Found with criterion `{record['criterion']}`, scope `{record['scope']}`, rewind `{record['rewind']}`, "
-        f"trainer `{record['trainer']}`. Measured at: {record['measure_at']}.",
+        f"Found with criterion `{_said(record, 'criterion')}`, scope `{_said(record, 'scope')}`, "
+        f"rewind `{_said(record, 'rewind')}`, trainer `{_said(record, 'trainer')}`. "
+        f"Measured at: {_said(record, 'measure_at')}.",
     ]
-    if record["diverged"]:
-        lines += ["", f"**This training diverged: {record['diverged']}.**"]
+    if record.get("diverged"):
+        lines += ["", f"**This training diverged: {_said(record, 'diverged')}.**"]
     lines += [
         "",
         "| tensor | density |",
         "|---|---|",
-        *(f"| `{name}` | {density:.4g} |" for name, density in record["layers"].items()),
+        *(f"| `{plain(name)}` | {density:.4g} |" for name, density in record["layers"].items()),
         "",
         "## Files",
         "",
@@ -60,6 +63,10 @@ def card(record: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _said(record: Mapping[str, Any], key: str) -> str:
+    return plain(record.get(key, "unknown"))
 
 
 def _number(value: float | None) -> str:

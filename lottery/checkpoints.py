@@ -32,7 +32,8 @@ def write_checkpoint(folder: Path, jobs: Sequence[Job], arrays: Arrays, facts: S
     """
     names = [_identity(job) for job in jobs]
     path = folder / f"checkpoint-{hashlib.sha256(''.join(names).encode()).hexdigest()[:16]}.safetensors"
-    write_tensors(path, arrays, {"jobs": json.dumps(names), "facts": json.dumps(finite(list(facts)))})
+    header = {"jobs": json.dumps(names), "facts": json.dumps(finite(list(facts)))}
+    write_tensors(path, arrays, {**header, "sha256": _hash(arrays, header)})
 
 
 def read_checkpoint(folder: Path, jobs: Sequence[Job]) -> tuple[Arrays, list[Mapping[str, Any]]] | None:
@@ -43,11 +44,7 @@ def read_checkpoint(folder: Path, jobs: Sequence[Job]) -> tuple[Arrays, list[Map
     """
     names = [_identity(job) for job in jobs]
     for path in sorted(folder.glob(_PATTERN)):
-        arrays, header = read_tensors(path)
-        try:
-            kept, facts = json.loads(header["jobs"]), json.loads(header["facts"])
-        except (KeyError, ValueError) as error:
-            raise FileFormatError(f"{path}: not a checkpoint; delete it to train its level anew") from error
+        kept, facts, arrays = _read(path)
         if set(names) <= set(kept):
             rows = [kept.index(name) for name in names]
             return {name: array[rows] for name, array in arrays.items()}, [facts[row] for row in rows]
@@ -58,6 +55,22 @@ def clear_checkpoints(folder: Path) -> None:
     """Remove every checkpoint of a run."""
     for path in folder.glob(_PATTERN):
         path.unlink()
+
+
+def _read(path: Path) -> tuple[list[str], list[Mapping[str, Any]], Arrays]:
+    """Return the jobs, the facts and the arrays of a checkpoint that is as it was written."""
+    try:
+        arrays, header = read_tensors(path)
+        if _hash(arrays, header) != header["sha256"]:
+            raise FileFormatError(f"{path}: not what was written (its hash differs)")
+        return json.loads(header["jobs"]), json.loads(header["facts"]), arrays
+    except (KeyError, ValueError) as error:  # a checkpoint of an earlier version has no hash
+        reason = error if isinstance(error, FileFormatError) else f"{path}: not a checkpoint of this version"
+        raise FileFormatError(f"{reason}; delete it to train its level anew") from error
+
+
+def _hash(arrays: Arrays, header: Mapping[str, str]) -> str:
+    return hashlib.sha256(f"{digest(arrays)} {header['jobs']} {header['facts']}".encode()).hexdigest()
 
 
 def _identity(job: Job) -> str:

@@ -11,6 +11,7 @@ from lottery.results import Level, Search
 from lottery.settings import field_names
 from lottery.statistics import Estimate, by_seed, holm, interval, paired_difference, paired_t_p, pairs, sign_flip_p
 from pruning.errors import BadValue
+from pruning.plain import plain
 
 # In this order they name a search best.
 _TELLING = ("criterion", "trainer", "strategy", "std", "scope", "rewind", "optimizer", "sigma", "seed")
@@ -104,7 +105,7 @@ def _says(config: Mapping[str, Any], key: str, telling: Sequence[str]) -> bool:
 
 def _shown(config: Mapping[str, Any], key: str, telling: Sequence[str]) -> str:
     """Return a setting's value, under its name where the value alone says too little."""
-    return str(config[key]) if key in telling else f"{key} {config.get(key)}"
+    return plain(config[key] if key in telling else f"{key} {config.get(key)}")
 
 
 def matched_differences(searches: Sequence[Search], reference: int = 0) -> list[Difference]:
@@ -179,7 +180,7 @@ def comparison_table(searches: Sequence[Search]) -> str:
         lines.append(f"{number:>5}  {density:>8}  " + "".join(f"{cell:>{width}}" for cell in cells))
     counts = ", ".join(f"{len(s.levels[0].replicates)} ({name})" for s, name in zip(searches, names, strict=True))
     part = "test" if searches[0].levels[0].test is not None else "validation"
-    lines.append(f"Mean {part} {searches[0].metric} and 95 % interval; replicates: {counts}.")
+    lines.append(f"Mean {part} {plain(searches[0].metric)} and 95 % interval; replicates: {counts}.")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from pruning.patterns import get_pattern
 from pruning.ranges import check_ranges
 from pruning.scopes import SCOPES, Schedule, Tensors, place
 from pruning.scopes.layer import tensor_rates
+from pruning.uses import Uses
 
 MEASURE_AT = ("final", "early-stop")
 SCORE_AT = ("trained", "rewind")
@@ -72,13 +73,15 @@ class SearchConfig:
         layer_densities: for scope `table`: by tensor-name pattern, the density at the last level. Exact names win;
             tensors that are not named stay dense.
         pattern: which weights are removed together (`lottery list patterns`): `unstructured`, `n-m`, `blocks`, `rows`.
+            One that removes whole outputs leaves the layer that makes the network's outputs dense, unless `prunable`
+            holds its weight by its own name.
         pattern_params: the pattern's sizes: `n` and `m`, or `height` and `width`.
         levels: how many times to prune; level 0 is dense.
         sparsity: prune until this sparsity instead of for a number of levels.
         densities: an explicit falling list of densities instead.
         prune_rate: fraction of the survivors that a level removes.
-        layer_rates: prune rates by tensor-name pattern (scope `layer`). Without an entry of its own the output
-            layer (the last prunable tensor) is pruned at half the rate, as in Frankle & Carbin (2019).
+        layer_rates: prune rates by tensor-name pattern (scope `layer`). Without an entry of its own the layer that
+            makes the outputs is pruned at half the rate, as in Frankle & Carbin (2019).
         guard: the fewest weights that every prunable tensor keeps; 0 switches the guard off.
         prunable: name patterns; where given, exactly these tensors are prunable.
         skip: name patterns of tensors that stay dense.
@@ -177,7 +180,10 @@ class SearchConfig:
 
 
 def ladder(
-    config: SearchConfig, sizes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]] | None = None
+    config: SearchConfig,
+    sizes: Mapping[str, int],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    uses: Uses | None = None,
 ) -> list[Target]:
     """Return how many weights every level keeps, level 0 first.
 
@@ -185,6 +191,7 @@ def ladder(
         config: the search.
         sizes: weights at level 0 in each tensor, in the model's order.
         shapes: the tensors' shapes; by default vectors of these sizes.
+        uses: how the network uses them; by default in their order, and the last makes the outputs.
 
     Raises:
         UnknownName: a name pattern that matches no tensor.
@@ -204,10 +211,15 @@ def ladder(
         layer_rates=config.layer_rates,
         layer_densities=config.layer_densities,
     )
-    tensors = Tensors(shapes or {name: (size,) for name, size in sizes.items()}, sizes)
+    shapes = shapes or {name: (size,) for name, size in sizes.items()}
+    tensors = Tensors(shapes, sizes, uses.order, uses.outputs) if uses is not None else Tensors(shapes, sizes)
     return place(config.scope, schedule, tensors)
 
 
 def prune_rates(config: SearchConfig, names: list[str]) -> dict[str, float]:
-    """Return every tensor's prune rate under scope `layer`; raises `UnknownName` for a pattern that matches nothing."""
-    return tensor_rates(names, config.prune_rate, config.layer_rates)
+    """Return every tensor's prune rate under scope `layer`, where the last makes the outputs.
+
+    Raises:
+        UnknownName: a pattern that matches nothing.
+    """
+    return tensor_rates(names, config.prune_rate, config.layer_rates, names[-1:])

@@ -12,14 +12,16 @@ from lottery.bars import with_bar
 from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
 from lottery.objective import BatchFunction, Measure, Metric
 from lottery.preparing import Prepared, Request, prepare_search
+from lottery.records import read_run_config
 from lottery.reopening import reopen
 from lottery.telling_apart import FORMAT
 from lottery.ticket import Ticket
+from lottery.ticket_directory import open_ticket
 from lottery.torch_state import digest
 from lottery.torch_view import TorchView, torch_view
+from lottery.trust import given_or_stored
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue, ConfigMismatch
-from pruning.files import read_json, read_tensors
 from pruning.jobs import Params
 from pruning.watch import Silent
 
@@ -112,6 +114,7 @@ def connect_tickets(
     examples: int | None = None,
     loss: BatchFunction | None = None,
     metric: Metric | BatchFunction | None = None,
+    trust: bool = False,
 ) -> Connections:
     """Evaluate the straight line between the trained weights of every pair of tickets, whoever trained them.
 
@@ -125,8 +128,10 @@ def connect_tickets(
         examples: the most examples of each part; by default all.
         loss: the loss of the search, where it was the caller's own.
         metric: likewise.
+        trust: run a model that only the first ticket's record names as `package.module:callable`.
 
     Raises:
+        Untrusted: a model that only the record names, and that is not one of ours.
         BadValue: fewer than two tickets, one without trained weights, other data or another metric.
         MaskMismatch: tickets of different architectures.
         ConfigMismatch: data that is not what the first ticket was found on.
@@ -138,7 +143,7 @@ def connect_tickets(
     for ticket, params in zip(tickets[1:], weights[1:], strict=True):
         check_same_tensors(weights[0], params)
         _check_same_frame(tickets[0], ticket)
-    view = _view(tickets[0], model, data, loss, metric)
+    view = _view(tickets[0], model, data, loss, metric, trust)
     if parts is None:
         parts = ("train", "test" if view.parts.test is not None else "validation")
     starts = [_starts(ticket) for ticket in tickets]
@@ -249,15 +254,14 @@ def _split(ticket: Ticket) -> tuple[Any, Any]:
 
 def _starts(ticket: Ticket) -> set[str]:
     """Return hashes of the weights that a ticket was trained from, or through: a dense one keeps its rewind point."""
-    folder = ticket.path
-    snapshots = sorted(folder.glob("step-*.safetensors")) if folder is not None else []
-    return {digest(ticket.params), *(digest(read_tensors(path)[0]) for path in snapshots)}
+    snapshots = open_ticket(ticket.path).snapshots() if ticket.path is not None else {}
+    return {digest(ticket.params), *map(digest, snapshots.values())}
 
 
 def _run_config(ticket: Ticket) -> dict[str, Any] | None:
     """Return the configuration of the run that a ticket lies in, or None for one that was saved elsewhere."""
     run = _run_of(ticket)
-    return read_json(run / "config.json") if run is not None else None
+    return read_run_config(run) if run is not None else None
 
 
 def _run_of(ticket: Ticket) -> Path | None:
@@ -266,22 +270,19 @@ def _run_of(ticket: Ticket) -> Path | None:
     return next((folder for folder in above if (folder / "environment.json").exists()), None)
 
 
-def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any) -> TorchView:
+def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any, trust: bool) -> TorchView:
     """Return a ticket's model and data in PyTorch, whoever trained it."""
-    given = ticket.info.get("given", {})
-    chosen = {"model": model, "data": data}
-    for kind, value in chosen.items():
-        if value is None and kind not in given:
-            raise BadValue(f"{ticket.path}: its {kind} has no name; say which with {kind}=… (--{kind})")
-        chosen[kind] = given[kind] if value is None else value
+    chosen = {
+        kind: given_or_stored(kind, value, ticket.info, ticket.path, trust, ticket.named)
+        for kind, value in (("model", model), ("data", data))
+    }
     if ticket.info["metric"]["name"] == "reward":
         raise BadValue(f"{chosen['data']} is an environment: connecting tickets needs labelled examples")
     config = ticket.info.get("config", {})
     run = _run_of(ticket)
     if run is not None and config.get("data_diet") is not None:
-        return torch_view(
-            reopen(run, model, data, loss=loss, metric=metric, criterion=get_criterion("magnitude").score)[1]
-        )
+        plain = get_criterion("magnitude").score  # nothing is pruned here
+        return torch_view(reopen(run, model, data, loss=loss, metric=metric, criterion=plain, trust=trust)[1])
     settings = {key: config[key] for key in _FRAME if config.get(key) is not None}
     settings |= {"levels": 0, "prunable": tuple(ticket.mask), "split_seed": _split(ticket)[0] or 0}
     ready = prepare_search(Request(chosen["model"], chosen["data"], settings, loss, metric), Silent())

@@ -188,11 +188,13 @@ def _jobs(
         plan: of the search.
         trainer: says whether it would stack the group.
         initial: initial weights by seed.
-        run: what is on disk.
+        run: what is on disk; what an earlier attempt stored is compared with its hashes.
         seeds: that are asked for and did not diverge; and those of the group.
         level: which.
     """
     asked, group = seeds
+    for seed in set(asked) & set(group):
+        run.check(seed, level)  # nothing goes on from weights that changed since
     absent = [seed for seed in asked if seed in group and not run.has(seed, level)]
     jobs = {seed: _watched(plan, _job(plan, run, initial[seed], seed, level), level) for seed in absent}
     if not jobs or not isinstance(trainer, Stacks):

@@ -28,13 +28,14 @@ from lottery import objective as torch_objective
 from lottery.behaviour import Behaviour
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Loader, Part, Parts, Tensors, seeded, split_batch
+from lottery.evolved_check import checked
 from lottery.gd.trainable import NAMED, trainable_names
 from lottery.jax_source import JaxSource
 from lottery.models.source import ModelSource
 from lottery.objective import Measure, objective_for
 from lottery.torch_state import float_type
 from lottery.trainers import Ask, Setup
-from lottery.users_code import one_line
+from lottery.users_code import one_line, users_code
 from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune, RunError
 from pruning.jobs import Job
 from pruning.names import match_patterns
@@ -83,7 +84,7 @@ def setup(ask: Ask) -> Setup:
         measured = task.measure({name: jnp.asarray(value) for name, value in job.params.items()})
         return {name: [value] for name, value in vars(measured).items()}
 
-    return Setup(trainer, total, epoch, measure, objective, words, _refusals(config), behave)
+    return Setup(checked(ask, trainer), total, epoch, measure, objective, words, _refusals(config), behave)
 
 
 def _refusals(config: ESConfig) -> dict[str, str]:
@@ -157,8 +158,9 @@ def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str,
     if ask.loss is not None or ask.metric is not None:
         raise BadValue(f"{environment.name} brings its own measure, the reward; leave loss and metric out")
     observations = torch.zeros(FEW, *environment.observation_shape)
-    network, state = _network(ask, observations)
-    shape = jax.eval_shape(network.apply, to_jax(dict(state)), to_jax(observations)).shape
+    with users_code("the model on a batch of observations", DataError):
+        network, state = _network(ask, observations)
+        shape = jax.eval_shape(network.apply, to_jax(dict(state)), to_jax(observations)).shape
     if shape != (FEW, environment.outputs):
         raise DataError(
             f"{environment.name} takes {environment.outputs} outputs for an observation, and the model gives "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from lottery.objective import call
 from lottery.ticket import Ticket
 from lottery.ticket_network import Network, ticket_network
 from lottery.torch_state import float_type
+from pruning.directories import atomic_directory, replaced_directory
 from pruning.errors import BadValue, RunError
-from pruning.files import atomic_directory, read_json, write_json, write_text
+from pruning.files import read_json, write_json, write_text
 
 _EXAMPLES = 32
 # A file is run on as many examples as it was made with, and on fewer: a batch size that froze would go unnoticed.
@@ -73,6 +73,7 @@ def export_ticket(
     out: str | Path | None = None,
     weights: str = "trained",
     force: bool = False,
+    trust: bool = False,
 ) -> Exported:
     """Write a ticket in the format of another ecosystem, with a `load.py` that reads it without this toolkit.
 
@@ -89,8 +90,10 @@ def export_ticket(
             ticket that lies in no run.
         weights: `trained`, or `rewind` for the initialization that the ticket trains from.
         force: replace an export that is already there.
+        trust: run a model that only the ticket's record names as `package.module:callable`.
 
     Raises:
+        Untrusted: a model that only the record names, and that is not one of ours.
         UnknownName: a format, weights, model or data set that does not exist.
         BadValue: a model or data that has no name and was not given, a folder that is there already, a JAX pair, or
             what the format cannot express.
@@ -107,11 +110,12 @@ def export_ticket(
     ticket = ticket if isinstance(ticket, Ticket) else Ticket.load(ticket)
     folder = default_folder(ticket, to) if out is None else Path(out)
     _check_free(folder, force)
-    network = ticket_network(ticket, model, data, weights, _EXAMPLES)
+    network = ticket_network(ticket, model, data, weights, _EXAMPLES, trust=trust)
     dense_bytes = sum(tensor.nbytes for tensor in network.model.state_dict().values())
     tolerance = _TOLERANCES.get(float_type(network.model), _TOLERANCE)
     facts = {"to": to, "weights": weights, "density": ticket.density, "dense_bytes": dense_bytes}
-    with atomic_directory(folder) as temporary, torch.no_grad():
+    becoming = replaced_directory if force else atomic_directory
+    with becoming(folder) as temporary, torch.no_grad():
         notes = tuple(chosen.write(network, temporary))
         write_text(temporary / "load.py", inspect.getsource(chosen.loader))
         found = largest_difference(chosen.reload(temporary, network), network)
@@ -129,8 +133,6 @@ def export_ticket(
         }
         write_json(temporary / "export.json", about)
         files = {path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.is_file()}
-        if folder.exists():
-            shutil.rmtree(folder)
     return Exported(path=folder, files=files, **facts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,12 @@ import numpy as np
 from lottery.comparison import labels
 from lottery.results import Level, Search
 from lottery.statistics import interval
+from pruning.plain import plain, plain_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 _TICKET, _VALIDATION, _WINNER = "#1f5fa8", "#777777", "#c8442c"
 
@@ -147,7 +149,28 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
     from pruning.files import write_bytes
 
+    for text in _texts(figure):
+        text.set_text(plain_lines(text.get_text()))
+        text.set_parse_math(False)  # a stored name with a dollar sign is no formula
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_bytes(path, buffer.getvalue())
     return path
+
+
+def words(text: object) -> str:
+    r"""Return a stored name as the label of a tick: without control characters, and no formula.
+
+    >>> words("$x")
+    '\\$x'
+    """
+    return plain(text).replace("$", r"\$")
+
+
+def _texts(figure: Figure) -> Iterator[Text]:
+    """Yield the texts in a figure that may hold stored names, but for the ticks, where numbers may be formulas."""
+    yield from figure.texts
+    for axes in figure.axes:
+        yield from (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)
+        legend = axes.get_legend()
+        yield from [*legend.get_texts(), legend.get_title()] if legend is not None else []

@@ -70,6 +70,7 @@ def instability(
     loss: BatchFunction | None = None,
     metric: Metric | BatchFunction | None = None,
     device: str | None = None,
+    trust: bool = False,
     display: Display | None = None,
 ) -> Stability:
     """Train copies of a run's tickets that differ in their noise only, and measure the barriers between them.
@@ -92,9 +93,11 @@ def instability(
         loss: what the search was given.
         metric: likewise.
         device: where to train now.
+        trust: run a model that only the run's records name as `package.module:callable`.
         display: shows progress.
 
     Raises:
+        Untrusted: a model that only the records name, and that is not one of ours.
         BadValue: fewer than two copies or points, a level or a replicate that the run does not have, an environment.
         RunBusy: another process is training copies of this run.
     """
@@ -104,7 +107,9 @@ def instability(
         raise BadValue(f"points must be 2 or more (both ends count), not {points}")
     counter = StepCounter(display or Display(False, None))
     plain = get_criterion("magnitude").score  # nothing is pruned here
-    directory, ready = reopen(run, model, data, loss=loss, metric=metric, criterion=plain, device=device, watch=counter)
+    directory, ready = reopen(
+        run, model, data, loss=loss, metric=metric, criterion=plain, device=device, watch=counter, trust=trust
+    )
     require_still_masks(ready)
     view = torch_view(ready)
     if parts is None:

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from es.jax_functions import jax_network, jax_prunable, rebuild
+from es.jax_uses import jax_uses
+from es.torch_functions import to_jax
 from lottery.identity import identify, short_hash, without_addresses
 from lottery.models.source import Make, Start, is_jax_pair
 from lottery.randomness import seeded_everywhere
@@ -18,6 +20,7 @@ from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.pytrees import leaf_names
+from pruning.uses import Uses
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class JaxSource:
 
     def pair(self, seed: int) -> tuple[Any, Any]:
         """Return the pair of one seed; raises `BadValue` where `make` gives something else."""
-        with seeded_everywhere(seed), users_code(f"the model {self.name!r}"):
+        with seeded_everywhere(seed), users_code(f"model {self.name!r}", BadValue):
             made = self.make(seed)
         if not is_jax_pair(made):
             raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a pair (params, apply)")
@@ -64,13 +67,21 @@ class JaxSource:
         """Return the shapes of the leaves that a mask covers, by name (see `es.jax_functions.jax_prunable`)."""
         return jax_prunable(self.pair(seed)[0], only, skip)
 
+    def uses(self, seed: int, inputs: Any) -> Uses:
+        """Return how one seed's function uses its matrices on a batch (see `es.jax_uses.jax_uses`)."""
+        network, params = jax_network(*self.pair(seed))
+        matrices = [name for name in network.evolved if params[name].ndim > 1]
+        return jax_uses(network, params, matrices, to_jax(inputs))
+
     def fingerprint(self, seed: int) -> str:
         """Return a hash of one seed's pair: the function's code, the tree's structure, all values, and the mask."""
         tree, apply = self.pair(seed)
         leaves, structure = jax.tree.flatten(tree)
-        others = [identify(leaf) for leaf in leaves if not hasattr(leaf, "dtype")]
+        state = self.initial_state(seed)
+        # functions, sizes, random keys
+        others = [identify(leaf) for name, leaf in zip(leaf_names(tree), leaves, strict=True) if name not in state]
         mask = digest(dict(self.start.mask)) if self.start is not None else ""
-        parts = [identify(apply), without_addresses(str(structure)), *others, digest(self.initial_state(seed)), mask]
+        parts = [identify(apply), without_addresses(str(structure)), *others, digest(state), mask]
         return short_hash(parts, length=64)
 
     def starting_at(self, start: Start) -> JaxSource:

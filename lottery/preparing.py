@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.by_seed import BySeed
 from lottery.config import SearchConfig, ladder
+from lottery.coverage import warn_not_covered
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.data_diet import on_diet
 from lottery.data_scores import DATA_SCORES
@@ -20,18 +21,22 @@ from lottery.models.source import ModelSource, Source, Start, model_source
 from lottery.objective import BatchFunction, Metric
 from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
+from lottery.redrawing import check_initializer, warn_same_replicates
 from lottery.rewind import parse_rewind
 from lottery.run_identity import Identity
 from lottery.settings import build, check_names
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
 from lottery.users_code import one_line, users_code
+from lottery.using import uses_for, without_outputs
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError, RunError, shown
 from pruning.jobs import Budget, Job, Params, Prober, Trained
 from pruning.mask import Mask
-from pruning.patterns import check_pattern, get_pattern
+from pruning.patterns import Pattern, check_pattern, get_pattern
+from pruning.scopes import SCOPES
 from pruning.selection import check_targets, select
+from pruning.uses import Uses
 from pruning.watch import Watch
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ class Request:
         settings: flat settings of the search and of its trainer.
         loss: the caller's own loss, or None.
         metric: the caller's own metric, or None.
-        criterion: the caller's own scoring function, or None for the one that the settings name.
+        criterion: the caller's own scoring function or its name, or None for the one that the settings name.
         out: the folder of all runs.
         force: start over.
         resume: go on with a stored run that nothing can tell apart from another experiment's.
@@ -61,7 +66,7 @@ class Request:
     settings: Mapping[str, Any]
     loss: BatchFunction | None = None
     metric: Metric | BatchFunction | None = None
-    criterion: ScoreFunction | None = None
+    criterion: str | ScoreFunction | None = None
     out: Path = Path("runs")
     force: bool = False
     resume: bool = False
@@ -124,12 +129,17 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     prober = prober_for(ask, config, criterion.needs)
     _check_needs(criterion, setup, prober)
     given = {"model": request.model or parts.default_model, "data": request.data}
-    drawing = _drawing(config, criterion, prober)
+    uses = uses_for(ask, config)
+    warn_not_covered(ask, config, source.prunable(config.seed, config.prunable, ()), uses)
+    drawing = _drawing(config, criterion, prober, uses)
     check_early_bird(config, drawing)
-    plan = _plan(config, trainer_config, drawing, source, parts, setup, given)
+    plan = _plan(config, trainer_config, drawing, source, parts, setup, given, uses)
     if config.early_bird is not None and "moves" in plan.about["config"]:
         _check_start(plan)
     initial = BySeed(source.initial_state)
+    check_initializer(source, config.init, config.seed, plan.dense[config.seed])
+    if request.ticket is None:
+        warn_same_replicates({seed: initial[seed] for seed in config.seeds}, plan.dense[config.seed])
     _try_criterion(plan.drawing, initial[config.seed], plan.dense[config.seed])
     identity = identity_of(config, plan, setup, criterion, ask, initial)
     name = f"{parts.name}-{source.name}-{config.trainer}-{config.criterion}"
@@ -175,7 +185,7 @@ def _check_needs(criterion: Criterion, setup: Setup, prober: Prober) -> None:
         raise BadValue(f"criterion {criterion.name!r} needs {need!r}, which neither the trainer nor a probe gives")
 
 
-def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober) -> Drawing:
+def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober, uses: Uses) -> Drawing:
     return Drawing(
         criterion=criterion,
         prober=prober,
@@ -183,7 +193,7 @@ def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober) -> Draw
         rounds=config.score_rounds or criterion.rounds,
         candidates=config.candidates,
         guard=config.guard,
-        pattern=get_pattern(config.pattern, config.pattern_params),
+        pattern=get_pattern(config.pattern, config.pattern_params).on(uses.axes),
     )
 
 
@@ -195,14 +205,15 @@ def _plan(
     parts: Parts | Episodes,
     setup: Setup,
     given: Mapping[str, Any],
+    uses: Uses,
 ) -> Plan:
-    dense = BySeed(lambda seed: _dense_mask(config, source, seed))
+    dense = BySeed(lambda seed: _dense_mask(config, source, seed, drawing.pattern, uses))
     sizes = dense[config.seed].counts()
     if any(dense[seed].counts() != sizes for seed in config.seeds):
         raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
     shapes = dense[config.seed].shapes()
     check_pattern(drawing.pattern, shapes)
-    targets = ladder(config, sizes, shapes)
+    targets = ladder(config, sizes, shapes, uses if SCOPES[config.scope].value.follows else None)
     for mask in dense.values():
         candidates = Mask.dense(shapes) if config.candidates == "all" else mask
         check_targets(targets, candidates, config.guard, drawing.pattern)
@@ -271,9 +282,10 @@ def _try_criterion(drawing: Drawing, params: Params, mask: Mask) -> None:
         raise kind(f"criterion {criterion.name!r} cannot score this model ({one_line(error)})") from error
 
 
-def _dense_mask(config: SearchConfig, source: Source, seed: int) -> Mask:
+def _dense_mask(config: SearchConfig, source: Source, seed: int, pattern: Pattern, uses: Uses) -> Mask:
     """Return level 0's mask: everything, or what `torch.nn.utils.prune` had left of it."""
-    dense = Mask.dense(source.prunable(seed, config.prunable, config.skip))
+    shapes = source.prunable(seed, config.prunable, config.skip)
+    dense = Mask.dense(without_outputs(pattern, shapes, uses.outputs, config.prunable))
     already = source.initial_mask(seed)
     if already is None:
         return dense
@@ -281,6 +293,6 @@ def _dense_mask(config: SearchConfig, source: Source, seed: int) -> Mask:
     if elsewhere:
         raise BadValue(
             f"{elsewhere[0]!r} was pruned by torch.nn.utils.prune and is not prunable here; name it in `prunable` "
-            "or make its pruning permanent with prune.remove"
+            "or make its pruning permanent with prune.remove (where it holds a mask: with release_mask)"
         )
     return Mask({name: already.get(name, keep) for name, keep in dense.items()})

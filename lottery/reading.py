@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from lottery.engine import read_replicate, run_seconds
+from lottery.records import read_environment, read_summary
 from lottery.replicates import depth, groups_of
 from lottery.results import Level, Search, replicated
 from lottery.run_directory import RunDirectory
 from lottery.winning import choose_winner, matching_tolerance
 from pruning.errors import FileFormatError
-from pruning.files import read_json
+from pruning.files import is_there
 
 
 def read_search(path: Path) -> Search:
@@ -20,9 +20,9 @@ def read_search(path: Path) -> Search:
     Raises:
         FileFormatError: not a run directory, or one without a single finished level.
     """
-    if (path / "mask.safetensors").exists():
+    if is_there(path / "mask.safetensors"):
         raise FileFormatError(f"{path}: a ticket directory, not a run (its run may be {path.parent.parent})")
-    if not (path / "config.json").exists() or not (path / "environment.json").exists():
+    if not is_there(path / "config.json") or not is_there(path / "environment.json"):
         raise FileFormatError(f"{path}: not a run directory (no config.json and environment.json)")
     run = RunDirectory(path)
     seeds, unfinished = _comparable(run)
@@ -34,12 +34,12 @@ def read_search(path: Path) -> Search:
         alive = [replicate.seed for replicate in levels[-1].alive]
     if not levels:
         raise FileFormatError(f"{path}: no level is finished yet")
+    _check_same_tensors(levels)
     first = run.read_record(seeds[0], 0)
     metric, config = first["metric"], replicated(first["config"], levels[0])
     tolerance = matching_tolerance(levels[0], config.get("tolerance"), metric["is_fraction"])
     winner, reason = choose_winner(levels, tolerance.value, metric["higher_is_better"])
-    summary = path / "summary.json"
-    finished: dict[str, Any] = read_json(summary) if summary.exists() else {}
+    finished = read_summary(path)
     stopped = finished.get("stopped") if finished else f"not finished: level {levels[-1].level} is the last on disk"
     if unfinished:
         stopped = f"{f'{stopped}; ' if stopped else ''}not finished: {', '.join(f'seed {seed}' for seed in unfinished)}"
@@ -55,7 +55,7 @@ def read_search(path: Path) -> Search:
         is_fraction=metric["is_fraction"],
         test_examples=finished.get("test_examples"),
         seconds=run_seconds(run, levels),
-        device=read_json(path / "environment.json")["device"],
+        device=read_environment(path)["device"],
         config=config,
     )
 
@@ -72,3 +72,11 @@ def _comparable(run: RunDirectory) -> tuple[list[int], list[int]]:
     whole = [group for group in reached if reached[group] == furthest or group in ended]
     seeds = sorted(seed for group in whole for seed in group)
     return seeds, sorted(set(depths) - set(seeds))
+
+
+def _check_same_tensors(levels: list[Level]) -> None:
+    """Raise `FileFormatError` where two trainings of one search say that other tensors are pruned."""
+    first = levels[0].replicates[0]
+    for replicate in (each for level in levels for each in level.replicates):
+        if replicate.layers.keys() != first.layers.keys() or replicate.prunable != first.prunable:
+            raise FileFormatError(f"{replicate.path / 'config.json'}: other prunable tensors than in {first.path}")

@@ -9,13 +9,15 @@ from typing import Any
 from lottery.behaviour import agree
 from lottery.objective import BatchFunction, Metric
 from lottery.preparing import Prepared, Request, prepare_search
+from lottery.records import read_run_config
 from lottery.replicates import seeds_of
 from lottery.run_directory import RunDirectory
 from lottery.telling import say
 from lottery.telling_apart import FORMAT
+from lottery.trust import check_stored, given_or_stored
 from pruning.criteria import ScoreFunction
-from pruning.errors import BadValue, ConfigMismatch, FileFormatError
-from pruning.files import read_json
+from pruning.errors import ConfigMismatch, FileFormatError
+from pruning.files import is_there
 from pruning.watch import Silent, Watch
 
 
@@ -26,9 +28,10 @@ def reopen(
     *,
     loss: BatchFunction | None = None,
     metric: Metric | BatchFunction | None = None,
-    criterion: ScoreFunction | None = None,
+    criterion: str | ScoreFunction | None = None,
     device: str | None = None,
     watch: Watch | None = None,
+    trust: bool = False,
 ) -> tuple[RunDirectory, Prepared]:
     """Return a run directory and the search that made it, ready to train more in the same frame.
 
@@ -38,11 +41,13 @@ def reopen(
         data: likewise.
         loss: likewise.
         metric: likewise.
-        criterion: likewise, where it was a function.
+        criterion: likewise, where it was a function; or its name, `package.module:function`.
         device: where to train now; by default the trainer's own choice.
         watch: is told of progress.
+        trust: run a model or criterion that only the run's records name as `package.module:name`.
 
     Raises:
+        Untrusted: a model or criterion that only the records name, and that is not one of ours.
         FileFormatError: not a run directory, or one without a finished level.
         BadValue: a model or data that has no name and was not given.
         ConfigMismatch: another model or other data than the run was made with.
@@ -50,12 +55,12 @@ def reopen(
     run = RunDirectory(Path(path))
     stored, record = _stored(run)
     settings = {key: value for key, value in record["config"].items() if key not in ("model", "data")}
-    given: Mapping[str, str] = record.get("given", {})
-    chosen = {"model": model, "data": data}
-    for kind, value in chosen.items():
-        if value is None and kind not in given:
-            raise BadValue(f"{run.path}: its {kind} has no name; say which with {kind}=… (--{kind})")
-        chosen[kind] = given[kind] if value is None else value
+    chosen = {
+        kind: given_or_stored(kind, value, record, run.path, trust)
+        for kind, value in (("model", model), ("data", data))
+    }
+    if criterion is None:
+        check_stored("criterion", settings.get("criterion", ""), run.path, trust)
     if device is not None:
         settings["device"] = device
     if settings.get("split_seed") is None:  # earlier versions split by the seed
@@ -89,13 +94,11 @@ def _check_same(run: RunDirectory, stored: Mapping[str, Any], prepared: Prepared
 
 def _stored(run: RunDirectory) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a run's `config.json` and the record of a finished dense level."""
-    if (run.path / "mask.safetensors").exists():
+    if is_there(run.path / "mask.safetensors"):
         raise FileFormatError(f"{run.path}: a ticket directory, not a run (its run may be {run.path.parent.parent})")
-    if not (run.path / "config.json").exists() or not (run.path / "environment.json").exists():
+    if not is_there(run.path / "config.json") or not is_there(run.path / "environment.json"):
         raise FileFormatError(f"{run.path}: not a run directory (no config.json and environment.json)")
-    stored = read_json(run.path / "config.json")
-    if not isinstance(stored, dict):
-        raise FileFormatError(f"{run.path / 'config.json'}: not a run's configuration")
+    stored = read_run_config(run.path)
     begun = [seed for seed in seeds_of(run) if run.has(seed, 0)]
     if not begun:
         raise FileFormatError(f"{run.path}: no level is finished yet")

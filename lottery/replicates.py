@@ -21,8 +21,8 @@ Groups = tuple[tuple[int, ...], ...]
 
 def seeds_of(run: RunDirectory) -> list[int]:
     """Return the seeds that a run holds anything of, sorted."""
-    folders = run.path.glob("seed-*")
-    return sorted(int(match[1]) for folder in folders if (match := re.fullmatch(r"seed-(\d+)", folder.name)))
+    names = (folder.name for folder in run.path.glob("seed-*"))
+    return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"seed-(0|[1-9][0-9]{0,9})", name)))
 
 
 def groups_of(run: RunDirectory) -> Groups:
@@ -71,4 +71,6 @@ def depth(run: RunDirectory, seed: int) -> tuple[int, bool]:
 
 
 def _are_seeds(values: Sequence[object]) -> bool:
-    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
+    return bool(values) and all(
+        isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values
+    )

@@ -26,18 +26,12 @@ import filelock
 import numpy as np
 
 from lottery.behaviour import agree
+from lottery.records import check_level
 from lottery.run_identity import Identity
-from pruning.errors import BadValue, ConfigMismatch, RunBusy
-from pruning.files import (
-    atomic_directory,
-    finite,
-    read_json,
-    read_tensors,
-    storage_error,
-    write_json,
-    write_tensors,
-    write_text,
-)
+from lottery.ticket_directory import CARD, HISTORY, MASK, RECORD, TicketDirectory, open_ticket, seal_ticket
+from pruning.directories import atomic_directory, remove_leftovers
+from pruning.errors import BadValue, ConfigMismatch, RunBusy, storage_error
+from pruning.files import finite, read_bytes, read_json, write_json, write_tensors, write_text
 from pruning.jobs import Evaluation, Job, Params, Trained
 from pruning.mask import Mask
 
@@ -54,7 +48,8 @@ class RunDirectory:
 
     def has(self, seed: int, level: int) -> bool:
         """Say whether this level is complete."""
-        return (self.level_path(seed, level) / "config.json").exists()
+        # A link that leads nowhere counts too: to read it is an error, to train over it would be a silent one.
+        return os.path.lexists(self.level_path(seed, level) / RECORD)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`; raises `StorageError` where the disk refuses."""
@@ -69,7 +64,7 @@ class RunDirectory:
         """Drop the lines of a level's replicates from `metrics.jsonl`: they are trained again."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            rows = [(line, json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = [(line, json.loads(line)) for line in read_bytes(path).decode("utf-8").splitlines()]
             kept = [line for line, row in rows if row["level"] != level or row["seed"] not in seeds]
             write_text(path, "".join(f"{line}\n" for line in kept))
 
@@ -85,7 +80,7 @@ class RunDirectory:
         seed, level = record["seed"], record["level"]
         with atomic_directory(self.level_path(seed, level)) as folder:
             self._write_rewound(folder / "model.safetensors", seed, level, job.params)
-            job.mask.save(folder / "mask.safetensors")
+            job.mask.save(folder / MASK)
             if trained.diverged is None:
                 write_tensors(folder / "trained.safetensors", trained.params, {"format": "pt"})
             if trained.std is not None:
@@ -94,47 +89,58 @@ class RunDirectory:
                 write_tensors(folder / "best.safetensors", trained.best, {"format": "pt"})
             for step, params in trained.snapshots.items():
                 write_tensors(folder / f"step-{step}.safetensors", params, {"format": "pt"})
-            write_json(folder / "history.json", [dataclasses.asdict(point) for point in trained.history])
-            (folder / "README.md").write_text(readme, encoding="utf-8")
-            write_json(folder / "config.json", record)
+            write_json(folder / HISTORY, [dataclasses.asdict(point) for point in trained.history])
+            write_text(folder / CARD, readme)
+            seal_ticket(folder, record)
+
+    def level(self, seed: int, level: int) -> TicketDirectory:
+        """Return a finished level's files, to be read against the hashes in its record.
+
+        Raises:
+            FileFormatError: a record that is damaged, or of another level.
+        """
+        path = self.level_path(seed, level)
+        remedy = f"delete {path} and the levels after it, and they are trained again, or start over with --force"
+        found = open_ticket(path, remedy)
+        check_level(path / RECORD, found.record, seed, level)
+        return found
+
+    def check(self, seed: int, level: int) -> None:
+        """Compare every file of a level that is there with its hash; raises `FileFormatError` for one that differs."""
+        # Only the folder is asked for: a level whose record is gone did not end half-way, it was damaged.
+        if self.level_path(seed, level).exists():
+            self.level(seed, level).check()
 
     def read_record(self, seed: int, level: int) -> dict[str, Any]:
         """Return a level's `config.json`."""
-        return read_json(self.level_path(seed, level) / "config.json")
+        return self.level(seed, level).record
 
     def read_history(self, seed: int, level: int) -> list[Evaluation]:
         """Return a level's evaluations."""
-        return [Evaluation(**point) for point in read_json(self.level_path(seed, level) / "history.json")]
+        return self.level(seed, level).history()
 
     def read_rewound(self, seed: int, level: int) -> Params:
         """Return the weights at the rewind point that a level started from."""
-        return read_tensors(self.level_path(seed, level) / "model.safetensors")[0]
+        return self.level(seed, level).tensors("model")
 
     def read_mask(self, seed: int, level: int) -> Mask:
         """Return a level's mask."""
-        return Mask.load(self.level_path(seed, level) / "mask.safetensors")
+        return self.level(seed, level).mask()
 
     def read_trained(self, seed: int, level: int) -> Trained:
         """Return everything that a level's training gave."""
-        folder = self.level_path(seed, level)
-        std = folder / "std.safetensors"
-
-        snapshots = {
-            int(match[1]): read_tensors(path)[0]
-            for path in sorted(folder.glob("step-*.safetensors"))
-            if (match := re.fullmatch(r"step-(\d+)\.safetensors", path.name))
-        }
+        files = self.level(seed, level)
         return Trained(
-            params=read_tensors(folder / "trained.safetensors")[0],
-            history=self.read_history(seed, level),
-            snapshots=snapshots,
-            std=read_tensors(std)[0] if std.exists() else None,
+            params=files.tensors("trained"),
+            history=files.history(),
+            snapshots=files.snapshots(),
+            std=files.tensors("std") if files.has("std") else None,
         )
 
     def _write_rewound(self, path: Path, seed: int, level: int, params: Params) -> None:
         """Write the rewind weights, or link to the last level's file where it holds the same bits."""
         previous = self.level_path(seed, level - 1) / "model.safetensors"
-        if level > 1 and previous.exists() and _same(read_tensors(previous)[0], params):
+        if level > 1 and previous.exists() and _same(self.read_rewound(seed, level - 1), params):
             # A file system without hard links gets a copy.
             with contextlib.suppress(OSError):
                 os.link(previous, path)
@@ -224,17 +230,19 @@ def _is_free_or_same(path: Path, settings: Mapping[str, Any], identity: Identity
 
 def _tidy(run: RunDirectory) -> None:
     """Drop what an interrupted attempt left half done: temporary files, and metrics of levels that will be redone."""
-    # Outer folders first: with an unfinished level go the unfinished files in it.
-    for leftover in sorted(run.path.glob("**/.*.tmp")):
+    # Of the search itself, which no other process works on. Outer folders first: with them go the files in them.
+    for leftover in sorted([*run.path.glob(".*.tmp"), *run.path.glob("seed-*/**/.*.tmp")]):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
             leftover.unlink(missing_ok=True)
+    # Of controls and copies, which may be in training right now.
+    remove_leftovers(path for path in run.path.glob("*/**/.*.tmp") if path.is_dir())
     path = run.path / "metrics.jsonl"
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_bytes(path).decode("utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
             if run.has(row["seed"], row["level"]):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from pruning.errors import BadValue, FileFormatError, shown, unknown
+from pruning.files import MOST_JSON, read_bytes
 
 ConfigT = TypeVar("ConfigT")
 
@@ -81,12 +82,9 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the settings in a TOML file; raises `FileFormatError` with the line that is wrong."""
+    content = read_bytes(path, MOST_JSON)
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte-order mark
-    except FileNotFoundError as error:
-        raise FileFormatError(f"{path}: no such file") from error
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from error
+        settings = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin with a byte-order mark
     except ValueError as error:
         raise FileFormatError(f"{path}: not a TOML file ({error})") from error
     except RecursionError as error:

@@ -25,6 +25,8 @@ def sparse_reports(
     batches: Sequence[int] = (128,),
     device: str = "auto",
     choosing: Choosing | None = None,
+    *,
+    trust: bool = False,
 ) -> Iterator[SparseReport]:
     """Yield the report of a ticket's sparse forward pass for each batch size, on its own training examples.
 
@@ -35,8 +37,10 @@ def sparse_reports(
         batches: sizes; where the data are fewer, examples come again.
         device: as for `lottery prune`.
         choosing: how backends are chosen; by default they are measured afresh and not remembered.
+        trust: run a model that only the ticket's record names as `package.module:callable`.
 
     Raises:
+        Untrusted: a model that only the record names, and that is not one of ours.
         BadValue: a model or data without a name, or a JAX pair.
         MaskMismatch: a model that the ticket does not fit.
     """
@@ -44,7 +48,7 @@ def sparse_reports(
         raise BadValue(f"batch sizes are whole numbers from 1, not {list(batches)}")
     place = choose_device(device)
     weights = "rewind" if ticket.trained_params is None else "trained"
-    network = ticket_network(ticket, model, data, weights, max(batches))
+    network = ticket_network(ticket, model, data, weights, max(batches), trust=trust)
     choosing = choosing or Choosing(cache=None)
     for batch in with_bar(batches, "batch sizes"):
         inputs = tree_map_only(torch.Tensor, lambda t, batch=batch: _sized(t, batch).to(place), network.inputs)

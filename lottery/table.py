@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.results import Level, Replicate, Search
 from lottery.statistics import against_dense, interval
+from pruning.plain import plain
 
 if TYPE_CHECKING:
     from lottery.ticket import Ticket
@@ -33,7 +34,7 @@ def level_row(level: Level, dense: Level, is_fraction: bool, examples: int | Non
         f"{_value(level.validation, scale):>10}  {_value(level.test, scale):>7}  {shown_bounds:>17}  "
         f"{shown_difference if level.level else '–':>9}"
     )
-    failed = [f"seed {r.seed}: {r.diverged}" for r in level.replicates if r.diverged]
+    failed = [f"seed {r.seed}: {plain(r.diverged)}" for r in level.replicates if r.diverged]
     return row + (f"  diverged ({'; '.join(failed)})" if failed else "")
 
 
@@ -55,19 +56,19 @@ def conclusion(search: Search) -> str:
     lines = [interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)]
     replicate = search.winning_replicate
     if replicate is None:
-        lines.append(f"No winning ticket: {search.reason} ({tolerance}).")
+        lines.append(f"No winning ticket: {plain(search.reason)} ({tolerance}).")
     else:
         level, dense = search.levels[replicate.level], search.levels[0]
         lines += [
             f"Winning ticket: level {level.level}, {100 * level.density:.2f} % of the weights. "
             f"Validation {_value(level.validation, scale)} against {_value(dense.validation, scale)} dense "
             f"({tolerance}).",
-            f"Test {search.metric}: {_value(level.test, scale)} against {_value(dense.test, scale)} dense "
+            f"Test {plain(search.metric)}: {_value(level.test, scale)} against {_value(dense.test, scale)} dense "
             f"(reported only; chosen on validation data).",
-            f"Ticket: {replicate.path}",
+            f"Ticket: {plain(replicate.path)}",
         ]
     if search.stopped is not None:
-        lines.append(f"The search stopped early: {search.stopped}.")
+        lines.append(f"The search stopped early: {plain(search.stopped)}.")
     return "\n".join(lines)
 
 
@@ -79,39 +80,39 @@ def transfer_text(search: Search, ticket: Ticket) -> str:
     return "\n".join(
         [
             interval_note(len(level.replicates), search.is_fraction, search.test_examples),
-            f"Trained with {_trainer(search.config)} on {search.config.get('data')}: {100 * level.density:.2f} % of "
-            f"the weights, test {search.metric} {test}, validation {validation}.",
-            f"Found with {_trainer(before.get('config', before))} on {before['data']}: test {then['name']} "
-            f"{_value(before['test'], 100 if then.get('is_fraction') else 1)}.",
-            *(f"Ticket: {replicate.path}" for replicate in level.replicates),
-            f"Run: {search.run} ({search.seconds:.1f} s of training on {search.device})",
+            f"Trained with {_trainer(search.config)} on {plain(search.config.get('data'))}: "
+            f"{100 * level.density:.2f} % of the weights, test {plain(search.metric)} {test}, validation {validation}.",
+            f"Found with {_trainer(before.get('config', before))} on {plain(before.get('data', 'data'))}: "
+            f"test {plain(then['name'])} {_value(before['test'], 100 if then.get('is_fraction') else 1)}.",
+            *(f"Ticket: {plain(replicate.path)}" for replicate in level.replicates),
+            f"Run: {plain(search.run)} ({search.seconds:.1f} s of training on {plain(search.device)})",
         ]
     )
 
 
 def _trainer(config: Mapping[str, Any]) -> str:
     strategy = config.get("strategy")
-    return f"{config.get('trainer')}{f' ({strategy})' if strategy else ''}"
+    return plain(f"{config.get('trainer')}{f' ({strategy})' if strategy else ''}")
 
 
 def layer_table(replicate: Replicate) -> str:
     """Return the density of every tensor of one replicate."""
-    width = max(map(len, replicate.layers))
-    return "\n".join(f"  {name:<{width}}  {100 * density:6.2f}%" for name, density in replicate.layers.items())
+    layers = [(plain(name), density) for name, density in replicate.layers.items()]
+    width = max(len(name) for name, _ in layers)
+    return "\n".join(f"  {name:<{width}}  {100 * density:6.2f}%" for name, density in layers)
 
 
 def ticket_text(ticket: Ticket) -> str:
     """Return a ticket in a few lines: density, metric against dense, levels searched, where it is stored."""
     info = ticket.info
-    fraction = info["metric"].get("is_fraction", False)
+    metric, fraction = plain(info["metric"]["name"]), info["metric"].get("is_fraction", False)
     scale = 100 if fraction else 1
     dense = info.get("dense") or {}
     lines = [
         f"Ticket: {100 * ticket.density:.2f} % of {ticket.mask.total:,} weights ({ticket.mask.kept:,} kept), "
         f"level {info['level']}, seed {info['seed']}",
-        f"  validation {info['metric']['name']}: {_value(info['validation'], scale)}, "
-        f"dense {_value(dense.get('validation'), scale)}",
-        f"  test {info['metric']['name']}: {_value(info['test'], scale)}, dense {_value(dense.get('test'), scale)}",
+        f"  validation {metric}: {_value(info['validation'], scale)}, dense {_value(dense.get('validation'), scale)}",
+        f"  test {metric}: {_value(info['test'], scale)}, dense {_value(dense.get('test'), scale)}",
     ]
     if ticket.search is not None:
         search = ticket.search
@@ -124,7 +125,9 @@ def ticket_text(ticket: Ticket) -> str:
                 + interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)
             )
         lines.append(f"  searched: {len(search.levels)} levels, {len(search.levels[0].replicates)} replicate(s)")
-    lines.append(f"  stored in: {ticket.path if ticket.path else 'memory only'}")
+    lines.append(f"  stored in: {plain(ticket.path) if ticket.path else 'memory only'}")
+    if not ticket.hashed:
+        lines.append("  not checked: stored by an earlier version, without hashes; saving it again gives it some")
     return "\n".join(lines)
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pruning.plain import plain
+
 
 def say(text: str) -> None:
     """Print one line on standard error, where there is one; it does not break a progress bar."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError), tqdm.external_write_mode(file=sys.stderr):
-            print(f"lottery: {text}", file=sys.stderr, flush=True)
+            print(f"lottery: {plain(text)}", file=sys.stderr, flush=True)
 
 
 def say_stored(path: Path, stored: Sequence[Path], wanted: int, again: str) -> None:

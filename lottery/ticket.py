@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +21,13 @@ from lottery.models.recorded import maker_of
 from lottery.models.source import is_jax_pair
 from lottery.randomness import seeded_everywhere
 from lottery.results import Search
+from lottery.ticket_directory import CARD, MASK, RECORD, foreign_names, is_ticket, open_ticket, seal_ticket
 from lottery.torch_state import load_state
 from lottery.users_code import users_code
-from pruning.errors import BadValue, FileFormatError, MaskMismatch, UsageError
-from pruning.files import atomic_directory, read_json, read_tensors, write_json, write_tensors, write_text
+from pruning.directories import replaced_directory
+from pruning.errors import BadValue, FileFormatError, LotteryError, MaskMismatch, StorageError, UsageError
+from pruning.files import is_there, write_tensors, write_text
+from pruning.jobs import all_finite
 from pruning.mask import Mask
 from pruning.torch_modules import clean_copy, hold_mask
 
@@ -30,7 +36,9 @@ if TYPE_CHECKING:
     from pruning.sparse.module import SparseModule
 
 _OPTIONAL = ("trained", "best", "std")
-_REQUIRED = ("level", "seed", "density", "sparsity", "kept", "prunable", "layers", "validation", "test", "metric")
+_LEVEL = re.compile(r"/seed-\d+/level-\d+$")
+# How often a ticket may be replaced by others while it is read.
+_MOST_SWAPS = 100
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,10 @@ class Ticket:
         std: standard deviation of every weight at the end of training, where the criterion asked for it.
         path: where it is stored, or None.
         search: every level of every replicate, for a ticket that `find_ticket` returned.
+        hashed: whether its files have hashes, with which they are compared when they are read; one that an earlier
+            version stored has none.
+        named: models and data that the caller of `find_ticket` named in this process; the record's own names are not
+            run unasked.
     """
 
     mask: Mask
@@ -56,56 +68,54 @@ class Ticket:
     std: Mapping[str, NDArray[Any]] | None = None
     path: Path | None = None
     search: Search | None = None
+    hashed: bool = True
+    named: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read a ticket directory.
+        """Read a ticket directory, every file of it against the hash in its record (`lottery/ticket_directory.py`).
+
+        Nothing that it names is imported or called.
 
         Raises:
-            FileFormatError: not a ticket directory, or a file that is truncated, foreign or hostile.
+            FileFormatError: not a ticket directory, or a file that is truncated, foreign, hostile or not what was
+                written.
             MaskMismatch: a mask that does not fit the stored weights.
         """
         folder = Path(path)
-        if not folder.is_dir():
-            raise FileFormatError(f"{folder}: no such ticket directory")
-        if (folder / "environment.json").exists():
-            raise FileFormatError(f"{folder}: a run directory, not a ticket; its tickets are in seed-*/level-*")
-        if not (folder / "config.json").exists():
-            raise FileFormatError(f"{folder}: not a ticket directory; tickets are in runs/…/seed-S/level-LL")
-        info = read_json(folder / "config.json")
-        if not isinstance(info, dict) or info.get("kind") != "lottery-ticket":
-            raise FileFormatError(f"{folder}: config.json does not describe a lottery ticket")
-        missing = [key for key in _REQUIRED if key not in info]
-        if missing:
-            raise FileFormatError(f"{folder}: config.json lacks {', '.join(missing)}")
-        params, _ = read_tensors(folder / "model.safetensors")
-        mask = Mask.load(folder / "mask.safetensors").fit({name: value.shape for name, value in params.items()})
-        optional = {name: _optional(folder, name) for name in _OPTIONAL}
-        for name in ("trained", "best"):
-            found = optional[name]
-            if found is not None and _shapes(found) != _shapes(params):
-                raise FileFormatError(f"{folder}: {name}.safetensors and model.safetensors hold different tensors")
-        return cls(mask, params, optional["trained"], info, optional["best"], optional["std"], folder)
+        for _ in range(_MOST_SWAPS):
+            before = _identity(folder)
+            try:
+                return cls._read(folder)
+            except LotteryError:
+                if _identity(folder) == before:
+                    raise
+                # Another process put a new ticket here between two files: read that one.
+        raise StorageError(f"{folder}: other processes replace this ticket faster than it can be read")
 
     def save(self, path: str | Path) -> Ticket:
         """Write a ticket directory and return the ticket that lies there.
 
-        A new directory appears whole or not at all; in an existing one every file is replaced atomically.
+        It appears whole or not at all, also in the place of an older ticket, and also where several processes save to
+        one place: the last one wins.
+
+        Raises:
+            BadValue: a file, a folder with other things than a ticket, the current folder, or a level of a run.
         """
         folder = Path(path)
-        if folder.exists():
-            self._write(folder)
-        else:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_directory(folder) as temporary:
-                self._write(temporary)
-        return dataclasses.replace(self, path=folder)
+        place = Path(os.path.realpath(folder))
+        _check_replaceable(folder, place)
+        with replaced_directory(place) as temporary:
+            if place.is_dir():
+                shutil.copymode(place, temporary)
+            self._write(temporary)
+        return dataclasses.replace(self, path=folder, hashed=True)
 
     def rewound(self, model: Any = None) -> Any:
         """Return a copy of `model` that is masked, at its rewind weights, ready to train.
 
-        Train it with any loop: hooks zero the gradients of removed weights, so that they stay exactly 0 under the
-        optimizers of `torch.optim`. (A `copy.deepcopy` loses the hooks; `pruning.torch_modules.hold_mask` sets them.)
+        Train it with any loop: the model holds the mask, so that removed weights stay exactly 0 under every optimizer
+        of `torch.optim`, in copies, pickles and other processes (`pruning.torch_modules.hold_mask`).
 
         Args:
             model: the architecture (never changed), a callable that makes one (from a seed, if it takes one), the name
@@ -192,16 +202,65 @@ class Ticket:
         load_state(duplicate, dict(params))
         return hold_mask(duplicate, self.mask)
 
+    @classmethod
+    def _read(cls, folder: Path) -> Ticket:
+        if not folder.is_dir():
+            raise FileFormatError(f"{folder}: no such ticket directory")
+        if is_there(folder / "environment.json"):
+            raise FileFormatError(f"{folder}: a run directory, not a ticket; its tickets are in seed-*/level-*")
+        if not is_there(folder / RECORD):
+            raise FileFormatError(f"{folder}: not a ticket directory; tickets are in runs/…/seed-S/level-LL")
+        files = open_ticket(folder)
+        params = files.tensors("model")
+        mask = files.mask().fit({name: value.shape for name, value in params.items()})
+        trained, best, std = (files.tensors(name) if files.has(name) else None for name in _OPTIONAL)
+        for name, found in (("trained", trained), ("best", best)):
+            if found is not None and _shapes(found) != _shapes(params):
+                raise FileFormatError(f"{folder}: {name}.safetensors and model.safetensors hold different tensors")
+        if std is not None and not _shapes(std).items() <= _shapes(params).items():
+            raise FileFormatError(f"{folder}: std.safetensors holds other tensors than model.safetensors")
+        if files.hashes is None and trained is not None and files.record.get("diverged") is None:
+            _check_finite(folder / "trained.safetensors", {name: trained[name] for name in mask})
+        return cls(mask, params, trained, files.record, best, std, folder, hashed=files.hashes is not None)
+
     def _write(self, folder: Path) -> None:
         write_tensors(folder / "model.safetensors", self.params, {"format": "pt"})
-        self.mask.save(folder / "mask.safetensors")
+        self.mask.save(folder / MASK)
         for name, arrays in zip(_OPTIONAL, (self.trained_params, self.best_params, self.std), strict=True):
             if arrays is not None:
                 write_tensors(folder / f"{name}.safetensors", arrays, {"format": "pt"})
-            else:
-                (folder / f"{name}.safetensors").unlink(missing_ok=True)
-        write_text(folder / "README.md", card(self.info))
-        write_json(folder / "config.json", dict(self.info))
+        write_text(folder / CARD, card(self.info))
+        seal_ticket(folder, self.info)
+
+
+def _check_replaceable(folder: Path, place: Path) -> None:
+    """Raise `BadValue` where a ticket cannot be saved without losing something else."""
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise BadValue(f"{folder} is a file; a ticket is saved as a folder")
+    if place == Path.cwd() or place in Path.cwd().parents:
+        raise BadValue(f"{folder} is the current folder, and saving a ticket replaces a folder: name one in it")
+    if _LEVEL.search(place.as_posix()) and any(is_there(above / "environment.json") for above in place.parents):
+        raise BadValue(f"{folder} is a level of a run, which is written once: save the ticket somewhere else")
+    foreign = foreign_names(place)
+    if foreign or (os.listdir(place) and not is_ticket(place)):
+        what = ", ".join(foreign[:3]) or "no ticket"
+        raise BadValue(f"{folder} holds {what}, which saving a ticket there would lose: save it in a new folder")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what changes when another folder gets this name."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def _check_finite(path: Path, params: Mapping[str, NDArray[Any]]) -> None:
+    if not all_finite(params):
+        raise FileFormatError(f"{path}: weights that are not finite, of a training that did not diverge")
 
 
 def _into_tree(pair: Any, params: Mapping[str, NDArray[Any]], mask: Mask) -> tuple[Any, Any]:
@@ -210,11 +269,6 @@ def _into_tree(pair: Any, params: Mapping[str, NDArray[Any]], mask: Mask) -> tup
 
     tree, apply = pair
     return apply_mask(rebuild(tree, params), mask), apply
-
-
-def _optional(folder: Path, name: str) -> dict[str, NDArray[Any]] | None:
-    path = folder / f"{name}.safetensors"
-    return read_tensors(path)[0] if path.exists() else None
 
 
 def _shapes(params: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, tuple[int, ...]]:

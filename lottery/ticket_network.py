@@ -16,6 +16,7 @@ from lottery.gd.batches import sample
 from lottery.models.source import ModelSource, model_source
 from lottery.ticket import Ticket
 from lottery.torch_state import float_type, load_state
+from lottery.trust import given_or_stored
 from pruning.errors import BadValue, unknown
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -61,7 +62,9 @@ class Network:
         return empty
 
 
-def ticket_network(ticket: Ticket, model: Any, data: Any, weights: str, examples: int) -> Network:
+def ticket_network(
+    ticket: Ticket, model: Any, data: Any, weights: str, examples: int, *, trust: bool = False
+) -> Network:
     """Return the masked dense network of a ticket in evaluation mode, with some examples.
 
     Args:
@@ -70,8 +73,10 @@ def ticket_network(ticket: Ticket, model: Any, data: Any, weights: str, examples
         data: likewise.
         weights: `trained`, or `rewind` for the initialization that the ticket trains from.
         examples: how many: training examples, or first observations of an environment.
+        trust: run a model that only the ticket's record names as `package.module:callable`.
 
     Raises:
+        Untrusted: a model that only the record names, and that is not one of ours.
         UnknownName: weights, a model or a data set that does not exist.
         BadValue: a model or data that has no name and was not given, weights that were not stored, or a JAX pair.
         MaskMismatch: a model that the ticket does not fit.
@@ -79,8 +84,12 @@ def ticket_network(ticket: Ticket, model: Any, data: Any, weights: str, examples
     params = _params(ticket, weights)
     if ticket.info.get("framework") == "jax":
         raise BadValue("this needs a PyTorch module, and the ticket is of a JAX pair")
-    parts = _parts(ticket, _given(ticket, "data", data))
-    source = model_source(_given(ticket, "model", model), parts, "model")
+    chosen = {
+        kind: given_or_stored(kind, value, ticket.info, ticket.path or "this ticket", trust, ticket.named)
+        for kind, value in (("model", model), ("data", data))
+    }
+    parts = _parts(ticket, chosen["data"])
+    source = model_source(chosen["model"], parts, "model")
     if not isinstance(source, ModelSource):
         raise BadValue("this needs a PyTorch module, and the model is a JAX pair")
     network = source.build(ticket.info["seed"])
@@ -98,14 +107,6 @@ def _params(ticket: Ticket, weights: str) -> Params:
     if ticket.trained_params is None:
         raise BadValue("this ticket holds no trained weights; take those at its rewind point (--weights rewind)")
     return ticket.trained_params
-
-
-def _given(ticket: Ticket, kind: str, value: Any) -> Any:
-    """Return the model or data to use: the caller's, or the name that the ticket was found with."""
-    given = ticket.info.get("given", {})
-    if value is None and kind not in given:
-        raise BadValue(f"{ticket.path or 'this ticket'}: its {kind} has no name; say which with {kind}=… (--{kind})")
-    return given[kind] if value is None else value
 
 
 def _parts(ticket: Ticket, data: Any) -> Parts | Episodes:

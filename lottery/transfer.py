@@ -14,6 +14,7 @@ from lottery.search import run_search
 from lottery.settings import field_names, layer
 from lottery.ticket import Ticket
 from lottery.trainers import TRAINERS
+from lottery.trust import given_or_stored
 from pruning.errors import BadValue
 
 # What a ticket was found with that also says how it is trained again.
@@ -35,6 +36,7 @@ def train_ticket(
     out: str | Path = "runs",
     force: bool = False,
     resume: bool = False,
+    trust: bool = False,
     display: Display | None = None,
 ) -> Search:
     """Train a ticket from its rewind weights, under its mask, and return what came out: a search of one level.
@@ -50,9 +52,11 @@ def train_ticket(
         out: the folder in which runs are kept.
         force: start over.
         resume: go on with a stored run though nothing tells whether it is of the same experiment.
+        trust: run a model that only the ticket's record names as `package.module:callable`.
         display: shows progress.
 
     Raises:
+        Untrusted: a model that only the record names, and that is not one of ours.
         BadValue: a setting of pruning, or a ticket that does not say what model or data it belongs to.
         MaskMismatch: a model that the ticket does not fit.
     """
@@ -60,9 +64,10 @@ def train_ticket(
     pruning = sorted({"levels", "sparsity", "densities", "prune_rate", "rewind", "criterion"} & settings.keys())
     if pruning:
         raise BadValue(f"{pruning[0]} prunes, and training a ticket again does not: leave it out")
-    model = _given(ticket, "model") if model is None else model
+    where = ticket.path or "this ticket"
+    model = given_or_stored("model", model, ticket.info, where, trust, ticket.named)
     same_data = data is None or (isinstance(data, str) and data == ticket.info.get("given", {}).get("data"))
-    data = _given(ticket, "data") if data is None else data
+    data = given_or_stored("data", data, ticket.info, where, trust, ticket.named)
     named = {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
     merged = layer(
         _inherited(ticket, settings, same_data), settings, named, {"levels": 0, "prunable": tuple(ticket.mask)}
@@ -89,11 +94,3 @@ def _inherited(ticket: Ticket, settings: Mapping[str, Any], same_data: bool) -> 
         # They are one strategy's own, and mean nothing to another.
         inherited.pop("strategy_params", None)
     return inherited
-
-
-def _given(ticket: Ticket, kind: str) -> str:
-    """Return the model or data that the ticket was found with, where a name says enough."""
-    name = ticket.info.get("given", {}).get(kind)
-    if name is None:
-        raise BadValue(f"this ticket was found with a {kind} that has no name; say which with --{kind}")
-    return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lottery.figure import words
 from lottery.transfer_report import rows_of
 from lottery.transfer_table import TransferTable
 
@@ -39,7 +40,8 @@ def transfer_figure(table: TransferTable) -> Figure:
             axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], color=color, capsize=3, **style)
             if own:
                 axes.axvline(mean, color=color, lw=1, ls="--", alpha=0.6)
-        axes.set_yticks(range(len(rows)), [f"tickets of {n}" if k < count else n for k, (n, _) in enumerate(rows)])
+        names = [f"tickets of {words(n)}" if k < count else words(n) for k, (n, _) in enumerate(rows)]
+        axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         part = "test" if table.random[target].level.test is not None else "validation"
         axes.set_xlabel(f"{part} {member.search.metric}{' (%)' if scale == 100 else ''}")

@@ -88,6 +88,7 @@ def transfer_table(
     metric: Metric | BatchFunction | None = None,
     device: str | None = None,
     out: str | Path = "runs/transfer",
+    trust: bool = False,
     display: Display | None = None,
 ) -> TransferTable:
     """Train the tickets of every run as every other run trains, and random ones; what is already there is read.
@@ -106,9 +107,11 @@ def transfer_table(
         metric: likewise.
         device: where to train now.
         out: the folder in which the trainings are kept.
+        trust: run a model that only the runs' records name as `package.module:callable`.
         display: shows progress.
 
     Raises:
+        Untrusted: a model that only the records name, and that is not one of ours.
         BadValue: fewer than two runs, other architectures, a level that is not there, or no replicate seed in common.
         ConfigMismatch: another model or other data than a run was made with, or a training of another ticket in `out`.
 
@@ -121,6 +124,7 @@ def transfer_table(
     members = choose_members([Path(run) for run in runs], density, level)
     out, counter = Path(out), StepCounter(display or Display(False, None))
     given: dict[str, Any] = {"model": model, "loss": loss, "metric": metric, "device": device, "watch": counter}
+    given["trust"] = trust
     # No mask is drawn here: a run whose criterion is its owner's own function can lend its training too.
     given["criterion"] = CRITERIA["magnitude"].value.score
     with locked(out, "transfer"), counter.display.training(len(members) ** 2):

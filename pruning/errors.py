@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class LotteryError(Exception):
@@ -40,6 +41,10 @@ class FileFormatError(UsageError):
 
 class DataError(UsageError):
     """Data that cannot be read or learned from."""
+
+
+class Untrusted(UsageError):
+    """A stored file names code, and nobody asked for it to be run."""
 
 
 class ConfigMismatch(UsageError):
@@ -76,6 +81,11 @@ class RunBusy(RunError):
 
 class StorageError(RunError):
     """The disk refused a write; whatever was complete before is still there."""
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """Say which write failed and why."""
+    return StorageError(f"{path}: cannot be written ({error.strerror or error}); what was complete is still there")
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:

@@ -64,9 +64,17 @@ class Mask(Mapping[str, NDArray[np.bool_]]):
         return cls({name: np.ones(shape, bool) for name, shape in shapes.items()})
 
     @classmethod
-    def load(cls, path: str | Path) -> Mask:
-        """Read `mask.safetensors`; raises `FileFormatError` for anything that is not a mask file."""
-        tensors, metadata = mask_file.read(Path(path))
+    def load(cls, path: str | Path, *, expected: str | None = None) -> Mask:
+        """Read `mask.safetensors`.
+
+        Args:
+            path: the file.
+            expected: the SHA-256 that it must have, where that is known.
+
+        Raises:
+            FileFormatError: anything that is not a mask file, or has other bytes than expected.
+        """
+        tensors, metadata = mask_file.read(Path(path), expected)
         return cls(tensors, metadata)
 
     def save(self, path: str | Path) -> None:
@@ -229,6 +237,18 @@ def apply_array(values: NDArray[Any], keep: NDArray[np.bool_] | None) -> NDArray
     A product would leave -0 for negative weights and NaN for infinite ones.
     """
     return values if keep is None else np.where(keep, values, np.zeros((), values.dtype))
+
+
+def check_not_single(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `BadValue` for a prunable tensor without axes: of a single number there is no part to remove.
+
+    >>> check_not_single({"fc.weight": (2, 3), "temperature": ()})
+    Traceback (most recent call last):
+    pruning.errors.BadValue: prunable: 'temperature' is a single number and cannot be pruned; name it in `skip`
+    """
+    single = [name for name, shape in shapes.items() if shape == ()]
+    if single:
+        raise BadValue(f"prunable: {single[0]!r} is a single number and cannot be pruned; name it in `skip`")
 
 
 def _as_bool(name: str, value: Any) -> NDArray[np.bool_]:

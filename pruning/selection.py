@@ -65,23 +65,18 @@ def select(
     tiles = {name: pattern.tile(name, keep.shape) for name, keep in mask.items()}
     if isinstance(target, Mapping) and set(target) != set(mask):
         raise BadValue("a target for each tensor must name the tensors of the mask, all of them")
+    if all(tile.most is None and tile.area == 1 for tile in tiles.values()):
+        return Mask(_single(values, mask, target, guard))
+    axes = {name: pattern.axes_of(name, keep.shape) for name, keep in mask.items()}
+    values = {name: axes[name].matrix(array) for name, array in values.items()}
+    held = {name: axes[name].matrix(keep) for name, keep in mask.items()}
     if stays_whole(tiles):
-        return Mask(_whole_tiles(values, mask, target, guard, tiles))
-    candidates: Marks = mask
-    if any(tile.most is not None for tile in tiles.values()):
-        candidates = {name: best_of_tiles(values[name], keep, tiles[name]) for name, keep in mask.items()}
-        target = _at_most(target, {name: int(np.count_nonzero(keep)) for name, keep in candidates.items()})
-    if not isinstance(target, Mapping):
-        return Mask(_highest(values, candidates, int(target), guard))
-    kept = {}
-    for name, keep in candidates.items():
-        size = int(np.count_nonzero(keep))
-        if target[name] < min(guard, size):
-            raise BadValue(f"{name!r} would keep {target[name]} weights; the guard asks for {guard}")
-        if target[name] > size:
-            raise BadValue(f"{target[name]} of {size} surviving weights cannot be kept in {name!r}")
-        kept |= _highest({name: values[name]}, {name: keep}, int(target[name]), 0)
-    return Mask(kept)
+        kept = _whole_tiles(values, held, target, guard, tiles)
+    else:
+        held = {name: best_of_tiles(values[name], keep, tiles[name]) for name, keep in held.items()}
+        target = _at_most(target, {name: int(np.count_nonzero(keep)) for name, keep in held.items()})
+        kept = _single(values, held, target, guard)
+    return Mask({name: axes[name].tensor(kept[name], keep.shape) for name, keep in mask.items()})
 
 
 def check_targets(targets: Sequence[Target], mask: Mask, guard: int, pattern: Pattern) -> None:
@@ -96,7 +91,8 @@ def check_targets(targets: Sequence[Target], mask: Mask, guard: int, pattern: Pa
     tiles = {name: pattern.tile(name, keep.shape) for name, keep in mask.items()}
     if guard == 0 or not stays_whole(tiles):
         return
-    needed = {name: _set_aside(tiles_of(name, keep, keep, tiles[name]).sizes, guard) for name, keep in mask.items()}
+    held = {name: pattern.axes_of(name, keep.shape).matrix(keep) for name, keep in mask.items()}
+    needed = {name: _set_aside(tiles_of(name, keep, keep, tiles[name]).sizes, guard) for name, keep in held.items()}
     for level, target in enumerate(targets[1:], start=1):
         if isinstance(target, Mapping):
             kept = {repr(name): (target[name], needed[name]) for name in mask}
@@ -113,6 +109,21 @@ def check_targets(targets: Sequence[Target], mask: Mask, guard: int, pattern: Pa
 def stays_whole(tiles: Mapping[str, Tile]) -> bool:
     """Say whether weights stay or go together in any of the tensors."""
     return any(tile.most is None and tile.area > 1 for tile in tiles.values())
+
+
+def _single(values: Arrays, candidates: Marks, target: int | Mapping[str, int], guard: int) -> Marks:
+    """Mark the highest of the candidates, each weight for itself."""
+    if not isinstance(target, Mapping):
+        return _highest(values, candidates, int(target), guard)
+    kept: dict[str, NDArray[np.bool_]] = {}
+    for name, keep in candidates.items():
+        size = int(np.count_nonzero(keep))
+        if target[name] < min(guard, size):
+            raise BadValue(f"{name!r} would keep {target[name]} weights; the guard asks for {guard}")
+        if target[name] > size:
+            raise BadValue(f"{target[name]} of {size} surviving weights cannot be kept in {name!r}")
+        kept |= _highest({name: values[name]}, {name: keep}, int(target[name]), 0)
+    return kept
 
 
 def _checked(name: str, scores: Arrays, keep: NDArray[np.bool_]) -> NDArray[Any]:
@@ -204,7 +215,7 @@ def _first(values: NDArray[Any], keep: NDArray[np.bool_], threshold: Any, count:
 
 
 def _whole_tiles(
-    values: Arrays, mask: Mask, target: int | Mapping[str, int], guard: int, tiles: Mapping[str, Tile]
+    values: Arrays, mask: Marks, target: int | Mapping[str, int], guard: int, tiles: Mapping[str, Tile]
 ) -> dict[str, NDArray[np.bool_]]:
     """Mark whole tiles, those with the highest mean scores, without exceeding the target."""
     left = {name: tiles_of(name, values[name], keep, tiles[name]) for name, keep in mask.items()}

@@ -6,20 +6,23 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
+from pruning import holding
 from pruning.errors import NothingToPrune
-from pruning.mask import Mask
+from pruning.holding import is_held as is_held
+from pruning.mask import Mask, check_not_single
 from pruning.names import match_patterns
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _PRUNABLE_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
-_NEVER = (nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NEVER_PRUNABLE = (nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -47,6 +50,7 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
     Raises:
         NothingToPrune: no tensor is left.
         UnknownName: a pattern that matches nothing.
+        BadValue: a tensor without axes: it is a single number.
 
     >>> prunable(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)))
     {'0.weight': (3, 4), '2.weight': (2, 3)}
@@ -56,8 +60,8 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
     if only:
         names = match_patterns(only, trainable, "prunable")
     else:
-        inside = {id(p) for name, p in _own_tensors(model, _PRUNABLE_LAYERS) if _is_weight(name)}
-        outside = {id(p) for _, p in _own_tensors(model, _NEVER)}
+        inside = {id(p) for name, p in own_tensors(model, _PRUNABLE_LAYERS) if _is_weight(name)}
+        outside = {id(p) for _, p in own_tensors(model, NEVER_PRUNABLE)}
         names = [name for name, p in trainable.items() if id(p) in inside - outside]
     if skip:
         skipped = match_patterns(skip, dict(model.named_parameters()), "skip")
@@ -67,7 +71,9 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
             f"{type(model).__name__} has no prunable tensor: none of its trainable parameters is the weight of a "
             "linear, convolution, attention or recurrent layer; name some with `prunable`"
         )
-    return {name: tuple(trainable[name].shape) for name in names}
+    shapes = {name: tuple(trainable[name].shape) for name in names}
+    check_not_single(shapes)
+    return shapes
 
 
 def apply_mask(model: ModuleT, mask: Mask) -> ModuleT:
@@ -84,16 +90,18 @@ def apply_mask(model: ModuleT, mask: Mask) -> ModuleT:
     fitted = mask.fit({name: tuple(p.shape) for name, p in parameters.items()})
     with torch.no_grad():
         for name, keep in fitted.items():
-            removed = torch.from_numpy(~keep).to(parameters[name].device)
+            removed = torch.from_numpy(np.asarray(~keep)).to(parameters[name].device)
             parameters[name].masked_fill_(removed, 0.0)
     return model
 
 
 def hold_mask(model: ModuleT, mask: Mask) -> ModuleT:
-    """Apply a mask and keep it through training: a hook zeroes the gradients of removed weights. Returns the model.
+    """Apply a mask and keep it through training, in any loop and with any optimizer. Returns the model.
 
-    A weight at 0 whose gradients are all 0 stays at 0 under every elementwise optimizer of `torch.optim`, with
-    momentum, moments and weight decay. The hooks belong to these very parameters: `copy.deepcopy` leaves them behind.
+    Removed weights are 0 after every step of a `torch.optim.Optimizer`, frozen and unfrozen, in copies and pickles of
+    the module and in other processes, and whatever is loaded into it (`pruning.holding` says how). A loop that writes
+    weights itself calls `reapply_mask(model)` after its last write. A second mask takes the place of the first on the
+    tensors that it names, whether it is tighter or not; `release_mask` lets go.
 
     Raises:
         MaskMismatch: names or shapes that do not fit.
@@ -103,37 +111,63 @@ def hold_mask(model: ModuleT, mask: Mask) -> ModuleT:
     >>> layer.weight.grad.tolist()
     [[1.0, 0.0]]
     """
-    apply_mask(model, mask)
-    parameters = dict(model.named_parameters())
-    for name, keep in mask.fit({name: tuple(p.shape) for name, p in parameters.items()}).items():
-        if parameters[name].requires_grad and not is_held(parameters[name]):
-            parameters[name].register_post_accumulate_grad_hook(_GradientMask(torch.from_numpy(~keep)))
+    fitted = mask.fit({name: tuple(p.shape) for name, p in model.named_parameters()})
+    owners: dict[str, dict[str, torch.Tensor]] = {}
+    for name, keep in fitted.items():
+        path, _, own = name.rpartition(".")
+        device = model.get_parameter(name).device
+        owners.setdefault(path, {})[own] = torch.from_numpy(np.asarray(~keep)).to(device)
+    for path, removed in owners.items():
+        holding.hold(model.get_submodule(path), removed)
+    holding.hold_before_forward(model)
     return model
 
 
-def is_held(parameter: nn.Parameter) -> bool:
-    """Say whether a mask is held on this very parameter (`hold_mask`)."""
-    hooks = getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
-    return any(isinstance(hook, _GradientMask) for hook in hooks.values())
+def reapply_mask(model: ModuleT) -> ModuleT:
+    """Set the removed weights of the masks that `model` holds to 0 again, in place, and return it.
+
+    >>> layer = hold_mask(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}))
+    >>> layer.weight.data += 1
+    >>> reapply_mask(layer).weight[0, 1].item()
+    0.0
+    """
+    for owner, held in holding.held_modules(model):
+        held.hold(owner)
+    return model
 
 
-class _GradientMask:
-    """Zeroes the gradient of removed weights, wherever the parameter lies by then."""
+def release_mask(model: ModuleT) -> ModuleT:
+    """Let go of every mask that `model` holds, and return it; removed weights are 0 until somebody changes them.
 
-    def __init__(self, removed: torch.Tensor) -> None:
-        self.removed = removed
+    `torch.jit.script` takes no module with hooks in Python: it needs this first (`torch.export` does not).
 
-    def __call__(self, parameter: torch.Tensor) -> None:
-        if parameter.grad is not None:
-            self.removed = self.removed.to(parameter.device)
-            parameter.grad.masked_fill_(self.removed, 0.0)
+    >>> is_held(release_mask(hold_mask(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}))).weight)
+    False
+    """
+    holding.release(model)
+    return model
+
+
+def held_mask(model: nn.Module) -> Mask | None:
+    """Return the mask that `model` holds, by the names that its tensors have now, or None where it holds none.
+
+    >>> held_mask(hold_mask(nn.Sequential(nn.Linear(2, 1)), Mask({"0.weight": [[1, 0]]})))["0.weight"].tolist()
+    [[True, False]]
+    """
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = {
+        f"{paths[id(owner)]}.{name}".removeprefix("."): ~removed.cpu().numpy()
+        for owner, held in holding.held_modules(model)
+        for name, removed in held.removed.items()
+    }
+    return Mask({name: found[name] for name, _ in model.named_parameters() if name in found}) if found else None
 
 
 def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
-    """Return an independent copy of `model` without wrappers and without `torch.nn.utils.prune` hooks.
+    """Return an independent copy of `model` without wrappers, `torch.nn.utils.prune` hooks and held masks.
 
     Returns:
-        The copy, with plain parameters, and the mask that the hooks held (None where there were none).
+        The copy, with plain parameters, and the mask that it held in either way (None where it held none).
         The caller's model is not touched.
     """
     model = unwrap(model)
@@ -150,7 +184,9 @@ def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
             if f"{name}_orig" in module._parameters:
                 found[f"{prefix}.{name}" if prefix else name] = getattr(module, f"{name}_mask").clone()
                 prune.remove(module, name)
-    return duplicate, Mask(found) if found else None
+    for name, keep in (held_mask(duplicate) or {}).items():
+        found[name] = found[name].bool() & torch.tensor(keep) if name in found else torch.tensor(keep)
+    return release_mask(duplicate), Mask(found) if found else None
 
 
 def split_torch_prune(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Mask | None]:
@@ -173,7 +209,8 @@ def split_torch_prune(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torc
     return plain, Mask(masks) if masks else None
 
 
-def _own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Parameter]]:
+def own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters of all layers of these kinds, by the name that the layer itself has for them."""
     layers = [module for module in model.modules() if isinstance(module, kinds)]
     return [named for layer in layers for named in layer.named_parameters(recurse=False)]
 

@@ -48,7 +48,9 @@ class Strategy:
     Attributes:
         init: `init(key, mean)` returns the first state; mean [D] float32.
         ask: `ask(key, state)` returns a population [P, D] float32 and the state to hand to `tell`.
-        tell: `tell(key, population, fitness, state)` returns the next state; fitness [P], finite, lower is better.
+        tell: `tell(key, population, fitness, state)` returns the next state; fitness [P], lower is better. Members
+            without a finite fitness are worse than all others; equally good ones share what their ranks earn; where
+            no member is better than another, only schedules go on.
         mean: `mean(state)` returns the centre of the search, [D].
         with_mean: `with_mean(state, mean)` moves the centre (mean decay).
         std: `std(state)` returns the standard deviation of each weight in the population that the next `ask` on this

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from es.strategies import Memory, Setting, State, Strategy
+from es.strategies._ties import differ, failed_are_worst, nearest_best
 
 OWN = math.nan
 """Default of a hyper-parameter whose value evosax derives from the number of weights or the population."""
@@ -52,19 +53,28 @@ def adapt(
     std: Callable[[State], jax.Array],
     *,
     start: Callable[[State], State] = lambda state: state,
+    ties: Callable[[Any, jax.Array], Any] = lambda params, fitness: params,
+    teaches: Callable[[jax.Array, State], jax.Array] = differ,
     before_tell: Callable[[jax.Array, jax.Array, State], tuple[jax.Array, jax.Array, State]] = lambda *told: told,
     after_tell: Callable[[State], State] = lambda state: state,
+    clock: tuple[str, ...] = (),
     centre: tuple[str, ...] = ("mean",),
 ) -> Strategy:
     """Return an evosax algorithm as a `Strategy`.
+
+    A generation in which no member is better than another teaches nothing: the state stays as it is, but for what
+    follows from time alone (learning rates of an optimizer, `clock`, `after_tell`).
 
     Args:
         algorithm: an instance for one population and number of weights.
         params: its parameters.
         std: a function of the state, [D] or a scalar.
         start: changes the first state.
+        ties: `ties(params, fitness)` returns the parameters with what belongs to ranks shared among equal members.
+        teaches: says of a fitness [P] and a state whether anything can be learned.
         before_tell: changes population, fitness and state before they are told.
         after_tell: changes the state after it.
+        clock: fields of the state that follow from the number of generations alone.
         centre: fields of the state that `with_mean` sets.
     """
 
@@ -79,8 +89,10 @@ def adapt(
         return population, _plain(state)
 
     def tell(key: jax.Array, population: jax.Array, fitness: jax.Array, state: State) -> State:
-        population, fitness, state = before_tell(population, jnp.asarray(fitness, jnp.float32), state)
-        return _plain(after_tell(algorithm.tell(key, population, fitness, state, params)[0]))
+        fitness = failed_are_worst(jnp.asarray(fitness, jnp.float32))
+        told, _ = algorithm.tell(key, *before_tell(population, fitness, state), ties(params, fitness))
+        told = _plain(_with_best(told, population, fitness, state))
+        return _plain(after_tell(_choose(teaches(fitness, state), told, _only_later(state, told, clock))))
 
     def with_mean(state: State, mean: jax.Array) -> State:
         return state.replace(**{name: jnp.array(mean, jnp.float32) for name in centre})
@@ -93,6 +105,35 @@ def adapt(
         with_mean=with_mean,
         std=lambda state: jnp.broadcast_to(std(state), state.mean.shape),
     )
+
+
+_BEST = {"best_solution": "best_fitness", "best_solution_shaped": "best_fitness_shaped"}
+
+
+def _with_best(told: State, population: jax.Array, fitness: jax.Array, state: State) -> State:
+    """Return what was told with a best solution that does not depend on the order of equally good members."""
+    nearest, known = nearest_best(population, fitness, state.mean), [name for name in _BEST if hasattr(state, name)]
+    better = {name: jnp.min(fitness) < getattr(state, _BEST[name]) for name in known}
+    return told.replace(**{name: jnp.where(better[name], nearest, getattr(state, name)) for name in known})
+
+
+def _only_later(state: State, told: State, clock: tuple[str, ...]) -> State:
+    """Return a state as it is one generation later if nothing was learned in it."""
+
+    def later(old: Any, new: Any) -> Any:
+        # a fitness to compare with is infinite until there is one
+        return new if _is_schedule(old) else jnp.where(jnp.isinf(old), new, old)
+
+    same = jax.tree.map(later, state, told, is_leaf=_is_schedule)
+    return same.replace(**{name: getattr(told, name) for name in clock})
+
+
+def _is_schedule(node: Any) -> bool:
+    return isinstance(node, optax.ScaleByScheduleState)
+
+
+def _choose(condition: jax.Array, new: State, old: State) -> State:
+    return jax.tree.map(lambda one, other: jnp.where(condition, one, other), new, old)
 
 
 def _plain(state: State) -> State:
@@ -124,6 +165,18 @@ def adam(values: Mapping[str, float]) -> optax.GradientTransformation:
 def sigma_schedule(sigma: float, values: Mapping[str, float]) -> Callable[[Any], jax.Array]:
     """Return `sigma`, which decays by `sigma_decay` a generation down to `sigma_min`."""
     return decayed(sigma, values["sigma_decay"], values["sigma_min"])
+
+
+CLOCK = ("generation_counter",)
+"""The clock of a strategy whose standard deviation follows a schedule."""
+
+
+def with_std(schedule: Callable[[Any], jax.Array]) -> Callable[[State], State]:
+    """Return what puts the schedule's standard deviation for the next generation into a state that was told.
+
+    evosax puts the one of the generation that is over, so that its first two generations have the same.
+    """
+    return lambda state: state.replace(std=schedule(state.generation_counter))
 
 
 def adam_settings(lr: float, decay: float, least: float) -> dict[str, Setting]:

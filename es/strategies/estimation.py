@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from evosax.algorithms import SimpleES, iAMaLGaM_Full, iAMaLGaM_Univariate
 
-from es.strategies import Setting, Strategy, strategy
+from es.strategies import Setting, State, Strategy, strategy
 from es.strategies._evosax import (
     OWN,
     adapt,
@@ -23,6 +25,7 @@ from es.strategies._evosax import (
     rate,
     replaced,
 )
+from es.strategies._ties import earned, share_weights
 
 
 @strategy(
@@ -36,7 +39,7 @@ def simple_es(population: int, dims: int, sigma: float, values: Mapping[str, flo
     algorithm = SimpleES(population, jnp.zeros(dims), optimizer=optax.sgd(values["lr"]))
     algorithm.elite_ratio = values["elite_ratio"]
     params = replaced(algorithm.default_params, values, ["c_std"]).replace(std_init=sigma)
-    return adapt(algorithm, params, lambda state: state.std)
+    return adapt(algorithm, params, lambda state: state.std, ties=share_weights)
 
 
 _AMALGAM = {"eta_std": rate(OWN), "eta_shift": rate(OWN), "eta_avs_inc": Setting(1 / 0.9, low=1)}
@@ -52,7 +55,35 @@ def _amalgam(kind: Any, population: int, dims: int, sigma: float, values: Mappin
     # the constructor has computed this for a ratio of 0.5
     shifted = 0.5 * values["elite_ratio"] * population / (population - algorithm.num_elites)
     algorithm.ams_population_size = int(shifted * (population - 1))
+    algorithm._tell = functools.partial(_learn, algorithm)
     return algorithm, replaced(algorithm.default_params, values, _AMALGAM)
+
+
+def _learn(algorithm: Any, key: jax.Array, population: Any, fitness: Any, state: State, params: Any) -> State:
+    """Return the state after a generation: evosax's equations, for elites that are members in part.
+
+    The last places among the elites may go to several equally good members; each of them gets its share of a place.
+    """
+    del key
+    places = jnp.arange(algorithm.population_size) < algorithm.num_elites
+    share = earned(places / algorithm.num_elites, fitness)
+    better = share * (fitness < state.best_fitness_shaped)
+    ratio = algorithm.standard_deviation_ratio(better, population, state.C, state.mean)
+    c_mult, counter = algorithm.adaptive_variance_scaling(
+        jnp.any(better > 0), ratio, state.c_mult, state.nis_counter, params
+    )
+    mean = jnp.dot(share, population, precision=jax.lax.Precision.HIGHEST)
+    # evosax takes the sum of squares over its elites, divided by their number
+    weighted = mean + jnp.sqrt(share * algorithm.num_elites)[:, None] * (population - mean)
+    return state.replace(
+        mean=mean,
+        std=algorithm.std_schedule(state.generation_counter),
+        C=algorithm.update_cov(weighted, state.C, mean, params),
+        mean_shift=(1 - params.eta_shift) * state.mean_shift + params.eta_shift * (mean - state.mean),
+        nis_counter=counter,
+        c_mult=c_mult,
+        best_fitness_shaped=jnp.minimum(state.best_fitness_shaped, jnp.min(fitness)),
+    )
 
 
 @strategy(

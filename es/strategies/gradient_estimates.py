@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from evosax.algorithms import ARS, ASEBO, ESMC, PGPE, Open_ES
 
 from es.strategies import State, Strategy, strategy
 from es.strategies._evosax import (
+    CLOCK,
     adam,
     adam_settings,
     adapt,
@@ -22,7 +26,9 @@ from es.strategies._evosax import (
     replaced,
     sigma_schedule,
     sigma_settings,
+    with_std,
 )
+from es.strategies._ties import earned
 
 
 @strategy(
@@ -68,7 +74,7 @@ def open_es(population: int, dims: int, sigma: float, values: Mapping[str, float
     """
     schedule = sigma_schedule(sigma, values)
     algorithm = Open_ES(population, jnp.zeros(dims), optimizer=adam(values), std_schedule=schedule)
-    return adapt(algorithm, algorithm.default_params, lambda state: state.std)
+    return _scheduled(algorithm, schedule)
 
 
 @strategy(
@@ -83,7 +89,28 @@ def ars(population: int, dims: int, sigma: float, values: Mapping[str, float]) -
     schedule = sigma_schedule(sigma, values)
     algorithm = ARS(population, jnp.zeros(dims), optimizer=adam(values), std_schedule=schedule)
     algorithm.elite_ratio = values["elite_ratio"]
-    return adapt(algorithm, algorithm.default_params, lambda state: state.std)
+    algorithm._tell = functools.partial(_learn_from_pairs, algorithm)
+    return _scheduled(algorithm, schedule)
+
+
+def _learn_from_pairs(
+    algorithm: Any, key: jax.Array, population: Any, fitness: Any, state: State, params: Any
+) -> State:
+    """Return the state after a generation of ARS: evosax's equations, for elites that are pairs in part.
+
+    The last places among the elites may go to several equally good pairs; each of them gets its share of a place.
+    """
+    del key, params
+    half = algorithm.population_size // 2
+    plus, minus = fitness[:half], fitness[half:]
+    places = (jnp.arange(half) < algorithm.num_elites) / algorithm.num_elites
+    share = earned(places, jnp.minimum(plus, minus))
+    mean = share @ (plus + minus) / 2
+    spread = jnp.sqrt(share @ ((plus - mean) ** 2 + (minus - mean) ** 2) / 2)
+    steps = (population[:half] - state.mean) / state.std
+    gradient = (share * (plus - minus)) @ steps / jnp.clip(spread, min=1e-8)
+    updates, opt_state = algorithm.optimizer.update(gradient, state.opt_state, state.mean)
+    return state.replace(mean=optax.apply_updates(state.mean, updates), opt_state=opt_state)
 
 
 @strategy(
@@ -102,7 +129,18 @@ def esmc(population: int, dims: int, sigma: float, values: Mapping[str, float]) 
     """
     schedule = sigma_schedule(sigma, values)
     algorithm = ESMC(population, jnp.zeros(dims), optimizer=adam(values), std_schedule=schedule)
-    return adapt(algorithm, algorithm.default_params, lambda state: state.std)
+    return _scheduled(algorithm, schedule)
+
+
+def _scheduled(algorithm: Any, schedule: Callable[[Any], jax.Array]) -> Strategy:
+    """Return a strategy whose one standard deviation follows a schedule."""
+    return adapt(
+        algorithm,
+        algorithm.default_params,
+        lambda state: state.std,
+        after_tell=with_std(schedule),
+        clock=CLOCK,
+    )
 
 
 @strategy(
@@ -136,7 +174,19 @@ def asebo(population: int, dims: int, sigma: float, values: Mapping[str, float])
         along = jnp.where(state.generation_counter > rank, along, 0)
         return state.std * jnp.sqrt(state.alpha / dims + (1 - state.alpha) * along + _JITTER)
 
-    return adapt(algorithm, algorithm.default_params, std)
+    def pairs_differ(fitness: jax.Array, state: State) -> jax.Array:
+        del state
+        # without a gradient evosax would take all of the spread to be in a subspace that it does not have
+        return jnp.any(fitness[: population // 2] != fitness[population // 2 :])
+
+    return adapt(
+        algorithm,
+        algorithm.default_params,
+        std,
+        teaches=pairs_differ,
+        after_tell=with_std(schedule),
+        clock=CLOCK,
+    )
 
 
 _JITTER = 1e-6

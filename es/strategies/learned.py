@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -10,6 +12,8 @@ from evosax.algorithms import CMAAnchoredLES, DiscoveredES, EvoTF_ES, LearnedES
 
 from es.strategies import State, Strategy, strategy
 from es.strategies._evosax import adapt, count, positive, rate, replaced
+from es.strategies._tied_features import EvoTFDistribution, EvoTFFitness, EvoTFSolution, LESFitness, learn_anchored
+from es.strategies._ties import share_weights
 
 
 @strategy(
@@ -23,13 +27,14 @@ def des(population: int, dims: int, sigma: float, values: Mapping[str, float]) -
     algorithm = DiscoveredES(population, jnp.zeros(dims), optimizer=optax.sgd(values["lr"]))
     algorithm.temperature = values["temperature"]
     params = replaced(algorithm.default_params, values, ["lr_std"]).replace(std_init=sigma)
-    return adapt(algorithm, params, lambda state: state.std)
+    return adapt(algorithm, params, lambda state: state.std, ties=share_weights)
 
 
 @strategy("les", source="Lange et al. 2023 (arXiv 2211.11260)", distribution="separable")
 def les(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
     """Learned evolution strategy: attention over members decides how they are recombined."""
-    algorithm = LearnedES(population, jnp.zeros(dims))
+    algorithm: Any = LearnedES(population, jnp.zeros(dims))
+    algorithm.fitness_features = LESFitness(algorithm.fitness_features)
     return adapt(algorithm, algorithm.default_params.replace(std_init=sigma), lambda state: state.std)
 
 
@@ -50,7 +55,10 @@ def _context(population: int, dims: int, values: Mapping[str, float]) -> tuple[i
 )
 def evotf_es(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
     """Evolution transformer: attention over members and past generations."""
-    algorithm = EvoTF_ES(population, jnp.zeros(dims), max_context_len=int(values["max_context_len"]))
+    algorithm: Any = EvoTF_ES(population, jnp.zeros(dims), max_context_len=int(values["max_context_len"]))
+    algorithm.sf = EvoTFSolution(algorithm.sf)
+    algorithm.ff = EvoTFFitness(algorithm.ff)
+    algorithm.df = EvoTFDistribution(algorithm.df)
     params = replaced(algorithm.default_params, values, ["lr_mean", "lr_std"]).replace(std_init=sigma)
 
     def start(state: State) -> State:
@@ -67,5 +75,6 @@ def evotf_es(population: int, dims: int, sigma: float, values: Mapping[str, floa
 )
 def cma_anchored_les(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
     """Separable CMA-ES with learned, bounded corrections and restarts."""
-    algorithm = CMAAnchoredLES(population, jnp.zeros(dims))
+    algorithm: Any = CMAAnchoredLES(population, jnp.zeros(dims))
+    algorithm._tell = functools.partial(learn_anchored, algorithm)
     return adapt(algorithm, algorithm.default_params.replace(std_init=sigma), lambda state: state.std)

@@ -1,4 +1,7 @@
-"""Local search: the mean is the best member found, and one standard deviation serves all weights."""
+"""Local search: the mean is the best member found, and one standard deviation serves all weights.
+
+Of equally good members the one nearest to the mean counts as the best.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,18 @@ import jax.numpy as jnp
 from evosax.algorithms import GradientlessDescent, HillClimbing, SimulatedAnnealing
 
 from es.strategies import State, Strategy, strategy
-from es.strategies._evosax import adapt, factor, nonnegative, positive, replaced, sigma_schedule, sigma_settings
+from es.strategies._evosax import (
+    CLOCK,
+    adapt,
+    factor,
+    nonnegative,
+    positive,
+    replaced,
+    sigma_schedule,
+    sigma_settings,
+    with_std,
+)
+from es.strategies._ties import differ, nearest_best
 
 _BEST = ("mean", "best_solution_shaped")
 """The search goes on from its best solution, so that moving the mean moves that as well."""
@@ -23,8 +37,27 @@ _BEST = ("mean", "best_solution_shaped")
 )
 def hill_climbing(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
     """Gaussian hill climbing: the best member so far is the next mean."""
-    algorithm = HillClimbing(population, jnp.zeros(dims), std_schedule=sigma_schedule(sigma, values))
-    return adapt(algorithm, algorithm.default_params, lambda state: state.std, centre=_BEST)
+    schedule = sigma_schedule(sigma, values)
+    algorithm = HillClimbing(population, jnp.zeros(dims), std_schedule=schedule)
+    return adapt(
+        algorithm,
+        algorithm.default_params,
+        lambda state: state.std,
+        teaches=_better_than_before,
+        after_tell=lambda state: _at_the_best(with_std(schedule)(state)),
+        clock=CLOCK,
+        centre=_BEST,
+    )
+
+
+def _better_than_before(fitness: jax.Array, state: State) -> jax.Array:
+    """Say whether a member is better than another, or all of them are better than the best so far."""
+    best = state.best_fitness_shaped
+    return differ(fitness) | (jnp.isfinite(best) & (jnp.min(fitness) < best))
+
+
+def _at_the_best(state: State) -> State:
+    return state.replace(mean=state.best_solution_shaped)
 
 
 _ANNEALING = {"temperature_init": positive(1.0), "temperature_limit": nonnegative(0.1)}
@@ -39,8 +72,26 @@ _ANNEALING |= {"temperature_decay": factor(0.999), "boltzmann_constant": positiv
 )
 def simulated_annealing(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
     """Simulated annealing: the best member of a generation is the next mean, now and then a worse one too."""
-    algorithm = SimulatedAnnealing(population, jnp.zeros(dims), std_schedule=sigma_schedule(sigma, values))
-    return adapt(algorithm, replaced(algorithm.default_params, values, _ANNEALING), lambda state: state.std)
+    schedule = sigma_schedule(sigma, values)
+    algorithm = SimulatedAnnealing(population, jnp.zeros(dims), std_schedule=schedule)
+    return adapt(
+        algorithm,
+        replaced(algorithm.default_params, values, _ANNEALING),
+        lambda state: state.std,
+        teaches=lambda fitness, state: (
+            differ(fitness) | (jnp.isfinite(state.fitness) & (jnp.min(fitness) < state.fitness))
+        ),
+        before_tell=_nearest_for_the_best,
+        after_tell=with_std(schedule),
+        clock=(*CLOCK, "temperature"),
+    )
+
+
+def _nearest_for_the_best(
+    population: jax.Array, fitness: jax.Array, state: State
+) -> tuple[jax.Array, jax.Array, State]:
+    """Return the population with its nearest best member where evosax takes the best one from: the first."""
+    return population.at[jnp.argmin(fitness)].set(nearest_best(population, fitness, state.mean)), fitness, state
 
 
 @strategy(
@@ -64,4 +115,4 @@ def gradientless_descent(population: int, dims: int, sigma: float, values: Mappi
         radius = params.radius_min + share * (params.radius_max - params.radius_min)
         return jnp.sqrt(jnp.mean(radius**2))
 
-    return adapt(algorithm, params, std, centre=_BEST)
+    return adapt(algorithm, params, std, teaches=_better_than_before, after_tell=_at_the_best, centre=_BEST)

@@ -10,6 +10,7 @@ from evosax.algorithms import LM_MA_ES, MA_ES
 
 from es.strategies import State, Strategy, strategy
 from es.strategies._evosax import OWN, adapt, elite_ratio, matrices, rate, replaced
+from es.strategies._ties import share_weights_and_mass
 from es.strategies.cma import STEP_SIZE, with_elites
 
 
@@ -41,6 +42,7 @@ def ma_es(population: int, dims: int, sigma: float, values: Mapping[str, float])
         algorithm,
         params,
         lambda state: state.std * jnp.linalg.norm(state.M, axis=1),
+        ties=share_weights_and_mass,
         before_tell=_best_first,
     )
 
@@ -77,4 +79,4 @@ def lm_ma_es(population: int, dims: int, sigma: float, values: Mapping[str, floa
         )
         return state.std * jnp.sqrt(jnp.maximum(square, 0))
 
-    return adapt(algorithm, params, std, before_tell=_best_first)
+    return adapt(algorithm, params, std, ties=share_weights_and_mass, before_tell=_best_first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from evosax.algorithms import CR_FM_NES, SNES, xNES
 
 from es.strategies import Setting, Strategy, strategy
 from es.strategies._evosax import OWN, adapt, factor, matrices, nonnegative, positive, replaced
+from es.strategies._ties import by_rank, mass_gain, share_weights
 
 
 @strategy(
@@ -31,7 +33,7 @@ def snes(population: int, dims: int, sigma: float, values: Mapping[str, float]) 
     if not math.isnan(values["temperature"]):
         centred = jnp.arange(population) / (population - 1) - 0.5
         params = params.replace(weights=jax.nn.softmax(-values["temperature"] * centred))
-    return adapt(algorithm, params, lambda state: state.std)
+    return adapt(algorithm, params, lambda state: state.std, ties=share_weights)
 
 
 @strategy(
@@ -58,6 +60,7 @@ def xnes(population: int, dims: int, sigma: float, values: Mapping[str, float]) 
         # x = mean + std · z B: B multiplies a row from the right
         lambda state: state.std * jnp.linalg.norm(state.B, axis=0),
         start=lambda state: state.replace(B=jnp.eye(dims)),
+        ties=share_weights,
     )
 
 
@@ -79,4 +82,19 @@ def cr_fm_nes(population: int, dims: int, sigma: float, values: Mapping[str, flo
     algorithm = CR_FM_NES(population, jnp.zeros(dims))
     params = replaced(algorithm.default_params, values, _CR_FM).replace(std_init=sigma)
     # x = mean + std · D · y with cov(y) = I + v vᵀ
-    return adapt(algorithm, params, lambda state: state.std * state.D * jnp.sqrt(1 + state.v**2))
+    return adapt(algorithm, params, lambda state: state.std * state.D * jnp.sqrt(1 + state.v**2), ties=_share_both)
+
+
+def _share_both(params: Any, fitness: jax.Array) -> Any:
+    """Return evosax's parameters with both kinds of weights shared among ties.
+
+    evosax cuts the negative weights off, so that they are cut off before they are shared: the others keep their sum.
+    But it also reads the ranks off the weights, so that the worse members need different negative ones.
+    """
+    better = by_rank(jnp.maximum(params.weights, 0), fitness)
+    weights = jnp.where(better > 0, better, jnp.minimum(by_rank(params.weights, fitness), 0))
+    return params.replace(
+        weights=weights,
+        weights_hat=by_rank(params.weights_hat, fitness),
+        mu_eff=params.mu_eff * mass_gain(params.weights, weights),
+    )

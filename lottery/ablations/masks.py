@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lottery.ablations import Control, Subject, ablation, others_in_order
+from pruning.axes import Axes
 from pruning.mask import Mask
 from pruning.selection import select
 
@@ -34,7 +35,9 @@ def shuffle_mask(subject: Subject) -> Control:
 @ablation("shuffle-units", source="Su et al. 2020, section 3, layerwise rearrangement (arXiv 2009.11094)")
 def shuffle_units(subject: Subject) -> Control:
     """The ticket's mask with the units of every tensor permuted: they keep their counts, not their places."""
-    return Control(subject.params, Mask({name: _units(keep, subject.rng) for name, keep in subject.mask.items()}))
+    axes = subject.pattern.axes
+    shuffled = {name: _units(keep, axes.get(name), subject.rng) for name, keep in subject.mask.items()}
+    return Control(subject.params, Mask(shuffled))
 
 
 @ablation("inverted", source="Frankle et al. 2021, section 5 (arXiv 2009.08576)")
@@ -53,7 +56,16 @@ def _permuted(mask: Mask, rng: np.random.Generator) -> Mask:
     return Mask({name: rng.permutation(keep.reshape(-1)).reshape(keep.shape) for name, keep in mask.items()})
 
 
-def _units(keep: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Permute the output units, and the inputs (of a convolution: the input channels; a kernel stays whole)."""
-    shuffled = keep[rng.permutation(len(keep))]
-    return shuffled[:, rng.permutation(keep.shape[1])] if keep.ndim > 1 else shuffled
+def _units(keep: np.ndarray, axes: Axes | None, rng: np.random.Generator) -> np.ndarray:
+    """Permute the outputs, and the inputs at every tap alike: a convolution's kernels stay whole, and a unit's gates.
+
+    Of a tensor whose axes are not known the first two are permuted.
+    """
+    if axes is None:
+        shuffled = keep[rng.permutation(len(keep))]
+        return shuffled[:, rng.permutation(keep.shape[1])] if keep.ndim > 1 else shuffled
+    out, rest = axes.matrix_shape
+    units = axes.matrix(keep).reshape(out, rest // axes.input_count, axes.input_count)[rng.permutation(out)]
+    if axes.inputs:
+        units = units[:, :, rng.permutation(axes.input_count)]
+    return axes.tensor(units.reshape(out, rest), keep.shape)

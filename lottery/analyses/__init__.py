@@ -126,6 +126,7 @@ def study(
     *,
     loss: BatchFunction | None = None,
     metric: Metric | BatchFunction | None = None,
+    trust: bool = False,
 ) -> Study:
     """Return a finished (or cut off) search, ready to be analysed; its model and data are made when first asked for.
 
@@ -135,6 +136,8 @@ def study(
         data: likewise.
         loss: the search's loss, where it was the caller's own.
         metric: likewise.
+        trust: run a model that only the run's records name as `package.module:callable`; without it an analysis that
+            needs that model raises `Untrusted`.
 
     Raises:
         FileFormatError: not a run directory, or one without a finished level.
@@ -147,7 +150,7 @@ def study(
     def prepare() -> Prepared:
         # Nothing is pruned here: the search's own criterion, which may be a caller's function, is not needed.
         plain = get_criterion("magnitude").score
-        return reopen(path, model, data, loss=loss, metric=metric, criterion=plain)[1]
+        return reopen(path, model, data, loss=loss, metric=metric, criterion=plain, trust=trust)[1]
 
     return Study(read_search(path), RunDirectory(path), prepare)
 
@@ -160,7 +163,8 @@ def analyze(
     *,
     loss: BatchFunction | None = None,
     metric: Metric | BatchFunction | None = None,
+    trust: bool = False,
 ) -> Findings:
     """Return what one analysis finds in a run (see `study`); raises `UnknownName` for one that does not exist."""
     chosen = ANALYSES[name].value
-    return chosen(study(path, model, data, loss=loss, metric=metric))
+    return chosen(study(path, model, data, loss=loss, metric=metric, trust=trust))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lottery.analyses import Findings, Study, analysis
 from lottery.analyses.reporting import Line, cells, draw_lines, line_with, table
+from lottery.figure import words
 from lottery.intervals import pairs_interval, t_interval
 from lottery.similarity import kernel_alignment, unit_kernel
 
@@ -122,8 +123,8 @@ def _drawing(
         names, values = facts["layers"], arrays["layer_by_layer"]
         image = right.imshow(values, vmin=min(0.0, float(np.nanmin(values))), vmax=1, cmap="viridis")
         size = 8 if len(names) < 12 else 5
-        right.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
-        right.set_yticks(range(len(names)), names, fontsize=size)
+        right.set_xticks(range(len(names)), list(map(words, names)), rotation=90, fontsize=size)
+        right.set_yticks(range(len(names)), list(map(words, names)), fontsize=size)
         if len(names) <= 8:
             for row, column in np.ndindex(values.shape):
                 color = "white" if values[row, column] < 0.6 else "black"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.intervals import Bounds, t_interval
+from pruning.plain import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     level     x
         0  1.00
     """
-    everything = [header, *rows]
+    everything = [[plain(text) for text in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in everything) for column in range(len(header))]
     return "\n".join(
         "  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in everything

@@ -17,11 +17,11 @@ from es.device import Device
 from es.evolution import Rules, advance_single, begin
 from es.strategies import make_strategy
 from es.tasks.supervised import Supervised
-from es.trainer import ESTrainer
 from lottery.bench import Report, benchmark, row, timed_rounds
 from lottery.data import Data
 from lottery.data.parts import prepare
 from lottery.datasets import load_data
+from lottery.evolved_check import CheckedTrainer
 from lottery.models.source import model_source
 from lottery.trainers import Ask
 from lottery.trainers.es import setup
@@ -92,14 +92,15 @@ def _case(model: str, data: str, device: str) -> Case:
     source = model_source(model, parts, "model")
     config = ESConfig(population=POPULATION, batch_size=BATCH, device=device)
     ready = setup(Ask(source, parts, config, None, None, Silent(), 0))
-    assert isinstance(ready.trainer, ESTrainer)
-    assert isinstance(ready.trainer.task, Supervised)
+    assert isinstance(ready.trainer, CheckedTrainer)
+    trainer = ready.trainer.trainer
+    assert isinstance(trainer.task, Supervised)
     return Case(
-        ready.trainer.task,
+        trainer.task,
         source.initial_state(0),
         Mask.dense(source.prunable(0, (), ())),
         ready.device,
-        ready.trainer.devices,
+        trainer.devices,
     )
 
 

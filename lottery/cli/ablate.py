@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lottery.cli.output import Result, numbers, people
+from lottery.cli.trusting import Trust, look_here
 
 
 def ablate(
@@ -23,10 +23,12 @@ def ablate(
     rewind: Annotated[str | None, typer.Option(help="For --kind rewind: the other rewind point (0, 500, 2ep).")] = None,
     model: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
     data: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="Of a run whose criterion is package.module:function.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Where to draw ticket and controls; by default ablations.png in the run.")
     ] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
 ) -> Result:
@@ -42,7 +44,7 @@ def ablate(
     from lottery.progress import Display
     from lottery.reading import read_search
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, criterion, trust=trust)
     stream = people(as_json)
     display = Display(bars_wanted(quiet), None)
     ablated = train_controls(
@@ -53,7 +55,9 @@ def ablate(
         rewind=rewind,
         model=model,
         data=data,
+        criterion=criterion,
         device=device,
+        trust=trust,
         display=display,
     )
     search = read_search(run)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lottery.cli.output import Result, people
+from lottery.cli.trusting import look_here
 
 if TYPE_CHECKING:
     from lottery.analyses import Findings
@@ -21,6 +21,7 @@ def show_analyses(
     figure: Path | None,
     model: str | None,
     data: str | None,
+    trust: bool,
     as_json: bool,
 ) -> Result:
     """Run analyses of one run, or the overlap of masks between several, and print what they find.
@@ -31,6 +32,7 @@ def show_analyses(
         figure: where to draw, for one analysis; by default `analysis-NAME.png` in the (first) run directory.
         model: of a run whose model has no name.
         data: likewise.
+        trust: run a model that only a run's records name as `package.module:callable`.
         as_json: print for people on standard error, and return {name: arrays and facts}.
 
     Raises:
@@ -47,10 +49,10 @@ def show_analyses(
     if len(runs) > 1 and list(names) != [_BETWEEN]:
         other = next((name for name in names if name != _BETWEEN), _BETWEEN)
         raise BadValue(f"--analysis {other} looks at one run at a time; of several runs there is --analysis {_BETWEEN}")
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, trust=trust)
     stream, printed = people(as_json), {}
     for name in names:
-        findings = _find(runs, name, model, data)
+        findings = _find(runs, name, model, data, trust)
         path = _draw(findings, figure or runs[0] / f"analysis-{name}.png")
         heading = f"{name}: {ANALYSES[name].summary}." if len(runs) == 1 else f"{name}, between runs."
         print(f"{heading}\n{findings.text}\nFigure: {path}", file=stream)
@@ -58,14 +60,14 @@ def show_analyses(
     return printed if as_json else None
 
 
-def _find(runs: Sequence[Path], name: str, model: Any, data: Any) -> Findings:
+def _find(runs: Sequence[Path], name: str, model: Any, data: Any, trust: bool) -> Findings:
     from lottery.analyses import analyze, study
 
     if len(runs) == 1:
-        return analyze(runs[0], name, model, data)
+        return analyze(runs[0], name, model, data, trust=trust)
     from lottery.overlap_between import overlap_between
 
-    return overlap_between([study(run, model, data) for run in runs])
+    return overlap_between([study(run, model, data, trust=trust) for run in runs])
 
 
 def _draw(findings: Findings, path: Path) -> Path:

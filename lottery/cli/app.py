@@ -13,8 +13,10 @@ import typer
 
 from lottery.cli import ablate, bench, connect, export, instability, list_, prune, show, train, transfer
 from lottery.cli.output import Output, any_text, error_stream, join_output, open_descriptors, separate_output
+from lottery.cli.warned import one_line_warnings
 from lottery.users_code import one_line
 from pruning.errors import LotteryError, nearest
+from pruning.plain import plain
 
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130
 
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the command was wrong, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_descriptors()
-    with any_text():
+    with any_text(), one_line_warnings():
         # The process ends here: what it prints while it exits is no result either, so nothing is put back.
         code = _run(words, separate_output()) if _result_only(words) else run(words)
     sys.exit(code)
@@ -136,7 +138,7 @@ def _usage(error: typer.TyperException, command: object, words: Sequence[str]) -
 def _say(message: str, code: int) -> int:
     # Standard error may have lost its reader too; the exit code still says what there is to say.
     with contextlib.suppress(OSError, ValueError):
-        print(f"lottery: {' '.join(message.split())}", file=error_stream(), flush=True)
+        print(f"lottery: {plain(' '.join(message.split()))}", file=error_stream(), flush=True)
     return code
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lottery.cli.output import Result, people, place
+from lottery.cli.trusting import Trust, look_here
 
 
 def bench(
@@ -25,6 +25,7 @@ def bench(
     batch_size: Annotated[
         list[int] | None, typer.Option(help="Of a ticket's examples; repeatable. By default 1, 128 and 1024.", min=1)
     ] = None,
+    trust: Trust = False,
     repeats: Annotated[int, typer.Option(help="Timed runs of each; the median counts.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
     out: Annotated[
@@ -52,9 +53,9 @@ def bench(
             raise BadValue(f"bench {what} takes no ticket; lottery bench sparse TICKET does")
         if figure is not None:
             raise BadValue("the report of a ticket has no figure; lottery bench sparse --figure draws random masks")
-        return _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, out, as_json)
-    if model is not None or batch_size:
-        raise BadValue("--model and --batch-size belong to a ticket: lottery bench sparse TICKET")
+        return _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, trust, out, as_json)
+    if model is not None or batch_size or trust:
+        raise BadValue("--model, --batch-size and --trust belong to a ticket: lottery bench sparse TICKET")
     data = data or "fashion-mnist"
     report = BENCHMARKS[what].value(data, repeats, device)
     if figure is not None and report.draw is None:
@@ -80,18 +81,25 @@ def bench(
 
 
 def _ticket(
-    ticket: Path, model: str | None, data: str | None, batches: list[int], device: str, out: Path | None, as_json: bool
+    ticket: Path,
+    model: str | None,
+    data: str | None,
+    batches: list[int],
+    device: str,
+    trust: bool,
+    out: Path | None,
+    as_json: bool,
 ) -> Result:
     from lottery.environment import environment
     from lottery.sparse_tickets import sparse_reports
     from lottery.ticket import Ticket
     from pruning.files import write_json
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, trust=trust)
     stream = people(as_json)
     rows: list[dict[str, Any]] = []
     # all of them first: a bar and a table do not share a terminal
-    for report in list(sparse_reports(Ticket.load(ticket), model, data, batches, device)):
+    for report in list(sparse_reports(Ticket.load(ticket), model, data, batches, device, trust=trust)):
         print(f"Batch {report.batch[0]}\n{report.text()}\n", file=stream)
         rows.append(report.as_json())
     result = {"benchmark": "sparse", "ticket": str(ticket), "environment": environment(rows[0]["device"]), "rows": rows}

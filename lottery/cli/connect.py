@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lottery.cli.output import Result, error_stream, people
+from lottery.cli.trusting import Trust, look_here
 
 
 def connect(
@@ -22,14 +22,15 @@ def connect(
     model: Annotated[str | None, typer.Option(help="By default the first ticket's own.")] = None,
     data: Annotated[str | None, typer.Option(help="By default the first ticket's own.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the error along the lines (PNG).")] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> Result:
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
     from lottery.connecting import connect_tickets, connections_figure, connections_table
     from lottery.figure import save_figure
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
-    found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples)
+    look_here(model, trust=trust)
+    found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples, trust=trust)
     stream = people(as_json)
     for warning in found.warnings():
         print(f"lottery: warning: {warning}", file=error_stream())

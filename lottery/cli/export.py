@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lottery.cli.output import Result, people, place
+from lottery.cli.trusting import Trust, look_here
 
 
 def export(
@@ -26,6 +26,7 @@ def export(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is already there.")] = False,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder only.")] = False,
 ) -> Result:
@@ -35,8 +36,8 @@ def export(
     """
     from lottery.exporting import export_ticket, exported_text
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
-    exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force)
+    look_here(model, trust=trust)
+    exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force, trust=trust)
     if not quiet:
         print(exported_text(exported), file=people(as_json))
     if as_json:

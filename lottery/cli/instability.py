@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lottery.cli.output import Result, numbers, people
+from lottery.cli.trusting import Trust, look_here
 
 
 def instability(
@@ -29,6 +29,7 @@ def instability(
     figure: Annotated[
         Path | None, typer.Option(help="Where to draw the barriers; by default instability.png in the run.")
     ] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
 ) -> Result:
@@ -42,7 +43,7 @@ def instability(
     from lottery.instability_report import stability_figure, stability_json, stability_table
     from lottery.progress import Display
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, trust=trust)
     stream = people(as_json)
     found = analyse(
         run,
@@ -55,6 +56,7 @@ def instability(
         parts=part,
         examples=examples,
         device=device,
+        trust=trust,
         display=Display(bars_wanted(quiet), None),
     )
     drawn = save_figure(stability_figure(found), figure or run / "instability.png")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from pruning.errors import BadValue
+from pruning.plain import PlainStream
 
 # What a command returns to be printed on standard output: one JSON object, a path, text, or nothing.
 Result = Mapping[str, Any] | Path | str | None
@@ -108,9 +109,9 @@ def error_stream() -> TextIO:
     return _or_nowhere(sys.stderr)
 
 
-def people(json_wanted: bool) -> TextIO:
-    """Return the stream for people's text: standard output, unless that is kept for JSON."""
-    return error_stream() if json_wanted else _or_nowhere(sys.stdout)
+def people(json_wanted: bool) -> Any:
+    """Return the stream for people's text: standard output, unless that is kept for JSON; nothing steers a terminal."""
+    return PlainStream(error_stream() if json_wanted else _or_nowhere(sys.stdout))
 
 
 class _Nowhere(io.TextIOBase):
@@ -146,15 +147,26 @@ def _writes_to(stream: TextIO | None, descriptor: int) -> bool:
         return False
 
 
-def _json(value: Mapping[str, Any], stream: TextIO) -> str:
-    """Return one JSON object, with characters that the stream cannot encode escaped as JSON does."""
+def json_text(value: Any) -> str:
+    r"""Return JSON that a terminal shows and does not obey: control characters are escaped as JSON does.
+
+    >>> json_text("naïve \x9b")
+    '"na\\u00efve \\u009b"'
+    """
     from pruning.files import finite
+    from pruning.plain import plain_lines
 
     text = json.dumps(finite(value), indent=2, ensure_ascii=False)
+    return text if plain_lines(text) == text else json.dumps(finite(value), indent=2).replace("\x7f", "\\u007f")
+
+
+def _json(value: Mapping[str, Any], stream: TextIO) -> str:
+    """Return one JSON object, with characters that the stream cannot encode escaped as JSON does too."""
+    text = json_text(value)
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return json.dumps(finite(value), indent=2)
+        return json.dumps(json.loads(text), indent=2)
     return text
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lottery.cli.output import Result, error_stream, people, place
+from lottery.cli.trusting import look_here
 
 
 def prune(
@@ -112,13 +112,12 @@ def prune(
     from lottery.summary import as_json as search_json
     from lottery.table import conclusion
 
-    # So that package.module:callable finds what lies in the current folder, as `python -m` does.
-    sys.path.insert(0, "")
     file = read_toml(config) if config else {}
     given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
     named = [given.pop("recipe", None), recipe, file.pop("recipe", None)]
     recipe = next((name for name in named if name is not None), None)
     settings = layer(recipe_settings(recipe) if recipe is not None else {}, file, given)
+    look_here(settings.get("model"), settings.get("criterion"))
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
     display = Display(bars=bars_wanted(quiet), write=write)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lottery.cli.output import Result, people
+from lottery.cli.trusting import Trust
 
 
 def show(
@@ -31,6 +32,7 @@ def show(
         str | None, typer.Option(help="For an analysis: the model, where the run has no name for it.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="For an analysis: the data, likewise.")] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> Result:
     """Show a run's levels, the layers of its winning ticket, and where that ticket lies; or compare several runs."""
@@ -43,9 +45,9 @@ def show(
             )
         from lottery.cli.analyzing import show_analyses
 
-        return show_analyses(run, analysis, figure, model, data, as_json)
-    if model is not None or data is not None:
-        raise BadValue("--model and --data are for an analysis; name one with --analysis")
+        return show_analyses(run, analysis, figure, model, data, trust, as_json)
+    if model is not None or data is not None or trust:
+        raise BadValue("--model, --data and --trust are for an analysis; name one with --analysis")
     if figure is not None and len(run) == 1:
         raise BadValue("--figure compares several runs; for one run use --plot")
     if plot and len(run) > 1:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lottery.cli.output import Result, people, place
+from lottery.cli.trusting import Trust, look_here
 
 
 def train(
@@ -38,6 +38,7 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")
     ] = False,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars; print the trained ticket's path only.")] = False,
 ) -> Result:
@@ -64,12 +65,14 @@ def train(
     from lottery.ticket import Ticket
     from lottery.transfer import train_ticket
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, trust=trust)
     settings = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
     stream = people(as_json)
     display = Display(bars_wanted(quiet), None if quiet else lambda text: print(text, file=stream))
     loaded = Ticket.load(ticket)
-    search = train_ticket(loaded, model, data, settings=settings, out=out, force=force, resume=resume, display=display)
+    search = train_ticket(
+        loaded, model, data, settings=settings, out=out, force=force, resume=resume, trust=trust, display=display
+    )
     if not quiet:
         print(transfer_text(search, loaded), file=stream)
     if as_json:

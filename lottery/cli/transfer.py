@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lottery.cli.output import Result, people, place
+from lottery.cli.trusting import Trust, look_here
 
 
 def transfer(
@@ -26,6 +26,7 @@ def transfer(
         Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which the trainings are kept.")
     ] = Path("runs/transfer"),
     figure: Annotated[Path | None, typer.Option(help="Where to draw the table.")] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars.")] = False,
 ) -> Result:
@@ -40,9 +41,10 @@ def transfer(
     from lottery.transfer_report import transfer_json, transfer_table_text
     from lottery.transfer_table import transfer_table
 
-    sys.path.insert(0, "")  # package.module:callable may lie in the current folder
+    look_here(model, trust=trust)
     display = Display(bars_wanted(quiet), None)
-    table = transfer_table(run, density, level, model=model, data=data or None, device=device, out=out, display=display)
+    given = {"model": model, "data": data or None, "device": device, "trust": trust}
+    table = transfer_table(run, density, level, **given, out=out, display=display)
     drawn = save_figure(transfer_figure(table), figure) if figure is not None else None
     text = transfer_table_text(table) + (f"\nFigure: {drawn}" if drawn is not None else "")
     if not as_json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import struct
 import zipfile
 import zlib
@@ -12,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from lottery.data import Data
-from pruning.errors import DataError
+from pruning.errors import DataError, FileFormatError
+from pruning.files import machine_memory, read_bytes
 
 _IDX = {
     "x_train": ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),
@@ -51,9 +54,11 @@ def read_idx(path: Path) -> np.ndarray[Any, Any]:
     Format: two zero bytes, a type byte, the number of axes, each length as a big-endian uint32, then the values.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
+            content = _unpacked(content)
+    except FileFormatError as error:
+        raise DataError(str(error)) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_TYPES:
@@ -73,6 +78,21 @@ def read_idx(path: Path) -> np.ndarray[Any, Any]:
     return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
+def _unpacked(content: bytes) -> bytes:
+    """Return what a gzip file holds, one byte more than its IDX header announces at most: never a bomb."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        start = file.read(4)
+        if len(start) < 4 or start[2] not in _IDX_TYPES:
+            return start
+        lengths = file.read(4 * start[3])
+        if len(lengths) < 4 * start[3]:
+            return start + lengths
+        size = np.dtype(_IDX_TYPES[start[2]]).itemsize * math.prod(struct.unpack(f">{start[3]}I", lengths))
+        if size > machine_memory():
+            raise OSError(f"truncated, or a bomb: it announces {size:,} bytes, more than this machine can hold")
+        return start + lengths + file.read(size + 1)
+
+
 def _find(folder: Path, key: str) -> Path:
     for stem in _IDX[key]:
         for name in (stem, f"{stem}.gz"):
@@ -83,6 +103,10 @@ def _find(folder: Path, key: str) -> Path:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(member.file_size for member in packed.infolist())
+        if unpacked > machine_memory():
+            raise DataError(f"{path}: {unpacked:,} bytes of arrays, more than this machine can hold")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in _IDX if key not in archive]
             if missing:
@@ -90,5 +114,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             return {key: archive[key] for key in _IDX}
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except MemoryError as error:
+        raise DataError(f"{path}: an array that does not fit into memory") from error
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error

@@ -134,6 +134,10 @@ class ModelSource:
         """Return a source whose networks all begin at a ticket; seeds differ in everything else."""
         return replace(self, start=start, varies=True)
 
+    def without_init(self) -> ModelSource:
+        """Return a source of the same networks as their maker leaves them."""
+        return replace(self, initialize=INITIALIZERS["model"].value)
+
     def _build(self, seed: int) -> tuple[nn.Module, Mask | None]:
         with seeded_everywhere(seed):
             with users_code(f"the model {self.name!r}"):

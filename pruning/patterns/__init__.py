@@ -1,7 +1,8 @@
 """Patterns: which weights stay or go together. One small file each, found by itself.
 
-A tensor is seen as a matrix: its first axis by all others ([out, rest] in torch's layout). A pattern cuts the matrix
-into tiles of one size, and either a tile stays or goes whole, or at most so many of its weights stay.
+A tensor is seen as a matrix, [out, rest]: a row for each output, and in a row, tap after tap, the inputs that a product
+sums over (`pruning.axes`). A pattern cuts the matrix into tiles of one size, and either a tile stays or goes whole, or
+at most so many of its weights stay.
 """
 
 from __future__ import annotations
@@ -9,12 +10,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from pruning.axes import Axes, Shape, as_stored
 from pruning.errors import BadValue, unknown
 from pruning.registry import Registry, summary_of
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,58 @@ class Pattern:
         name: what people type.
         tile_of: `tile_of(out, rest, **params)` returns the tile of an [out, rest] matrix.
         params: its sizes, by name.
+        axes: of a network's tensors, by name. A tensor that is not there is taken as it is stored: its first axis by
+            all others in their order.
     """
 
     name: str
     tile_of: TileFunction
     params: Mapping[str, int] = field(default_factory=dict)
+    axes: Mapping[str, Axes] = field(default_factory=dict)
+
+    def on(self, axes: Mapping[str, Axes]) -> Pattern:
+        """Return the pattern for tensors with these axes."""
+        return replace(self, axes=axes)
+
+    def axes_of(self, name: str, shape: Shape) -> Axes:
+        """Return what the axes of one tensor are."""
+        return self.axes.get(name) or as_stored(shape)
 
     def tile(self, name: str, shape: Shape) -> Tile:
         """Return the tile of one tensor; raises `BadValue` where the tensor does not divide into tiles.
 
+        Columns of a tile are neighbours: its width divides the inputs of one tap, or whole taps stay together.
+
         >>> get_pattern("blocks", {"height": 2, "width": 9}).tile("conv.weight", (16, 3, 3, 3))
         Tile(height=2, width=9, most=None)
         """
-        out, rest = matrix(shape)
+        axes = self.axes_of(name, shape)
+        out, rest = axes.matrix_shape
         tile = self.tile_of(out, rest, **self.params)
-        for side, size, part in (("height", out, tile.height), ("width", rest, tile.width)):
+        wide = tile.most is None and tile.width % max(1, axes.input_count) == 0  # whole taps
+        for side, size, part in (
+            ("height", out, tile.height),
+            ("width", rest if wide else axes.input_count, tile.width),
+        ):
             if size % part:
+                inputs = "" if wide or axes.input_count == rest else f", {axes.input_count} inputs at each tap"
                 raise BadValue(
-                    f"pattern {self.name!r}: {name!r} has a {side} of {size} ([out, rest] = [{out}, {rest}]), which "
-                    f"does not divide by {part}; name it in `skip` or choose another size"
+                    f"pattern {self.name!r}: {name!r} has a {side} of {size} ([out, rest] = [{out}, {rest}]{inputs}), "
+                    f"which does not divide by {part}; name it in `skip` or choose another size"
                 )
         return tile
+
+    def removes_outputs(self, name: str, shape: Shape) -> bool:
+        """Say whether a tile of this tensor is all that an output has.
+
+        >>> get_pattern("rows").removes_outputs("fc", (3, 2)), get_pattern("unstructured").removes_outputs("fc", (3, 1))
+        (True, False)
+        """
+        out, rest = self.axes_of(name, shape).matrix_shape
+        tile = self.tile_of(out, rest, **self.params)
+        # A row of one weight is a row only where a longer one would go whole too.
+        whole = tile.most is None and tile.width >= rest
+        return whole and (rest > 1 or self.tile_of(out, 2, **self.params).width > 1)
 
 
 PATTERNS: Registry[TileFunction] = Registry("pattern", "pruning.patterns")
@@ -137,12 +168,3 @@ divide by 4; name it in `skip` or choose another size
     """
     for name, shape in shapes.items():
         pattern.tile(name, shape)
-
-
-def matrix(shape: Shape) -> tuple[int, int]:
-    """Return the [out, rest] shape of a tensor: its first axis by all others.
-
-    >>> matrix((16, 3, 3, 3)), matrix((7,))
-    ((16, 27), (7, 1))
-    """
-    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pruning.errors import BadValue
 from pruning.ladder import Target, explicit, geometric, until_sparsity
 from pruning.registry import Registry, summary_of
+from pruning.uses import in_order
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,30 @@ class Tensors:
     Attributes:
         shapes: shape by name.
         sizes: weights that level 0 keeps, by name: all, unless the network was already pruned.
+        order: the tensors in the order in which a forward pass uses them; by default as they are listed.
+        outputs: those whose layer makes the network's outputs (there may be none, or several); by default the last
+            in order.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     sizes: Mapping[str, int]
+    order: tuple[str, ...] = ()
+    outputs: frozenset[str] | None = None
 
     @property
     def totals(self) -> dict[str, int]:
         """All weights of each tensor: what densities are fractions of."""
         return {name: math.prod(shape) for name, shape in self.shapes.items()}
+
+    @property
+    def by_depth(self) -> list[str]:
+        """Names in the order of their use."""
+        return in_order(self.shapes, self.order)
+
+    @property
+    def making_outputs(self) -> frozenset[str]:
+        """Names of the tensors whose layer makes the network's outputs."""
+        return frozenset(self.by_depth[-1:]) if self.outputs is None else self.outputs & set(self.shapes)
 
 
 ScopeFunction = Callable[[Schedule, Tensors], list[Target]]
@@ -67,27 +83,32 @@ class Scope:
         name: what people type.
         targets: `targets(schedule, tensors)` returns what every level keeps, level 0 first.
         reads: tables of the schedule that mean something to it: `layer_rates`, `layer_densities`.
+        follows: whether it asks in which order tensors are used, and which make the outputs.
     """
 
     name: str
     targets: ScopeFunction
     reads: frozenset[str]
+    follows: bool = False
 
 
 SCOPES: Registry[Scope] = Registry("scope", "pruning.scopes")
 
 
-def scope(name: str, *, source: str, reads: Iterable[str] = ()) -> Callable[[ScopeFunction], ScopeFunction]:
+def scope(
+    name: str, *, source: str, reads: Iterable[str] = (), follows: bool = False
+) -> Callable[[ScopeFunction], ScopeFunction]:
     """Register a function that places survivors; its docstring's first line is its summary.
 
     Args:
         name: what people type.
         source: the paper (or page) that defines it.
         reads: tables of the schedule that it reads; given with another scope, they are an error.
+        follows: whether it asks in which order tensors are used, and which make the outputs.
     """
 
     def register(targets: ScopeFunction) -> ScopeFunction:
-        SCOPES.add(name, Scope(name, targets, frozenset(reads)), summary_of(targets), source)
+        SCOPES.add(name, Scope(name, targets, frozenset(reads), follows), summary_of(targets), source)
         return targets
 
     return register

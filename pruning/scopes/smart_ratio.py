@@ -11,17 +11,18 @@ from pruning.scopes.filling import fill
 _LINEAR = Fraction(3, 10)
 
 
-@scope("smart-ratio", source="Su et al. 2020, smart ratios (arXiv 2009.11094)")
+@scope("smart-ratio", source="Su et al. 2020, smart ratios (arXiv 2009.11094)", follows=True)
 def smart_ratio(schedule: Schedule, tensors: Tensors) -> list[Target]:
     """Densities ∝ (L − l + 1)² + (L − l + 1) in layer l of L; the last linear layer keeps 30 %.
 
-    Linear means a tensor of two axes. Where 30 % are more or less than the other tensors can leave to it, it keeps
-    what they can. A density ends at 1, and what is over goes to the other tensors in proportion.
+    Layers count in the order in which they run. Linear means a tensor of two axes. Where 30 % are more or less than
+    the other tensors can leave to it, it keeps what they can. A density ends at 1, and what is over goes to the other
+    tensors in proportion.
     """
     totals, least = tensors.totals, {name: min(schedule.guard, size) for name, size in tensors.sizes.items()}
-    depth = {name: len(totals) - index for index, name in enumerate(totals)}
+    depth = {name: len(totals) - index for index, name in enumerate(tensors.by_depth)}
     shares = {name: max(1, total) * (depth[name] ** 2 + depth[name]) for name, total in totals.items()}
-    linear = next((name for name in reversed(list(totals)) if len(tensors.shapes[name]) == 2), None)
+    linear = next((name for name in reversed(tensors.by_depth) if len(tensors.shapes[name]) == 2), None)
     levels = [dict(tensors.sizes)]
     for total in level_totals(schedule, tensors)[1:]:
         low, high = dict(least), dict(levels[-1])

@@ -56,11 +56,11 @@ class SparseModule(nn.Module):
         self.network = network
         self.mask, self.report = mask, report
         self._recipe, self._example = recipe, tuple(example)
+        self._hold_masks()
         # none of it may show up in the state dict or among the parameters
         listening = {path: _listeners(part) for path, part in network.named_modules()}
         self._hidden: dict[str, Any] = {"skeleton": skeleton, "listening": listening, **_NOTHING_MADE}
         self.train(network.training)
-        self._hold_masks()
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
         self.register_load_state_dict_post_hook(_masked_again)
@@ -121,7 +121,7 @@ class SparseModule(nn.Module):
         """Hold the masks of the layers that stayed dense: a parameter that is new here has nothing that holds it."""
         parameters = dict(self.network.named_parameters())
         dense = {name: self.mask[name] for name in self.mask if name in parameters}
-        if any(not is_held(parameters[name]) for name in dense if parameters[name].requires_grad):
+        if any(not is_held(parameters[name]) for name in dense):
             hold_mask(self.network, Mask(dense))
 
     def _as_example(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lottery.data import Data
+from lottery.data.files import read_idx
 from lottery.data.parts import Loader, Tensors, prepare
 from lottery.datasets import DATASETS, load_data
 from lottery.datasets import openml as openml_sets
@@ -294,6 +297,45 @@ class TestWrong:
         (idx / "train-images-idx3-ubyte.gz").write_bytes(content)
         with pytest.raises(DataError, match=message):
             load_data(idx)
+
+    @pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "data.npz"])
+    @pytest.mark.parametrize("kind", ["pipe", "device"])
+    def test_a_pipe_or_a_device_is_an_error_at_once(self, tmp_path, name, kind):
+        path = tmp_path / name
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+        with pytest.raises(DataError):
+            load_data(tmp_path if name.endswith("gz") else path)
+        if name.endswith("gz"):
+            with pytest.raises(DataError, match="cannot be read"):
+                read_idx(path)
+
+    def test_a_bomb_is_unpacked_no_further_than_it_announces(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.gz"
+        path.write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x05" + bytes(10**7), mtime=0))
+        with pytest.raises(DataError, match="5 values announced, 6 there"):
+            read_idx(path)
+        monkeypatch.setattr("lottery.data.files.machine_memory", lambda: 10**5)
+        path.write_bytes(gzip.compress(b"\0\0\x08\x01\x01\0\0\0" + bytes(10**7), mtime=0))
+        with pytest.raises(DataError, match="truncated, or a bomb: it announces 16,777,216 bytes"):
+            read_idx(path)
+
+    def test_arrays_beyond_the_machine_are_not_unpacked(self, tmp_path, monkeypatch):
+        arrays: dict[str, Any] = {key: np.zeros(10**5, np.uint8) for key in ("x_train", "y_train", "x_test", "y_test")}
+        np.savez_compressed(tmp_path / "a.npz", **arrays)
+        assert load_data(tmp_path / "a.npz").name == "a"
+        monkeypatch.setattr("lottery.data.files.machine_memory", lambda: 10**5)
+        with pytest.raises(DataError, match="more than this machine can hold"):
+            load_data(tmp_path / "a.npz")
+
+    def test_objects_are_no_arrays(self, tmp_path):
+        arrays: dict[str, Any] = {key: np.array([{}, 1], object) for key in ("x_train", "y_train", "x_test", "y_test")}
+        np.savez(tmp_path / "a.npz", **arrays)
+        with pytest.raises(DataError, match="not a readable .npz"):
+            load_data(tmp_path / "a.npz")
+        with open(tmp_path / "one.npz", "wb") as file:
+            np.save(file, np.zeros(3))
+        with pytest.raises(DataError, match="not a readable .npz"):
+            load_data(tmp_path / "one.npz")
 
     def test_lengths_that_disagree(self, idx):
         write_idx(idx / "train-labels-idx1-ubyte", np.zeros(3, np.uint8))

@@ -501,7 +501,7 @@ class TestCommandLine:
     @pytest.mark.parametrize("to", EXPORTS.names())
     def test_json_is_one_object_and_nothing_else(self, capfd, tickets, to):
         path = tickets["small_cnn"].path
-        code, out, err = self.lottery(capfd, path, "--to", to, "--json", "--quiet")
+        code, out, err = self.lottery(capfd, path, "--to", to, "--json", "--quiet", "--trust")
         found = json.loads(out)
         assert (code, err) == (0, "")
         assert Path(found["path"]).is_dir() and found["path"].endswith(f"-{path.parent.name}-{path.name}-{to}")
@@ -510,17 +510,17 @@ class TestCommandLine:
 
     def test_people_read_sizes_and_the_difference_and_quiet_prints_the_folder(self, capfd, tickets):
         path = tickets["small_mlp"].path
-        code, out, err = self.lottery(capfd, path, "--to", "csr", "--out", "one")
+        code, out, err = self.lottery(capfd, path, "--to", "csr", "--out", "one", "--trust")
         assert (code, err) == (0, "")
         assert out.startswith("csr: one (trained weights, density 0.1") and "state_dict.pt" in out
         assert "Read again: within 0 (relative) of the masked dense network on 32 examples." in out
-        assert self.lottery(capfd, path, "--to", "csr", "--out", "two", "--quiet") == (0, "two\n", "")
-        code, out, err = self.lottery(capfd, path, "--to", "csr", "--out", "one")
+        assert self.lottery(capfd, path, "--to", "csr", "--out", "two", "--quiet", "--trust") == (0, "two\n", "")
+        code, out, err = self.lottery(capfd, path, "--to", "csr", "--out", "one", "--trust")
         assert (code, out) == (
             2,
             "",
         ) and err == "lottery: one is there already; use --force to replace it, or another --out\n"
-        assert self.lottery(capfd, path, "--to", "csr", "--out", "one", "--force", "--quiet")[0] == 0
+        assert self.lottery(capfd, path, "--to", "csr", "--out", "one", "--force", "--quiet", "--trust")[0] == 0
 
     @pytest.mark.parametrize(
         ("words", "message"),

@@ -88,7 +88,7 @@ def test_a_pattern_holds_at_every_level(tmp_path, settings):
     [
         ({"pattern": "n-m", "pattern_params": {"n": 2, "m": 4}}, "'0.weight' has a width of 6 .*name it in `skip`"),
         ({"pattern": "n-m", "pattern_params": {"n": 2}}, "takes n and m in pattern_params; m missing"),
-        ({"pattern": "rows", "levels": 9}, "level 8 would keep 12 weights of the network, less than the 14"),
+        ({"pattern": "rows", "levels": 11}, "level 10 would keep 5 weights of the network, less than the 6"),
         ({"scope": "table"}, "needs layer_densities"),
         ({"layer_densities": {"*": 0.5}}, "layer_densities need scope 'table'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 
@@ -24,7 +25,8 @@ from pruning.errors import (
     UnknownName,
     UsageError,
 )
-from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
+from pruning.mask import Mask
+from tests.lottery.helpers import as_an_earlier_version_wrote_it, assert_same_arrays, blobs, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
 SETTINGS = {"levels": 2, "steps": 24, "batch_size": 16, "tolerance": 1.0}
@@ -144,8 +146,6 @@ def test_a_pruned_bias_is_refused_in_words(tmp_path):
 
 
 def test_a_ticket_without_trained_weights_says_so(found, tmp_path):
-    import dataclasses
-
     found.save(tmp_path / "bare")
     bare = dataclasses.replace(found, trained_params=None).save(tmp_path / "bare")
     with pytest.raises(UsageError, match="no trained weights"):
@@ -199,11 +199,16 @@ class TestHostileDirectories:
         other = find_ticket(nn.Linear(6, 3), DATA, out=tmp_path, **SETTINGS)
         assert other.path is not None
         shutil.copy(other.path / "trained.safetensors", path)
+        with pytest.raises(FileFormatError, match="trained.safetensors: not what was written"):
+            Ticket.load(path)
+        as_an_earlier_version_wrote_it(path)
         with pytest.raises(FileFormatError, match="different tensors"):
             Ticket.load(path)
-        shutil.copy(other.path / "mask.safetensors", path)
+
+    def test_a_mask_that_is_not_of_these_weights(self, found, tmp_path):
+        dataclasses.replace(found, mask=Mask({"weight": np.ones((3, 6))})).save(tmp_path / "put-together")
         with pytest.raises(MaskMismatch, match="no tensor 'weight' .closest: .*0.weight"):
-            Ticket.load(path)
+            Ticket.load(tmp_path / "put-together")
 
 
 class TestFindTicket:

@@ -15,8 +15,8 @@ from lottery.statistics import by_seed
 from lottery.transfer_report import transfer_table_text
 from lottery.transfer_table import transfer_table
 from pruning.errors import BadValue, ConfigMismatch
-from pruning.files import read_json, write_json
-from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
+from pruning.files import read_json
+from tests.lottery.helpers import assert_same_arrays, blobs, rewrite_record, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
 TINY = {"levels": 2, "steps": 20, "tolerance": 1.0, "replicates": 2}
@@ -41,7 +41,7 @@ def across(tmp_path_factory):
     common = {"levels": 1, "prune_rate": 0.5, "tolerance": 1.0, "replicates": 2, "out": out / "runs", "batch_size": 32}
     gd = search(SMALL, "digits", steps=12, **common)
     es = search(SMALL, "digits", trainer="es", generations=4, population=4, **common)
-    return gd, es, transfer_table([gd.run, es.run], out=out / "transfer")
+    return gd, es, transfer_table([gd.run, es.run], model=SMALL, out=out / "transfer")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_from_the_command_line_again_nothing_is_trained(across, capsys, tmp_path
     gd, es, table = across
     files = sorted(table.out.rglob("config.json"))
     before = [path.stat().st_mtime_ns for path in files]
-    command = ["transfer", str(gd.run), str(es.run), "--level", "1", "--out", str(table.out), "--json"]
+    command = ["transfer", str(gd.run), str(es.run), "--level", "1", "--out", str(table.out), "--json", "--trust"]
     assert run([*command, "--figure", str(tmp_path / "table.png")]) == 0
     captured = capsys.readouterr()
     assert [path.stat().st_mtime_ns for path in sorted(table.out.rglob("config.json"))] == before
@@ -162,9 +162,8 @@ def test_the_target_lends_its_budget_and_its_level_the_density(tiny, tmp_path):
 
 def test_a_training_of_another_ticket_is_never_taken(tiny, tmp_path):
     table = table_of(tiny[:2], tmp_path)
-    path = table.tickets[0][1].level.replicates[0].path / "config.json"
-    record = read_json(path)
-    write_json(path, {**record, "transfer": {**record["transfer"], "identity": "another"}})
+    path = table.tickets[0][1].level.replicates[0].path
+    rewrite_record(path, transfer={**read_json(path / "config.json")["transfer"], "identity": "another"})
     with pytest.raises(ConfigMismatch, match="of another ticket or run; use another --out"):
         table_of(tiny[:2], tmp_path)
 

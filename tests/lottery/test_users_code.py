@@ -116,7 +116,7 @@ class Exits(nn.Module):
     ids=["maker", "maker of a seed", "forward", "criterion", "jax maker"],
 )
 def test_a_program_that_searches_is_not_ended_by_its_model(tmp_path, model, options):
-    with pytest.raises(RunError, match=r"SystemExit: 0 \(.*test_users_code.py, line \d+\)"):
+    with pytest.raises(LotteryError, match=r"SystemExit: 0 \(.*test_users_code.py, line \d+\)"):
         find_ticket(model, blobs(), out=tmp_path, levels=1, quiet=True, **options)
 
 

@@ -1,0 +1,122 @@
+"""How a search's network uses its tensors, as far as the search must know, and what follows for masks.
+
+Only what is asked for is followed: a scope that looks at the order of layers, or a pattern that would remove outputs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lottery.config import SearchConfig
+from lottery.data.parts import Parts
+from lottery.gd.batches import training_batches
+from lottery.models.source import ModelSource
+from lottery.objective import objective_for, own
+from lottery.torch_state import float_type
+from lottery.torch_uses import torch_uses
+from lottery.trainers import Ask
+from pruning.errors import BadValue, NothingToPrune
+from pruning.patterns import Pattern, get_pattern
+from pruning.scopes import SCOPES
+from pruning.torch_axes import torch_axes
+from pruning.uses import Uses
+
+FEW = 8
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class OrderNotFollowed(UserWarning):
+    """Which layer makes the outputs was not found out by running the network; the message says what was taken."""
+
+
+def uses_for(ask: Ask, config: SearchConfig) -> Uses:
+    """Return what this search must know of how its network uses its tensors.
+
+    Args:
+        ask: model and data.
+        config: the search; its scope and its pattern decide what is looked for.
+
+    Raises:
+        BadValue: a pattern that needs to know the axes of a prunable tensor, and they are not known.
+    """
+    shapes = ask.source.prunable(ask.seed, config.prunable, config.skip)
+    pattern = get_pattern(config.pattern, config.pattern_params)
+    asked = SCOPES[config.scope].value.follows or config.pattern != "unstructured"
+    uses = _uses(ask, shapes, asked)
+    if config.pattern != "unstructured":
+        _check_axes(pattern, shapes, uses)
+    if not asked or not uses.reason:
+        return uses
+    last = list(shapes)[-1]
+    needs = f"scope {config.scope!r}" if SCOPES[config.scope].value.follows else f"pattern {config.pattern!r}"
+    warnings.warn(
+        f"{needs}: in which order the layers run could not be followed ({uses.reason}); the order of their definition "
+        f"is taken, and {last!r} for the layer that makes the outputs",
+        OrderNotFollowed,
+        stacklevel=2,
+    )
+    return replace(uses, order=tuple(shapes), outputs=frozenset({last}))
+
+
+def without_outputs(pattern: Pattern, shapes: Shapes, outputs: Iterable[str], named: Sequence[str]) -> Shapes:
+    """Return the tensors but those that stay dense because the pattern would remove outputs of the network itself.
+
+    Args:
+        pattern: which weights stay or go together, on the network's axes.
+        shapes: of the prunable tensors.
+        outputs: those whose layer makes the network's outputs.
+        named: what the search calls prunable: a tensor that is there by its own name is not left out.
+
+    Raises:
+        NothingToPrune: no other tensor is prunable.
+    """
+    made = [name for name in shapes if name in set(outputs) and name not in named]
+    spared = {name for name in made if pattern.removes_outputs(name, shapes[name])}
+    if spared == set(shapes):
+        raise NothingToPrune(
+            f"pattern {pattern.name!r} removes whole outputs, and {', '.join(map(repr, shapes))} makes those of the "
+            "network itself; name it in `prunable` if they may go"
+        )
+    return {name: shape for name, shape in shapes.items() if name not in spared}
+
+
+def _uses(ask: Ask, shapes: Shapes, asked: bool) -> Uses:
+    if isinstance(ask.source, ModelSource):
+        model = ask.source.build(ask.seed)
+        if not asked:
+            return Uses(torch_axes(model))
+        inputs, targets = _batch(ask, float_type(model))
+        matrices = [name for name, p in model.named_parameters() if p.ndim > 1 and p.is_floating_point()]
+        objective = (
+            objective_for(targets, own(ask.loss) if ask.loss else None, ask.metric) if targets is not None else None
+        )
+        return torch_uses(model, matrices, inputs, objective.loss if objective else None, targets)
+    from lottery.jax_source import JaxSource
+
+    if not isinstance(ask.source, JaxSource):
+        return Uses(reason=f"{type(ask.source).__name__} is neither a PyTorch module nor a JAX pair")
+    return ask.source.uses(ask.seed, _batch(ask, torch.float32)[0])
+
+
+def _batch(ask: Ask, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Return a few examples on the host; observations of an environment have no targets."""
+    if not isinstance(ask.parts, Parts):
+        return torch.zeros(FEW, *ask.parts.input_shape), None
+    parts = ask.parts.with_floats(dtype)
+    return next(training_batches(parts.train, FEW, seed=ask.seed, start=0, stop=1))
+
+
+def _check_axes(pattern: Pattern, shapes: Shapes, uses: Uses) -> None:
+    unknown = [name for name, shape in shapes.items() if len(shape) > 1 and name not in uses.axes]
+    if unknown:
+        raise BadValue(
+            f"pattern {pattern.name!r}: which axes of {unknown[0]!r} are outputs and which are inputs is not known: "
+            "it is no weight of a linear, convolution, recurrent, attention or embedding layer, and no factor of a "
+            "product that could be followed; name it in `skip`"
+        )
