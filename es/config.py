@@ -6,8 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pruning.errors import BadValue, unknown
+from pruning.ranges import check_ranges
 
 PRECISIONS = ("default", "float32")
+# The least and the most of each; what is more is a mistake, which would fill the memory before it is seen.
+_RANGES = {
+    "population": (1, 10**6),
+    "generations": (1, 10**9),
+    "sigma": (0, 1e38),
+    "batch_size": (1, 10**7),
+    "episodes": (1, 10**6),
+    "episode_steps": (1, 10**9),
+    "test_episodes": (1, 10**6),
+    "eval_every": (1, 10**9),
+    "checkpoint_seconds": (0, 1e9),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ class ESConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadValue(f"{name} must be 1 or more, not {value}")
+        check_ranges(self, _RANGES)
         if not 0 <= self.mean_decay < 1:
             raise BadValue(f"mean_decay must be in [0, 1), not {self.mean_decay:g}")
         if self.checkpoint_seconds < 0:

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from pruning.errors import DeviceError
+from pruning.errors import DeviceError, shown
 
 Device: TypeAlias = Any
 """A `jax.Device`."""
@@ -25,7 +25,7 @@ def choose_devices(name: str) -> tuple[Device, ...]:
         return tuple(jax.devices())
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda") or not (index or "0").isdigit():
-        raise DeviceError(f"unknown device {name!r} (known: auto, cpu, cuda, cuda:0, …)")
+        raise DeviceError(f"unknown device {shown(name)} (known: auto, cpu, cuda, cuda:0, …)")
     try:
         devices = jax.devices("gpu" if kind == "cuda" else "cpu")
     except RuntimeError as error:

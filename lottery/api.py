@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lottery.bars import bars_wanted
 from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Request
 from lottery.progress import Display
@@ -87,7 +87,7 @@ def find_ticket(
     criterion = merged.pop("criterion") if callable(merged.get("criterion")) else None
     if criterion is not None:
         merged["criterion"] = getattr(criterion, "__name__", type(criterion).__name__)
-    bars = not quiet and sys.stderr.isatty()
+    bars = bars_wanted(quiet)
     search = run_search(
         Request(model, data, merged, loss, metric, criterion, Path(out), force, resume), Display(bars, None)
     )

@@ -12,6 +12,8 @@ def card(record: Mapping[str, Any]) -> str:
     """Return the card of a ticket from its `config.json`."""
     metric = plain(record["metric"]["name"])
     dense = record.get("dense") or {}
+    # A registered model is made again by its name; any other is handed over.
+    model = "model" if ":" in record.get("given", {}).get("model", ":") else ""
     lines = [
         "---",
         "library_name: pytorch",
@@ -56,8 +58,8 @@ def card(record: Mapping[str, Any]) -> str:
         "from lottery import Ticket",
         "",
         'ticket = Ticket.load("this-folder")',
-        "model = ticket.rewound(model)   # masked, at its rewind weights; stays masked while it trains",
-        "model = ticket.trained(model)   # the same, trained",
+        f"network = ticket.rewound({model})   # masked, at its rewind weights; stays masked while it trains",
+        f"network = ticket.trained({model})   # the same, trained",
         "```",
         "",
     ]

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lottery.config import SearchConfig
 from lottery.results import Level, Search
+from lottery.settings import field_names
 from lottery.statistics import Estimate, by_seed, holm, interval, paired_difference, paired_t_p, pairs, sign_flip_p
 from pruning.errors import BadValue
 from pruning.plain import plain
 
 # In this order they name a search best.
 _TELLING = ("criterion", "trainer", "strategy", "std", "scope", "rewind", "optimizer", "sigma", "seed")
+_IN_EVERY_TABLE = ("levels", "sparsity", "densities", "replicates")
 # Levels whose numbers of weights differ by more than this fraction are not compared.
 MATCHED = 0.02
 
@@ -63,26 +66,33 @@ def labels(searches: Sequence[Search]) -> list[str]:
 
 
 def telling_names(configs: Sequence[Mapping[str, Any]], telling: Sequence[str]) -> list[str]:
-    """Return a name for each configuration: the values of those settings in which they differ.
+    """Return a name for each configuration: the values of all settings in which they differ.
+
+    Between two trainers their own settings are not compared, also where both have one of that name; and how far and how
+    often was searched is in every table beside the name. These come in only where the names are not different without.
 
     Args:
         configs: resolved configurations.
-        telling: the settings that name best, in order; others follow one by one until all names are different.
+        telling: the settings that name best, in order.
 
     Raises:
         BadValue: configurations that differ in nothing.
 
     >>> telling_names([{"trainer": "gd", "lr": 0.1}, {"trainer": "es", "sigma": 0.1}], ["trainer"])
     ['gd', 'es']
+    >>> telling_names([{"criterion": "snr", "lr": 0.1}, {"criterion": "random", "lr": 0.2}], ["criterion"])
+    ['snr, lr 0.1', 'random, lr 0.2']
     """
 
     def differs(key: str) -> bool:
         return len({str(config.get(key)) for config in configs}) > 1
 
-    keys = [key for key in telling if differs(key)]
-    rest = sorted(set().union(*configs) - set(telling))
-    for key in ["", *filter(differs, rest)]:
-        keys += [key] if key else []
+    rest = sorted(filter(differs, set().union(*configs) - set(telling)))
+    alike = field_names(SearchConfig) if differs("trainer") else set(rest)
+    common = [key for key in rest if key in alike - set(_IN_EVERY_TABLE)]
+    keys = [*filter(differs, telling), *common]
+    for key in [None, *(key for key in rest if key not in common)]:
+        keys += [key] if key is not None else []
         names = [", ".join(_shown(config, k, telling) for k in keys if _says(config, k, telling)) for config in configs]
         if len(set(names)) == len(names):
             return names

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pruning.errors import BadValue, unknown
-from pruning.ladder import Target, check_fraction
+from pruning.ladder import MAX_LEVELS, Target, check_fraction
 from pruning.patterns import get_pattern
+from pruning.ranges import check_ranges
 from pruning.scopes import SCOPES, Schedule, Tensors, place
 from pruning.scopes.layer import tensor_rates
 from pruning.uses import Uses
@@ -18,12 +19,22 @@ SCORE_AT = ("trained", "rewind")
 DRAW_FROM = ("previous", "dense")
 CANDIDATES = ("survivors", "all")
 DIET_KEEPS = ("hard", "easy")
-_SMALLEST = {
-    **dict.fromkeys(("levels", "guard", "seed", "data_diet_steps"), 0),
-    **dict.fromkeys(
-        ("replicates", "score_examples", "score_probes", "score_steps", "score_rounds", "data_diet_networks"), 1
-    ),
-    "early_bird_window": 2,
+# The least and the most of each; beyond the most lies a mistake, which would fill the memory before it is seen.
+_RANGES = {
+    "levels": (0, MAX_LEVELS),
+    "prune_rate": (1e-9, 1),
+    "replicates": (1, 10_000),
+    "seed": (0, 2**32 - 1),
+    "split_seed": (0, 2**32 - 1),
+    "guard": (0, 10**9),
+    "score_examples": (1, 10**9),
+    "score_probes": (1, 10**9),
+    "score_steps": (1, 10**9),
+    "score_lr": (0, 1e38),
+    "score_rounds": (1, 10**6),
+    "data_diet_steps": (0, 10**9),
+    "data_diet_networks": (1, 10_000),
+    "early_bird_window": (2, 10**6),
 }
 
 
@@ -150,11 +161,16 @@ class SearchConfig:
         check_fraction("prune_rate", self.prune_rate, zero=False)
         if self.sparsity is not None:
             check_fraction("sparsity", self.sparsity, zero=True)
+        check_ranges(self, _RANGES)
         if self.seed >= 2**32 - self.replicates:
             raise BadValue(f"seed must be less than {2**32 - self.replicates}, not {self.seed}")
-        for name, least in _SMALLEST.items():
-            if getattr(self, name) is not None and not getattr(self, name) >= least:  # NaN is not
-                raise BadValue(f"{name} must be {least} or more, not {getattr(self, name)}")
+        if self.score_lr is not None and not self.score_lr > 0:
+            raise BadValue(f"score_lr must be more than 0, not {self.score_lr:g}")
+        size = self.validation_size
+        if (isinstance(size, float) and not 0 < size < 1) or (isinstance(size, int) and size < 1):
+            raise BadValue(f"validation_size must be a number of examples or a fraction of them, not {size:g}")
+        if len(self.densities) > MAX_LEVELS:
+            raise BadValue(f"densities are those of {MAX_LEVELS:,} levels at most, not of {len(self.densities):,}")
         if self.early_bird is not None:
             if not 0 <= self.early_bird <= 1:
                 raise BadValue(f"early_bird must be a distance between 0 and 1, not {self.early_bird:g}")

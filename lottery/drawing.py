@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from lottery.users_code import users_code
 from pruning.criteria import Criterion
 from pruning.errors import BadValue
 from pruning.jobs import Job, Params, Prober, Trained
@@ -72,7 +73,8 @@ class Drawing:
             look = replace(job, params=mask.apply(dict(params)), mask=mask)
             evidence = self.prober.look(look, _kept(goal) / mask.total, needs) if needs else {}
             seen = replace(trained, params=look.params, evidence=evidence)
-            scores = self.criterion.score(seen, replace(job, mask=mask))
+            with users_code(f"the criterion {self.criterion.name!r}"):
+                scores = self.criterion.score(seen, replace(job, mask=mask))
             mask = select(scores, mask, goal, self.guard, self.pattern)
         return mask
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-_TICKET, _DENSE, _WINNER = "#1f5fa8", "#555555", "#c8442c"
+_TICKET, _VALIDATION, _WINNER = "#1f5fa8", "#777777", "#c8442c"
 
 
 def density_figure(search: Search) -> Figure:
-    """Return the metric against density on a log axis, with the dense line, its tolerance band and the intervals."""
+    """Return the metric against density on a log axis: what decides, with its tolerance, and what is reported."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
@@ -31,46 +31,47 @@ def density_figure(search: Search) -> Figure:
 
 
 def draw_density(axes: Axes, search: Search) -> None:
-    """Draw the metric against density; the test metric where there is one, the validation metric otherwise."""
+    """Draw the validation metric against density with the dense network's tolerance, and the test metric beside it.
+
+    The winning ticket is chosen on validation data: the band is around the dense network's validation metric, and the
+    star lies on the line that it belongs to.
+    """
     scale = 100 if search.is_fraction else 1
     levels = [level for level in search.levels if level.alive]
-    has_test = all(level.test is not None for level in levels)
-    density = np.array([100 * level.density for level in levels])
-    values = np.array(
-        [scale * (level.test if has_test and level.test is not None else level.validation) for level in levels]
-    )
-    replicates = len(search.levels[0].replicates)
-    bounds = [interval(level, search.is_fraction, search.test_examples) if has_test else None for level in levels]
-
-    dense = values[0]
-    band = scale * search.tolerance.value
-    axes.axhspan(dense - band, dense + band, color=_DENSE, alpha=0.15, lw=0)
+    density = [100 * level.density for level in levels]
+    values = [scale * level.validation for level in levels]
+    band, unit = scale * search.tolerance.value, " pp" if scale == 100 else ""
+    axes.axhspan(values[0] - band, values[0] + band, color=_VALIDATION, alpha=0.15, lw=0)
     axes.axhline(
-        dense, color=_DENSE, lw=1, ls="--", label=f"dense ± tolerance ({band:.2g}{' pp' if scale == 100 else ''})"
+        values[0], color=_VALIDATION, lw=1, ls="--", label=f"dense on validation data ± tolerance ({band:.2g}{unit})"
     )
+    axes.plot(density, values, "s-", color=_VALIDATION, ms=3, lw=1.2, label="ticket on validation data (decides)")
+    if all(level.test is not None for level in levels):
+        _draw_test(axes, search, levels, density)
+    winner = search.winning_replicate
+    if winner is not None:
+        at = next(i for i, level in enumerate(levels) if level.level == winner.level)
+        label = f"winning ticket, {density[at]:.2g} %"
+        axes.plot(density[at], values[at], "*", color=_WINNER, ms=15, zorder=5, label=label)
+    style_density(axes, density)
+    axes.set_ylabel(f"{search.metric}{' (%)' if scale == 100 else ''}")
+
+
+def _draw_test(axes: Axes, search: Search, levels: Sequence[Level], density: Sequence[float]) -> None:
+    """Draw the test metric with its intervals, and with a dot for every replicate where there are several."""
+    scale = 100 if search.is_fraction else 1
+    replicates = len(search.levels[0].replicates)
+    values = [scale * level.test for level in levels if level.test is not None]
+    bounds = [interval(level, search.is_fraction, search.test_examples) for level in levels]
     if all(bounds):
         low, high = np.array([b for b in bounds if b is not None]).T * scale
         kind = f"95 % t interval, n = {replicates}" if replicates > 1 else "95 % Wilson interval, n = 1"
         axes.fill_between(density, low, high, color=_TICKET, alpha=0.18, lw=0, label=kind)
     if replicates > 1:
         for level in levels:
-            points = [scale * (r.test if has_test and r.test is not None else r.validation) for r in level.alive]
+            points = [scale * replicate.test for replicate in level.alive if replicate.test is not None]
             axes.plot([100 * level.density] * len(points), points, ".", color=_TICKET, ms=3, alpha=0.5)
-    axes.plot(density, values, "o-", color=_TICKET, ms=4, lw=1.5, label="ticket")
-    winner = search.winning_replicate
-    if winner is not None:
-        at = next(i for i, level in enumerate(levels) if level.level == winner.level)
-        axes.plot(
-            density[at],
-            values[at],
-            "*",
-            color=_WINNER,
-            ms=15,
-            zorder=5,
-            label=f"winning ticket, {density[at]:.2g} % (chosen on validation data)",
-        )
-    style_density(axes, density.tolist())
-    axes.set_ylabel(f"{'test' if has_test else 'validation'} {search.metric}{' (%)' if scale == 100 else ''}")
+    axes.plot(density, values, "o-", color=_TICKET, ms=4, lw=1.5, label="ticket on test data (reported only)")
 
 
 def curves_figure(search: Search, levels: Sequence[int]) -> Figure:

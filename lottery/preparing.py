@@ -12,12 +12,13 @@ from lottery.config import SearchConfig, ladder
 from lottery.coverage import warn_not_covered
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.data_diet import on_diet
+from lottery.data_scores import DATA_SCORES
 from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
 from lottery.engine import Plan
 from lottery.held_out import held_out
-from lottery.models.source import Source, Start, model_source
+from lottery.models.source import ModelSource, Source, Start, model_source
 from lottery.objective import BatchFunction, GivenMetric
 from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
@@ -27,10 +28,10 @@ from lottery.run_identity import Identity
 from lottery.settings import build, check_names
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
-from lottery.users_code import one_line
+from lottery.users_code import one_line, users_code
 from lottery.using import uses_for, without_outputs
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
-from pruning.errors import BadValue, LotteryError
+from pruning.errors import BadValue, LotteryError, RunError, shown
 from pruning.jobs import Budget, Job, Params, Prober, Trained
 from pruning.mask import Mask
 from pruning.patterns import Pattern, check_pattern, get_pattern
@@ -125,7 +126,8 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     ask = on_diet(ask, config)
     parts = ask.parts
     setup = TRAINERS[config.trainer].value.setup(ask)
-    criterion = get_criterion(request.criterion or config.criterion)
+    with users_code(f"importing the criterion {config.criterion!r}"):
+        criterion = get_criterion(request.criterion or config.criterion)
     prober = prober_for(ask, config, criterion.needs)
     _check_needs(criterion, setup, prober)
     given = {"model": request.model or parts.default_model, "data": request.data}
@@ -153,9 +155,12 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     0.1
     """
     trainer = settings.get("trainer", SearchConfig.trainer)
-    kind = TRAINERS[str(trainer)].value
+    if not isinstance(trainer, str):
+        raise BadValue(f"trainer must be a name, not {shown(trainer)}")
+    kind = TRAINERS[trainer].value
     check_names(settings, SearchConfig, kind.config)
     config, trainer_config = build(SearchConfig, settings), build(kind.config, settings)
+    DATA_SCORES[config.data_diet_score]  # a wrong name is said also where there is no diet
     moves = getattr(trainer_config, "moves", "none")
     if moves != "none" and config.pattern != "unstructured":
         raise BadValue(f"moves {moves!r} exchanges single weights, which breaks pattern {config.pattern!r}")
@@ -230,6 +235,7 @@ def _plan(
         "framework": source.framework,
         "layout": source.layout,
         "given": {key: value for key, value in given.items() if isinstance(value, str)},
+        **_sizes(source),
         "trainer": config.trainer,
         "criterion": config.criterion,
         "scope": config.scope,
@@ -253,6 +259,13 @@ def _plan(
     )
 
 
+def _sizes(source: Source) -> dict[str, Any]:
+    """Return what a model that is made for the data's sizes can be made again from."""
+    if not isinstance(source, ModelSource) or source.sizes is None:
+        return {}
+    return {"sizes": {"input_shape": list(source.sizes[0]), "outputs": source.sizes[1]}}
+
+
 def _check_start(plan: Plan) -> None:
     """Raise `BadValue` where level 0 is sparse and its mask moves on after the mask of level 1 was drawn."""
     if plan.about["config"]["moves"] != "none" and any(mask.kept < mask.total for mask in plan.dense.values()):
@@ -270,9 +283,11 @@ def _try_criterion(drawing: Drawing, params: Params, mask: Mask) -> None:
         evidence = brief.look(job, mask.density, criterion.needs) if criterion.needs else {}
         scores = criterion.score(Trained(params, history=[], evidence=evidence), job)
         select(scores, mask, mask.kept, guard=0)
-    except Exception as error:  # a caller's function may raise anything
-        reason = error if isinstance(error, LotteryError) else one_line(error)
-        raise BadValue(f"criterion {criterion.name!r} cannot score this model ({reason})") from error
+    except LotteryError as error:
+        raise BadValue(f"criterion {criterion.name!r} cannot score this model ({error})") from error
+    except (Exception, SystemExit) as error:  # a caller's function may raise anything
+        kind = RunError if isinstance(error, SystemExit) else BadValue
+        raise kind(f"criterion {criterion.name!r} cannot score this model ({one_line(error)})") from error
 
 
 def _dense_mask(config: SearchConfig, source: Source, seed: int, pattern: Pattern, uses: Uses) -> Mask:

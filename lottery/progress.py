@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lottery.bars import terminal_size
 from lottery.checkpoints import clear_checkpoints, read_checkpoint, write_checkpoint
 from lottery.objective import Measure
 from lottery.results import Level
@@ -48,14 +49,10 @@ class Display:
     @contextmanager
     def training(self, levels: int) -> Iterator[None]:
         """Show bars while so many levels are trained."""
-        # tqdm draws nothing on a terminal that does not know its size; this falls back to 80 by 24.
-        size = shutil.get_terminal_size()
-        options: dict[str, Any] = {
-            "leave": False,
-            "disable": not self._bars,
-            "ncols": size.columns,
-            "nrows": size.lines,
-        }
+        if not self._bars:
+            yield
+            return
+        options: dict[str, Any] = {"leave": False, **terminal_size()}
         with (
             tqdm(total=levels, desc="levels", unit="level", position=0, **options) as level_bar,
             tqdm(desc="steps", unit="step", position=1, **options) as step_bar,
@@ -76,7 +73,7 @@ class Display:
 
     def finished(self, level: Level, dense: Level) -> None:
         """Show a finished level."""
-        if self._levels is not None and self._metric is not None:
+        if self._metric is not None:
             self._line(level_row(level, dense, self._metric.is_fraction, self._examples))
             self.passed()
 
@@ -87,7 +84,7 @@ class Display:
 
     def _line(self, text: str) -> None:
         if self._write is not None:
-            with tqdm.external_write_mode(file=sys.stderr):
+            with tqdm.external_write_mode(file=sys.stderr) if self._bars else contextlib.nullcontext():
                 self._write(text)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pruning.errors import BadValue
+from pruning.errors import BadValue, shown
 from pruning.jobs import Budget, Params
 
 
@@ -51,8 +51,9 @@ class Rewind:
 def parse_rewind(text: str, total_steps: int, steps_per_epoch: int) -> Rewind:
     """Read `0`, `500` (step), `2ep` (epoch), `lr` (learning-rate rewinding) or `none` (fine-tuning).
 
-    After a rewind to step k, training goes on from step k: data order and learning rate are those of step k
-    (Frankle et al. 2020, arXiv 1912.05671); the optimizer's state starts afresh. `lr` keeps the trained weights and
+    After a rewind to step k, training goes on from step k: its learning rate and its position in an epoch are those of
+    step k (Frankle et al. 2020, arXiv 1912.05671). The order of the data is another one at each level (`job_seed` in
+    `lottery/engine.py`), and the optimizer's state starts afresh. `lr` keeps the trained weights and
     repeats the whole schedule (Renda et al. 2020, arXiv 2003.02389); `none` keeps them and trains as long again at
     the last learning rate.
 
@@ -66,9 +67,9 @@ def parse_rewind(text: str, total_steps: int, steps_per_epoch: int) -> Rewind:
         return Rewind(None, 0, total_steps)
     if text == "none":
         return Rewind(None, total_steps, 2 * total_steps)
-    match = re.fullmatch(r"(\d+)(ep)?", text)
+    match = re.fullmatch(r"([0-9]{1,15})(ep)?", text)
     if match is None:
-        raise BadValue(f"rewind must be 0, a step (500), an epoch (2ep), lr or none, not {text!r}")
+        raise BadValue(f"rewind must be 0, a step (500), an epoch (2ep), lr or none, not {shown(text)}")
     step = int(match[1]) * (steps_per_epoch if match[2] else 1)
     if step >= total_steps:
         raise BadValue(f"rewind {text!r} is step {step:,}, and training ends at step {total_steps:,}")

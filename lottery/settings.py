@@ -7,6 +7,7 @@ the same thing has the same name and the same default everywhere.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from pruning.errors import BadValue, FileFormatError, unknown
+from pruning.errors import BadValue, FileFormatError, shown, unknown
 from pruning.files import MOST_JSON, read_bytes
 
 ConfigT = TypeVar("ConfigT")
@@ -63,10 +64,12 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         key, separator, value = (part.strip() for part in text.partition("="))
         if not separator or not key:
-            raise BadValue(f"--set takes KEY=VALUE, not {text!r}")
+            raise BadValue(f"--set takes KEY=VALUE, not {shown(text)}")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except RecursionError as error:
+            raise BadValue(f"--set {key}: thousands of brackets are no setting") from error
+        except ValueError:  # no TOML, or a number of thousands of digits
             parsed = value
         key, _, part = key.partition(".")
         key = key.replace("-", "_")
@@ -81,10 +84,16 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Return the settings in a TOML file; raises `FileFormatError` with the line that is wrong."""
     content = read_bytes(path, MOST_JSON)
     try:
-        settings = tomllib.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        settings = tomllib.loads(content.decode("utf-8-sig"))  # some editors begin with a byte-order mark
+    except ValueError as error:
         raise FileFormatError(f"{path}: not a TOML file ({error})") from error
-    return {key.replace("-", "_"): value for key, value in settings.items()}
+    except RecursionError as error:
+        raise FileFormatError(f"{path}: thousands of brackets are no setting") from error
+    names = [key.replace("-", "_") for key in settings]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise FileFormatError(f"{path}: says {twice[0]} twice, once with - and once with _")
+    return dict(zip(names, settings.values(), strict=True))
 
 
 def build(kind: type[ConfigT], settings: Mapping[str, Any]) -> ConfigT:
@@ -117,11 +126,15 @@ def _typed(key: str, value: Any, hint: Any) -> Any:
         converted = _convert(value, option)
         if converted is not _WRONG:
             return converted
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadValue(f"{key} must be finite, not {value}")
     wanted = " or ".join(_describe(option) for option in options)
-    raise BadValue(f"{key} must be {wanted}, not {value!r}")
+    raise BadValue(f"{key} must be {wanted}, not {shown(value)}")
 
 
 _WRONG = object()
+# Whole numbers that neither PyTorch, JAX nor a float can hold mean nothing.
+_LARGEST = 2**53
 
 
 def _convert(value: Any, option: Any) -> Any:
@@ -132,24 +145,37 @@ def _convert(value: Any, option: Any) -> Any:
         if not isinstance(value, list | tuple):
             return _WRONG
         items = [_convert(item, get_args(option)[0]) for item in value]
-        return _WRONG if _WRONG in items else tuple(items)
+        return _WRONG if any(item is _WRONG for item in items) else tuple(items)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping) or not all(isinstance(v, int | float) for v in value.values()):
+        if not isinstance(value, Mapping):
             return _WRONG
-        return {str(k): float(v) for k, v in value.items()}
+        numbers = {str(key): _convert(number, float) for key, number in value.items()}
+        return _WRONG if any(number is _WRONG for number in numbers.values()) else numbers
     if option is bool or isinstance(value, bool):
         return value if option is bool and isinstance(value, bool) else _WRONG
+    if isinstance(value, int | float) and not _is_sane(value):
+        return _WRONG
     if option is float and isinstance(value, int | float):
         return float(value)
-    if option is int and isinstance(value, float) and value.is_integer():
+    if option is int and isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST:
         return int(value)
     if option is str and isinstance(value, int):
         return str(value)
     return value if isinstance(value, option) else _WRONG
 
 
+def _is_sane(value: int | float) -> bool:
+    return abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
+
+
 def _describe(option: Any) -> str:
-    plain = {int: "a whole number", float: "a number", str: "a name", bool: "true or false", type(None): "absent"}
+    plain = {
+        int: "a whole number",
+        float: "a number",
+        str: "a name",
+        bool: "true or false",
+        type(None): "absent",
+    }
     if option in plain:
         return plain[option]
     origin = get_origin(option)

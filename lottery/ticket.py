@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lottery.card import card
-from lottery.models.source import is_jax_pair, seeded_maker
+from lottery.models.recorded import maker_of
+from lottery.models.source import is_jax_pair
 from lottery.randomness import seeded_everywhere
 from lottery.results import Search
 from lottery.ticket_directory import CARD, MASK, RECORD, foreign_names, is_ticket, open_ticket, seal_ticket
 from lottery.torch_state import load_state
+from lottery.users_code import users_code
 from pruning.directories import replaced_directory
 from pruning.errors import BadValue, FileFormatError, LotteryError, MaskMismatch, StorageError, UsageError
 from pruning.files import is_there, write_tensors, write_text
@@ -112,34 +114,36 @@ class Ticket:
             self._write(temporary)
         return dataclasses.replace(self, path=folder, hashed=True)
 
-    def rewound(self, model: Any) -> Any:
+    def rewound(self, model: Any = None) -> Any:
         """Return a copy of `model` that is masked, at its rewind weights, ready to train.
 
         Train it with any loop: the model holds the mask, so that removed weights stay exactly 0 under every optimizer
         of `torch.optim`, in copies, pickles and other processes (`pruning.torch_modules.hold_mask`).
 
         Args:
-            model: the architecture (never changed), or a callable that makes one (from a seed, if it takes one). For a
-                JAX pair `(params, apply)` the result is such a pair; apply the mask yourself while you train it
-                (`pruning.pytrees.apply_mask`).
+            model: the architecture (never changed), a callable that makes one (from a seed, if it takes one), the name
+                of a registered model or `package.module:callable`; by default the registered model that the ticket
+                was found in. For a JAX pair `(params, apply)` the result is such a pair; apply the mask yourself while
+                you train it (`pruning.pytrees.apply_mask`).
 
         Raises:
+            UsageError: no model, for a ticket that was not found in a registered one.
             MaskMismatch: names or shapes that are not this ticket's (with the closest names).
         """
         return self._into(model, self.params)
 
-    def trained(self, model: Any) -> Any:
-        """Return a copy of `model` that is masked and at its trained weights.
+    def trained(self, model: Any = None) -> Any:
+        """Return a copy of `model`, which is given as to `rewound`, that is masked and at its trained weights.
 
         Raises:
-            UsageError: this ticket was stored without trained weights.
+            UsageError: this ticket was stored without trained weights, or does not name a registered model.
             MaskMismatch: names or shapes that are not this ticket's.
         """
         if self.trained_params is None:
             raise UsageError("this ticket holds no trained weights; train `ticket.rewound(model)` first")
         return self._into(model, self.trained_params)
 
-    def sparse(self, model: Any, *example: Any, choosing: Choosing | None = None) -> SparseModule:
+    def sparse(self, model: Any = None, *example: Any, choosing: Choosing | None = None) -> SparseModule:
         """Return a module that runs the sparse forward pass: never slower than dense, faster where that is possible.
 
         It has the trained weights where the ticket holds them, otherwise those of the rewind point, and is in
@@ -147,7 +151,7 @@ class Ticket:
         says layer by layer what runs and whether that pays on this machine.
 
         Args:
-            model: the architecture (never changed), or a callable that makes one (from a seed, if it takes one).
+            model: as `rewound` takes it. It may be left out where the example begins with a tensor or an array.
             *example: the arguments of one call, tensors or arrays, with the batch size, type and device that matter.
             choosing: how backends are chosen; by default they are measured once and remembered.
 
@@ -157,6 +161,8 @@ class Ticket:
         """
         from pruning.sparse.module import sparse_module
 
+        if isinstance(model, torch.Tensor | np.ndarray):
+            model, example = None, (model, *example)
         network = self._into(model, self.params if self.trained_params is None else self.trained_params)
         if not isinstance(network, nn.Module):
             raise BadValue(
@@ -188,8 +194,9 @@ class Ticket:
 
     def _into(self, model: Any, params: Mapping[str, NDArray[Any]]) -> Any:
         with seeded_everywhere(self.info["seed"]):
-            given = isinstance(model, nn.Module) or is_jax_pair(model)
-            made = model if given else seeded_maker(model)(self.info["seed"])
+            make = maker_of(model, self.info, params)
+            with users_code("the model"):
+                made = make(self.info["seed"])
         if is_jax_pair(made):
             return _into_tree(made, params, self.mask)
         if not isinstance(made, nn.Module):

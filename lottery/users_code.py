@@ -19,14 +19,14 @@ _LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib"
 def users_code(what: str, kind: type[LotteryError] = RunError) -> Iterator[None]:
     """Turn whatever the caller's code raises in this block into one error of ours; ours pass as they are.
 
-    A `sys.exit` in it is such an error too: it must not end a search as if it had succeeded. An interrupt stays one.
+    A `sys.exit` in it is a `RunError`: it must not end a search as if it had succeeded. An interrupt stays one.
 
     Args:
         what: that runs, as the sentence's subject: `"the metric"`, `"the model at step 3"`.
         kind: of the error: `RunError` in the middle of a run, `DataError` or `BadValue` before anything is written.
 
     Raises:
-        LotteryError: of this kind, with the last line of the caller's own code that was running.
+        LotteryError: of this kind, with the innermost line of the caller's own code that was running.
 
     >>> try:
     ...     with users_code("the metric"):
@@ -39,7 +39,9 @@ def users_code(what: str, kind: type[LotteryError] = RunError) -> Iterator[None]
         yield
     except LotteryError:
         raise
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:
+        raise RunError(f"{what} fails: {one_line(error)}") from error
+    except Exception as error:
         raise kind(f"{what} fails: {one_line(error)}") from error
 
 

@@ -100,6 +100,19 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     return [*begun, *close][:most]
 
 
+def shown(value: object, most: int = 60) -> str:
+    """Return a value as a message shows it: on one line, and no longer than a person reads.
+
+    >>> shown("x"), shown([0.5] * 1000, most=12)
+    ("'x'", '[0.5, 0.5...')
+    """
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or thousands of brackets
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     """Build the error for a name that is not among the `known` ones.
 
@@ -107,6 +120,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
     unknown criterion 'magnitud': did you mean 'magnitude'? (known: magnitude, random)
     """
     names = sorted(known)
-    close = nearest(name, names)
+    close = nearest(str(name), names)
     hint = f": did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return UnknownName(f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+    return UnknownName(f"unknown {kind} {shown(name)}{hint} (known: {', '.join(names)})")

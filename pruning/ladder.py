@@ -7,12 +7,14 @@ every machine. Counts are rounded half up from the closed form n·(1 − r)^leve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from pruning.errors import BadValue
 
 Target = int | dict[str, int]
+# Each level is a training: a ladder of more is a mistake, which would be computed for hours before it is seen.
+MAX_LEVELS = 1_000
 
 
 def check_fraction(name: str, value: float, *, zero: bool) -> None:
@@ -53,9 +55,9 @@ def geometric(
     >>> [round(100 * sum(ladder[level].values()) / 266_200, 2) for level in (7, 9, 15)]
     [21.07, 13.52, 3.58]
     """
-    if levels < 0:
-        raise BadValue(f"levels must be 0 or more, not {levels}")
-    return _checked([_after(level, sizes, rates, scope) for level in range(levels + 1)], sizes, guard)
+    if not 0 <= levels <= MAX_LEVELS:
+        raise BadValue(f"levels must be 0 or more and at most {MAX_LEVELS:,}, not {levels}")
+    return _checked((_after(level, sizes, rates, scope) for level in range(levels + 1)), sizes, guard)
 
 
 def until_sparsity(
@@ -80,6 +82,8 @@ def until_sparsity(
         raise BadValue(f"sparsity {sparsity:g} is less than that of the network as given")
     ladder: list[Target] = []
     while not ladder or _kept(ladder[-1]) > goal:
+        if len(ladder) > MAX_LEVELS:
+            raise BadValue(f"sparsity {sparsity:g} takes more than {MAX_LEVELS:,} levels at these prune rates")
         ladder.append(_after(len(ladder), sizes, rates, scope))
         if len(ladder) > 1 and _kept(ladder[-1]) == _kept(ladder[-2]):
             raise BadValue(
@@ -154,8 +158,9 @@ def _kept(target: Target) -> int:
     return target if isinstance(target, int) else sum(target.values())
 
 
-def _checked(ladder: list[Target], sizes: Mapping[str, int], guard: int) -> list[Target]:
+def _checked(ladder: Iterable[Target], sizes: Mapping[str, int], guard: int) -> list[Target]:
     """Return the ladder, or raise `BadValue` for its first level that leaves a tensor less than the guard asks for."""
+    checked: list[Target] = []
     fewest = "less than one weight" if guard <= 1 else f"less than the {guard} weights of the guard"
     for level, target in enumerate(ladder):
         advice = f"use at most {max(0, level - 1)} levels or a smaller prune rate"
@@ -165,11 +170,12 @@ def _checked(ladder: list[Target], sizes: Mapping[str, int], guard: int) -> list
                 raise BadValue(
                     f"level {level} would keep {target} weights for {len(sizes)} tensors, {fewest} in each; {advice}"
                 )
-            continue
-        for name, kept in target.items():
-            if kept < min(guard, sizes[name]):
-                raise BadValue(f"level {level} would leave {fewest} in {name!r}; {advice} for it")
-    return ladder
+        else:
+            for name, kept in target.items():
+                if kept < min(guard, sizes[name]):
+                    raise BadValue(f"level {level} would leave {fewest} in {name!r}; {advice} for it")
+        checked.append(target)
+    return checked
 
 
 def _between(low: dict[str, int], high: dict[str, int], goal: int) -> dict[str, int]:

@@ -94,20 +94,20 @@ def summary_of(function: object) -> str:
 def import_by_path(path: str, kind: str) -> object:
     """Import what `package.module:name` points to; raises `UnknownName` with the nearest names.
 
+    Importing somebody's module runs it: what it raises, a `SystemExit` too, is the caller's to explain.
+
     >>> import_by_path("math:floor", "function")(2.5)
     2
     """
     module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
+    if not all((*module_name.split("."), attribute)):
         raise UnknownName(f"{kind} {path!r}: expected package.module:name")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):  # the module is there, and lacks one that it imports
+            raise
         raise UnknownName(f"{kind} {path!r}: there is no module {error.name!r} on Python's path") from error
-    except Exception as error:  # importing somebody's module runs it, and it may raise anything
-        raise UnknownName(
-            f"{kind} {path!r}: importing {module_name!r} failed ({type(error).__name__}: {error})"
-        ) from error
     if not hasattr(module, attribute):
         close = nearest(attribute, [name for name, value in vars(module).items() if callable(value)])
         hint = f"; did you mean {' or '.join(f'{module_name}:{c}' for c in close)}?" if close else ""

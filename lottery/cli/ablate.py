@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, numbers, people
 from lottery.cli.trusting import Trust, look_here
 
 
@@ -31,7 +31,7 @@ def ablate(
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
-) -> None:
+) -> Result:
     """Train controls that break one thing about the tickets of a run, level by level, and compare.
 
     The same command resumes what was cut off and trains nothing that is already there.
@@ -39,14 +39,14 @@ def ablate(
     from lottery.ablated import read_ablations
     from lottery.ablating import ablate as train_controls
     from lottery.ablation_report import ablation_figure, ablation_table, ablations_json
-    from lottery.cli.output import numbers, people, print_json
+    from lottery.bars import bars_wanted
     from lottery.figure import save_figure
     from lottery.progress import Display
     from lottery.reading import read_search
 
     look_here(model, criterion, trust=trust)
     stream = people(as_json)
-    display = Display(not quiet and sys.stderr.isatty(), None)
+    display = Display(bars_wanted(quiet), None)
     ablated = train_controls(
         run,
         kind,
@@ -62,11 +62,10 @@ def ablate(
     )
     search = read_search(run)
     drawn = save_figure(ablation_figure(search, read_ablations(run)), figure or run / "ablations.png")
-    if as_json:
-        print_json({**ablations_json(search, ablated), "figure": str(drawn)})
     if not quiet:
         print(ablation_table(search, ablated), file=stream)
         print(f"Controls: {run / 'ablations'}", file=stream)
         print(f"Figure: {drawn}", file=stream)
-    elif not as_json:
-        print(drawn)
+    if as_json:
+        return {**ablations_json(search, ablated), "figure": str(drawn)}
+    return drawn if quiet else None

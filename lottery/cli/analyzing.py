@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lottery.cli.output import Result, people
 from lottery.cli.trusting import look_here
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def show_analyses(
     data: str | None,
     trust: bool,
     as_json: bool,
-) -> None:
+) -> Result:
     """Run analyses of one run, or the overlap of masks between several, and print what they find.
 
     Args:
@@ -32,14 +33,13 @@ def show_analyses(
         model: of a run whose model has no name.
         data: likewise.
         trust: run a model that only a run's records name as `package.module:callable`.
-        as_json: print {name: arrays and facts} on standard output.
+        as_json: print for people on standard error, and return {name: arrays and facts}.
 
     Raises:
         UnknownName: an analysis that does not exist.
         BadValue: one figure file for several analyses, or an analysis that looks at one run for several.
     """
     from lottery.analyses import ANALYSES
-    from lottery.cli.output import people, print_json
     from pruning.errors import BadValue
 
     for name in names:
@@ -57,8 +57,7 @@ def show_analyses(
         heading = f"{name}: {ANALYSES[name].summary}." if len(runs) == 1 else f"{name}, between runs."
         print(f"{heading}\n{findings.text}\nFigure: {path}", file=stream)
         printed[name] = {**findings.as_json(), "figure": str(path)}
-    if as_json:
-        print_json(printed)
+    return printed if as_json else None
 
 
 def _find(runs: Sequence[Path], name: str, model: Any, data: Any, trust: bool) -> Findings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -11,7 +12,9 @@ from typing import Annotated
 import typer
 
 from lottery.cli import ablate, bench, connect, export, instability, list_, prune, show, train, transfer
+from lottery.cli.output import Output, any_text, error_stream, join_output, open_descriptors, separate_output
 from lottery.cli.warned import one_line_warnings
+from lottery.users_code import one_line
 from pruning.errors import LotteryError, nearest
 from pruning.plain import plain
 
@@ -46,42 +49,78 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the command was wrong, 130 interrupted."""
-    with one_line_warnings():
-        sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    open_descriptors()
+    with any_text(), one_line_warnings():
+        # The process ends here: what it prints while it exits is no result either, so nothing is put back.
+        code = _run(words, separate_output()) if _result_only(words) else run(words)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; every error is one line on standard error."""
+    words = list(arguments)
+    with any_text():
+        if not _result_only(words):
+            return _run(words, Output(sys.stdout, None, direct=False))
+        output = separate_output()
+        try:
+            return _run(words, output)
+        finally:
+            join_output(output)
+
+
+def _result_only(words: Sequence[str]) -> bool:
+    """Say whether standard output is kept for a result: whatever else is printed, by whomever, goes elsewhere."""
+    return bool({"--json", "--quiet"} & set(words)) and "--help" not in words
+
+
+def _run(words: list[str], output: Output) -> int:
     command = typer.main.get_command(app)
-    debug = "--debug" in arguments
-    words = [word for word in arguments if word != "--debug"]
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
     try:
-        result = command.main(["--debug", *words] if debug else words, prog_name="lottery", standalone_mode=False)
-        code = result if isinstance(result, int) else DONE
-    except typer.Exit as stop:
-        code = stop.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        with command.make_context("lottery", ["--debug", *words] if debug else list(words)) as context:
+            output.write(command.invoke(context))
+        return DONE
     except typer.TyperException as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
             return WRONG_COMMAND
         return _say(_usage(error, command, words), WRONG_COMMAND)
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command goes on from the last finished level", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) went away: nothing more can be said on standard output.
+        _forget(output)
+        return FAILED
+    except typer.Exit as stop:
+        if "--help" in words:
+            return stop.exit_code
+        return _failed(stop, debug)
     except LotteryError as error:
         if debug:
             traceback.print_exc()
         return _say(str(error), error.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) went away: nothing more can be said on standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:  # the last resort: one line for people, the traceback for who asks
-        if debug:
-            traceback.print_exc()
-        return _say(f"{type(error).__name__}: {error} (--debug shows where)", FAILED)
-    if code == INTERRUPTED:
-        return _say("interrupted; the same command goes on from the last finished level", INTERRUPTED)
-    return code
+    except BaseException as error:  # a caller's code may raise anything, an exit too: that is no success
+        return _failed(error, debug)
+
+
+def _failed(error: BaseException, debug: bool) -> int:
+    """Say in one line what nobody foresaw; the traceback is for who asks."""
+    if debug:
+        traceback.print_exc()
+    return _say(f"{one_line(error)} (--debug shows where)", FAILED)
+
+
+def _forget(output: Output) -> None:
+    """Let what is still buffered for a reader that went away go nowhere, so that the exit is silent."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (output.stream, sys.stdout):
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            if stream is not None and not output.direct:
+                os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _usage(error: typer.TyperException, command: object, words: Sequence[str]) -> str:
@@ -97,7 +136,9 @@ def _usage(error: typer.TyperException, command: object, words: Sequence[str]) -
 
 
 def _say(message: str, code: int) -> int:
-    print(f"lottery: {plain(' '.join(message.split()))}", file=sys.stderr)
+    # Standard error may have lost its reader too; the exit code still says what there is to say.
+    with contextlib.suppress(OSError, ValueError):
+        print(f"lottery: {plain(' '.join(message.split()))}", file=error_stream(), flush=True)
     return code
 
 

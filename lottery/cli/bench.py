@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lottery.cli.output import Result, people, place
 from lottery.cli.trusting import Trust, look_here
 
 
@@ -27,17 +28,18 @@ def bench(
     trust: Trust = False,
     repeats: Annotated[int, typer.Option(help="Timed runs of each; the median counts.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Also write the rows to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=place, help="Also write the rows to this JSON file.")
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the rows (PNG), if there is a figure.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
-) -> None:
+) -> Result:
     """Time this toolkit against the usual way to do the same, in one process (minutes).
 
     `lottery bench sparse TICKET` says layer by layer what the sparse forward pass of a ticket runs on this machine, how
     long that takes, and whether it pays.
     """
     from lottery.bench import BENCHMARKS
-    from lottery.cli.output import print_json
     from lottery.environment import environment
     from lottery.figure import save_figure
     from pruning.errors import BadValue
@@ -51,8 +53,7 @@ def bench(
             raise BadValue(f"bench {what} takes no ticket; lottery bench sparse TICKET does")
         if figure is not None:
             raise BadValue("the report of a ticket has no figure; lottery bench sparse --figure draws random masks")
-        _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, trust, out, as_json)
-        return
+        return _ticket(ticket, model, data, batch_size or [1, 128, 1024], device, trust, out, as_json)
     if model is not None or batch_size or trust:
         raise BadValue("--model, --batch-size and --trust belong to a ticket: lottery bench sparse TICKET")
     data = data or "fashion-mnist"
@@ -65,8 +66,7 @@ def bench(
         write_json(out, result)
     drawn = save_figure(report.draw(report.rows), figure) if figure is not None and report.draw is not None else None
     if as_json:
-        print_json(result)
-        return
+        return result
     width = max(len(row["what"]) for row in report.rows)
     print(f"{'':<{width}} {f's / {report.unit}':>14} {'min':>9} {'max':>9} {'speed-up':>11}")
     for row in report.rows:
@@ -78,6 +78,7 @@ def bench(
     print(report.note)
     if drawn is not None:
         print(f"Figure: {drawn}")
+    return None
 
 
 def _ticket(
@@ -89,8 +90,7 @@ def _ticket(
     trust: bool,
     out: Path | None,
     as_json: bool,
-) -> None:
-    from lottery.cli.output import people, print_json
+) -> Result:
     from lottery.environment import environment
     from lottery.sparse_tickets import sparse_reports
     from lottery.ticket import Ticket
@@ -106,5 +106,4 @@ def _ticket(
     result = {"benchmark": "sparse", "ticket": str(ticket), "environment": environment(rows[0]["device"]), "rows": rows}
     if out is not None:
         write_json(out, result)
-    if as_json:
-        print_json(result)
+    return result if as_json else None

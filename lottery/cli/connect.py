@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, error_stream, people
 from lottery.cli.trusting import Trust, look_here
 
 
@@ -24,9 +24,8 @@ def connect(
     figure: Annotated[Path | None, typer.Option(help="Where to draw the error along the lines (PNG).")] = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
-) -> None:
+) -> Result:
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
-    from lottery.cli.output import people, print_json
     from lottery.connecting import connect_tickets, connections_figure, connections_table
     from lottery.figure import save_figure
 
@@ -34,10 +33,9 @@ def connect(
     found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples, trust=trust)
     stream = people(as_json)
     for warning in found.warnings():
-        print(f"lottery: warning: {warning}", file=sys.stderr)
+        print(f"lottery: warning: {warning}", file=error_stream())
     print(connections_table(found), file=stream)
     drawn = save_figure(connections_figure(found), figure) if figure is not None else None
     if drawn is not None:
         print(f"Figure: {drawn}", file=stream)
-    if as_json:
-        print_json({**found.as_json(), "figure": str(drawn) if drawn else None})
+    return {**found.as_json(), "figure": str(drawn) if drawn else None} if as_json else None

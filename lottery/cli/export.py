@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, people, place
 from lottery.cli.trusting import Trust, look_here
 
 
@@ -18,25 +19,27 @@ def export(
     data: Annotated[str | None, typer.Option(help="By default the ticket's own; gives examples to compare.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to make. By default <run>-seed-S-level-LL-<format> in the current folder."),
+        typer.Option(
+            metavar="FOLDER",
+            parser=place,
+            help="The folder to make. By default <run>-seed-S-level-LL-<format> in the current folder.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is already there.")] = False,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder only.")] = False,
-) -> None:
+) -> Result:
     """Write a ticket for another ecosystem, with a load.py that reads it without this toolkit.
 
     The file is read again and compared with the masked dense network before it counts as written.
     """
-    from lottery.cli.output import people, print_json
     from lottery.exporting import export_ticket, exported_text
 
     look_here(model, trust=trust)
     exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force, trust=trust)
-    if as_json:
-        print_json(exported.as_json())
     if not quiet:
         print(exported_text(exported), file=people(as_json))
-    elif not as_json:
-        print(exported.path)
+    if as_json:
+        return exported.as_json()
+    return exported.path if quiet else None

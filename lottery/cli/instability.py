@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, numbers, people
 from lottery.cli.trusting import Trust, look_here
 
 
@@ -32,12 +32,12 @@ def instability(
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
-) -> None:
+) -> Result:
     """Train copies of a run's tickets that differ in data order only, and measure the error barriers between them.
 
     The same command resumes what was cut off and trains nothing that is already there.
     """
-    from lottery.cli.output import numbers, people, print_json
+    from lottery.bars import bars_wanted
     from lottery.figure import save_figure
     from lottery.instability import instability as analyse
     from lottery.instability_report import stability_figure, stability_json, stability_table
@@ -57,14 +57,13 @@ def instability(
         examples=examples,
         device=device,
         trust=trust,
-        display=Display(not quiet and sys.stderr.isatty(), None),
+        display=Display(bars_wanted(quiet), None),
     )
     drawn = save_figure(stability_figure(found), figure or run / "instability.png")
-    if as_json:
-        print_json({**stability_json(found), "figure": str(drawn)})
     if not quiet:
         print(stability_table(found), file=stream)
         print(f"Copies: {run / 'instability'}", file=stream)
         print(f"Figure: {drawn}", file=stream)
-    elif not as_json:
-        print(drawn)
+    if as_json:
+        return {**stability_json(found), "figure": str(drawn)}
+    return drawn if quiet else None

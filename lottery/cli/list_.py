@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lottery.cli.output import Result
 from pruning.registry import Registry, import_by_path
 
 # Imported one at a time: to list the criteria takes neither PyTorch nor JAX.
@@ -35,20 +36,19 @@ KINDS = ("recipes", *_REGISTRIES)
 def list_(
     kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
-) -> None:
+) -> Result:
     """List what there is to choose from, each with a line and its source."""
-    from lottery.cli.output import print_json
     from pruning.errors import unknown
 
     if kind not in KINDS:
         raise unknown("list", kind, KINDS)
     items = _recipes() if kind == "recipes" else _registered(kind)
     if as_json:
-        print_json({"items": items})
-        return
+        return {"items": items}
     width = max(len(item["name"]) for item in items)
     for item in items:
         print(f"{item['name']:<{width}}  {item['summary']}\n{'':<{width}}  [{item['source']}]")
+    return None
 
 
 def _recipes() -> list[dict[str, Any]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, error_stream, people, place
 from lottery.cli.trusting import look_here
 
 
@@ -62,14 +62,16 @@ def prune(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: 'densities=[0.5, 0.2]'; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which runs are kept.")
+    ] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the ticket's path only.")] = False,
-) -> None:
+) -> Result:
     """Find a winning ticket; without arguments, in the embedded digits data.
 
     The same command resumes a search that was cut off. Flags beat the config file, the file beats the recipe, the
@@ -101,7 +103,7 @@ def prune(
         "data_diet": data_diet,
         "device": device,
     }
-    from lottery.cli.output import people, print_json
+    from lottery.bars import bars_wanted
     from lottery.preparing import Request
     from lottery.progress import Display
     from lottery.recipes import recipe_settings
@@ -111,27 +113,24 @@ def prune(
     from lottery.table import conclusion
 
     file = read_toml(config) if config else {}
-    recipe = recipe or file.pop("recipe", None)
-    settings = layer(
-        recipe_settings(recipe) if recipe else {},
-        file,
-        {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or []),
-    )
+    given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
+    named = [given.pop("recipe", None), recipe, file.pop("recipe", None)]
+    recipe = next((name for name in named if name is not None), None)
+    settings = layer(recipe_settings(recipe) if recipe is not None else {}, file, given)
     look_here(settings.get("model"), settings.get("criterion"))
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
-    display = Display(bars=not quiet and sys.stderr.isatty(), write=write)
+    display = Display(bars=bars_wanted(quiet), write=write)
     request = Request(
         settings.get("model"), settings.get("data", "digits"), settings, out=out, force=force, resume=resume
     )
     search = run_search(request, display)
-    if as_json:
-        print_json(search_json(search))
     if not quiet:
         print(conclusion(search), file=stream)
         print(f"Run: {search.run} ({search.seconds:.1f} s of training on {search.device})", file=stream)
         print(f"Figure: {search.run / 'density.png'}", file=stream)
     elif search.winning_replicate is None:
-        print(f"lottery: no winning ticket: {search.reason}", file=sys.stderr)
-    elif not as_json:
-        print(search.winning_replicate.path)
+        print(f"lottery: no winning ticket: {search.reason}", file=error_stream())
+    if as_json:
+        return search_json(search)
+    return search.winning_replicate.path if quiet and search.winning_replicate is not None else None

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, people
 from lottery.cli.trusting import Trust
 
 
@@ -33,7 +34,7 @@ def show(
     data: Annotated[str | None, typer.Option(help="For an analysis: the data, likewise.")] = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
-) -> None:
+) -> Result:
     """Show a run's levels, the layers of its winning ticket, and where that ticket lies; or compare several runs."""
     from pruning.errors import BadValue
 
@@ -56,8 +57,7 @@ def show(
     return _compare(run, figure, as_json)
 
 
-def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> None:
-    from lottery.cli.output import people, print_json
+def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> Result:
     from lottery.comparison import comparison_text, labels, matched_differences
     from lottery.figure import comparison_figure, save_figure
     from lottery.reading import read_search
@@ -68,14 +68,14 @@ def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> None:
     print(comparison_text(searches), file=stream)
     if figure is not None:
         print(f"Figure: {save_figure(comparison_figure(searches), figure)}", file=stream)
-    if as_json:
-        named = zip(labels(searches), searches, strict=True)
-        found = [{"label": label, **search_json(search)} for label, search in named]
-        print_json({"runs": found, "differences": [asdict(row) for row in matched_differences(searches)]})
+    if not as_json:
+        return None
+    named = zip(labels(searches), searches, strict=True)
+    found = [{"label": label, **search_json(search)} for label, search in named]
+    return {"runs": found, "differences": [asdict(row) for row in matched_differences(searches)]}
 
 
-def _show_one(run: Path, plot: bool, as_json: bool) -> None:
-    from lottery.cli.output import people, print_json
+def _show_one(run: Path, plot: bool, as_json: bool) -> Result:
     from lottery.reading import read_search
     from lottery.summary import as_json as search_json
     from lottery.table import HEADER, conclusion, layer_table, level_row
@@ -92,8 +92,7 @@ def _show_one(run: Path, plot: bool, as_json: bool) -> None:
     figures = _draw(run, search) if plot else []
     for figure in figures:
         print(f"Figure: {figure}", file=stream)
-    if as_json:
-        print_json({**search_json(search), "figures": [str(figure) for figure in figures]})
+    return {**search_json(search), "figures": [str(figure) for figure in figures]} if as_json else None
 
 
 def _draw(run: Path, search: object) -> list[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, people, place
 from lottery.cli.trusting import Trust, look_here
 
 
@@ -31,7 +31,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the trainer; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The folder in which runs are kept.")] = Path("runs"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which runs are kept.")
+    ] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")
@@ -39,7 +41,7 @@ def train(
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars; print the trained ticket's path only.")] = False,
-) -> None:
+) -> Result:
     """Train a ticket again from its rewind weights: another trainer, strategy, data set or seed (transfer)."""
     flags = {
         "trainer": trainer,
@@ -55,7 +57,7 @@ def train(
         "optimizer": optimizer,
         "device": device,
     }
-    from lottery.cli.output import people, print_json
+    from lottery.bars import bars_wanted
     from lottery.progress import Display
     from lottery.settings import parse_assignments
     from lottery.summary import as_json as search_json
@@ -66,14 +68,13 @@ def train(
     look_here(model, trust=trust)
     settings = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
     stream = people(as_json)
-    display = Display(not quiet and sys.stderr.isatty(), None if quiet else lambda text: print(text, file=stream))
+    display = Display(bars_wanted(quiet), None if quiet else lambda text: print(text, file=stream))
     loaded = Ticket.load(ticket)
     search = train_ticket(
         loaded, model, data, settings=settings, out=out, force=force, resume=resume, trust=trust, display=display
     )
-    if as_json:
-        print_json({**search_json(search), "from": str(ticket)})
     if not quiet:
         print(transfer_text(search, loaded), file=stream)
-    elif not as_json:
-        print(search.levels[0].replicates[0].path)
+    if as_json:
+        return {**search_json(search), "from": str(ticket)}
+    return search.levels[0].replicates[0].path if quiet else None

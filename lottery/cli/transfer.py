@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lottery.cli.output import Result, people, place
 from lottery.cli.trusting import Trust, look_here
 
 
@@ -22,17 +22,19 @@ def transfer(
         list[str] | None, typer.Option(help="By default each run's own; otherwise one for each run, repeatable.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
-    out: Annotated[Path, typer.Option(help="The folder in which the trainings are kept.")] = Path("runs/transfer"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which the trainings are kept.")
+    ] = Path("runs/transfer"),
     figure: Annotated[Path | None, typer.Option(help="Where to draw the table.")] = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars.")] = False,
-) -> None:
+) -> Result:
     """Train the tickets of every run as every other run trains, beside random masks: which tickets transfer?
 
     The same command resumes what was cut off and trains nothing that is already there.
     """
-    from lottery.cli.output import people, print_json
+    from lottery.bars import bars_wanted
     from lottery.figure import save_figure
     from lottery.progress import Display
     from lottery.transfer_figure import transfer_figure
@@ -40,13 +42,12 @@ def transfer(
     from lottery.transfer_table import transfer_table
 
     look_here(model, trust=trust)
-    stream = people(as_json)
-    display = Display(not quiet and sys.stderr.isatty(), None)
+    display = Display(bars_wanted(quiet), None)
     given = {"model": model, "data": data or None, "device": device, "trust": trust}
     table = transfer_table(run, density, level, **given, out=out, display=display)
-    print(transfer_table_text(table), file=stream)
     drawn = save_figure(transfer_figure(table), figure) if figure is not None else None
-    if drawn is not None:
-        print(f"Figure: {drawn}", file=stream)
-    if as_json:
-        print_json({**transfer_json(table), "figure": str(drawn) if drawn else None})
+    text = transfer_table_text(table) + (f"\nFigure: {drawn}" if drawn is not None else "")
+    if not as_json:
+        return text
+    print(text, file=people(as_json))
+    return {**transfer_json(table), "figure": str(drawn) if drawn else None}

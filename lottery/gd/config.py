@@ -9,9 +9,24 @@ from lottery.gd.learning_rate import SCHEDULES
 from lottery.gd.moves import MOVES, NONE
 from lottery.gd.optimizers import OPTIMIZERS
 from lottery.gd.std import ESTIMATORS, SECOND_MOMENT
-from pruning.errors import BadValue, unknown
+from pruning.errors import BadValue, shown, unknown
+from pruning.ranges import check_ranges
 
 PRECISIONS = ("float32", "bf16")
+# The least and the most of each; what is more is a mistake.
+_RANGES = {
+    "steps": (1, 10**12),
+    "epochs": (0, 10**9),
+    "batch_size": (1, 10**9),
+    "warmup": (0, 10**12),
+    "eval_every": (1, 10**12),
+    "std_examples": (1, 10**9),
+    "move_every": (2, 10**12),
+    "lr": (0, 1e38),
+    "clip_norm": (0, 1e38),
+    "gamma": (0, 1e6),
+    "weight_decay": (0, 1e38),
+}
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,11 @@ class GDConfig:
         for name in ("momentum", "weight_decay", "warmup"):
             if getattr(self, name) < 0:
                 raise BadValue(f"{name} must be 0 or more, not {getattr(self, name):g}")
+        if not self.momentum < 1:
+            raise BadValue(f"momentum must be less than 1, not {self.momentum:g}")
+        if any(milestone < 0 for milestone in self.milestones):
+            raise BadValue(f"milestones are steps, 0 or more, not {shown(list(self.milestones))}")
+        check_ranges(self, _RANGES)
         if self.nesterov and not self.momentum:
             raise BadValue("nesterov needs a momentum of more than 0")
         if self.schedule == "milestones" and not self.milestones:

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from pruning.errors import DeviceError
+from pruning.errors import DeviceError, shown
 
 
 def choose_device(name: str) -> torch.device:
@@ -20,7 +20,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"unknown device {name!r} (known: auto, cpu, cuda, cuda:0, …)") from error
+        raise DeviceError(f"unknown device {shown(name)} (known: auto, cpu, cuda, cuda:0, …)") from error
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"device {name!r} is not supported (known: auto, cpu, cuda, cuda:0, …)")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -116,7 +116,7 @@ def refusal(
             outputs = stack.outputs(inputs[0])
             if not isinstance(outputs, torch.Tensor):
                 return "the network's output is no tensor"
-        except Exception as error:  # torch.func refuses in many ways, and a caller's model or loss may raise anything
+        except (Exception, SystemExit) as error:  # torch.func refuses in many ways; a model or loss may raise anything
             return (str(error).splitlines() or [type(error).__name__])[0]
         if named_tensors(stack.model).keys() != names:
             return "the forward pass makes buffers"

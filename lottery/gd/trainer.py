@@ -27,6 +27,7 @@ from lottery.gd.trainable import freeze_others
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of
+from lottery.users_code import one_line
 from pruning.errors import BadValue, LotteryError, RunError
 from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite
 from pruning.mask import Mask
@@ -226,9 +227,8 @@ def _at_step(step: int) -> Iterator[None]:
         yield
     except LotteryError:
         raise
-    except Exception as error:  # a caller's model or loss may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"the model or the loss fails at step {step}: {reason}") from error
+    except (Exception, SystemExit) as error:  # a caller's model or loss may raise anything
+        raise RunError(f"the model or the loss fails at step {step}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

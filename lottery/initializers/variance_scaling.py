@@ -25,7 +25,7 @@ def glorot_normal(module: nn.Module) -> None:
     redraw(module, lambda weight, fans: weight.normal_(0, math.sqrt(2.0 / (fans.into + fans.out))))
 
 
-@initializer("kaiming-normal", source="He et al. 2015 (arXiv 1502.01852), the init of OpenLTH")
+@initializer("kaiming-normal", source="He et al. 2015 (arXiv 1502.01852)")
 def kaiming_normal(module: nn.Module) -> None:
     """Gaussian with variance 2 / fan_in for ReLU networks, biases zero."""
     redraw(module, lambda weight, fans: weight.normal_(0, math.sqrt(2.0) / math.sqrt(fans.into)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +16,7 @@ from lottery.initializers import INITIALIZERS, Initialize
 from lottery.models import MODELS
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import digest, load_state, state_of
+from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
 
 Make = Callable[[int], Any]
+Sizes = tuple[tuple[int, ...], int]
 
 
 class Source(Protocol):
@@ -95,6 +97,7 @@ class ModelSource:
         initialize: redraws its weights, or leaves them.
         varies: whether another seed gives other weights (a module instance always gives its own).
         start: a ticket that every network begins at, or None.
+        sizes: the shape of one example and the number of outputs, where the maker is called with them.
     """
 
     name: str
@@ -102,6 +105,7 @@ class ModelSource:
     initialize: Initialize
     varies: bool
     start: Start | None = None
+    sizes: Sizes | None = None
     framework: str = "torch"
     layout: str = "as torch stores it: (out, in, *kernel)"
 
@@ -136,10 +140,11 @@ class ModelSource:
 
     def _build(self, seed: int) -> tuple[nn.Module, Mask | None]:
         with seeded_everywhere(seed):
-            made = self.make(seed)
-            if not isinstance(made, nn.Module):
-                raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a torch.nn.Module")
-            module, mask = clean_copy(made)
+            with users_code(f"the model {self.name!r}"):
+                made = self.make(seed)
+                if not isinstance(made, nn.Module):
+                    raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a torch.nn.Module")
+                module, mask = clean_copy(made)
             lazy = [name for name, p in module.named_parameters() if isinstance(p, nn.UninitializedParameter)]
             if lazy:
                 raise BadValue(f"model {self.name!r}: {lazy[0]!r} has no shape yet; run one batch through it first")
@@ -167,23 +172,23 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
     initialize = INITIALIZERS[init].value
     model = parts.default_model if model is None else model
     if isinstance(model, str) and ":" in model:
-        thing, name = import_by_path(model, "model"), model
+        with users_code(f"importing the model {model!r}"):
+            thing, name = import_by_path(model, "model"), model
     else:
         thing, name = model, getattr(model, "__name__", type(model).__name__)
     if isinstance(thing, nn.Module):
         module, name = thing, type(thing).__name__
         return ModelSource(name, lambda seed: module, initialize, varies=init != "model")
     if isinstance(thing, str):
-        make = _with_sizes(MODELS[thing].value, parts.input_shape, parts.outputs)
-        return ModelSource(thing, make, initialize, varies=True)
+        return _sized_source(thing, MODELS[thing].value, parts, initialize)
     if is_jax_pair(thing):
         return _jax_source("jax", lambda seed: thing, init, varies=False)
     if not callable(thing):
         raise BadValue(f"model: expected a torch.nn.Module, a callable or a name, not {type(model).__name__}")
-    if _required(thing) == ["shape", "outputs"]:
-        return ModelSource(name, _with_sizes(thing, parts.input_shape, parts.outputs), initialize, varies=True)
+    if takes_sizes(thing):
+        return _sized_source(name, thing, parts, initialize)
     make = seeded_maker(thing)
-    with seeded_everywhere(0):
+    with seeded_everywhere(0), users_code(f"the model {name!r}"):
         makes_pairs = is_jax_pair(make(0))
     if makes_pairs:
         return _jax_source(name, make, init, varies=True)
@@ -211,13 +216,19 @@ def _jax_source(name: str, make: Make, init: str, varies: bool) -> Source:
     return JaxSource(name, make, varies)
 
 
-def _with_sizes(function: Callable[..., Any], shape: tuple[int, ...], outputs: int) -> Make:
-    return lambda seed: function(shape, outputs)
+def _sized_source(name: str, build: Callable[..., Any], parts: Parts | Episodes, initialize: Initialize) -> ModelSource:
+    sizes = parts.input_shape, parts.outputs
+    return ModelSource(name, lambda seed: build(*sizes), initialize, varies=True, sizes=sizes)
+
+
+def takes_sizes(function: Callable[..., Any]) -> bool:
+    """Say whether a maker is called with the shape of one example and the number of outputs."""
+    return _required(function) == ["shape", "outputs"]
 
 
 def seeded_maker(function: Callable[..., Any]) -> Make:
     """Return a function of a seed that calls `function` with it, if it takes one; raises `BadValue` for other needs."""
-    if "seed" in inspect.signature(function).parameters:
+    if "seed" in _parameters(function):
         return lambda seed: function(seed=seed)
     required = _required(function)
     if len(required) == 1:
@@ -230,12 +241,20 @@ def seeded_maker(function: Callable[..., Any]) -> Make:
     return lambda seed: function()
 
 
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError) as error:  # some that are written in C do not say
+        shown = getattr(function, "__name__", type(function).__name__)
+        raise BadValue(f"model {shown!r} does not say which arguments it takes; wrap it in a function") from error
+
+
 def _keyword_only(function: Callable[..., Any], name: str) -> bool:
-    return inspect.signature(function).parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+    return _parameters(function)[name].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 def _required(function: Callable[..., Any]) -> list[str]:
     """Return the names of the parameters that have no default."""
-    parameters = inspect.signature(function).parameters
+    parameters = _parameters(function)
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters.values() if p.default is p.empty and p.kind not in variadic]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from pruning.errors import unknown
+from pruning.errors import BadValue, shown, unknown
 
 
 def recipe_names() -> list[str]:
@@ -22,12 +22,15 @@ def read_recipe(name: str) -> dict[str, Any]:
 
     Raises:
         UnknownName: no such recipe; the message gives the nearest.
+        BadValue: no name at all.
 
     >>> read_recipe("frankle2019-lenet")["lr"]
     0.0012
     """
     import tomllib
 
+    if not isinstance(name, str):
+        raise BadValue(f"recipe must be a name, not {shown(name)} (see: lottery list recipes)")
     if name not in recipe_names():
         raise unknown("recipe", name, recipe_names())
     return tomllib.loads(resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))

@@ -9,7 +9,14 @@ import pytest
 
 from lottery import Data, find_ticket
 from lottery.cli.app import run
-from lottery.comparison import comparison_table, comparison_text, difference_table, labels, matched_differences
+from lottery.comparison import (
+    comparison_table,
+    comparison_text,
+    difference_table,
+    labels,
+    matched_differences,
+    telling_names,
+)
 from pruning.errors import BadValue
 from tests.lottery.helpers import blobs, tiny_model
 from tests.lottery.test_statistics import level
@@ -32,6 +39,16 @@ def searches(tmp_path_factory):
 
 def test_a_search_is_called_by_what_tells_it_apart(searches):
     assert labels(searches) == ["magnitude", "random", "snr"]
+
+
+def test_every_setting_that_differs_is_named():
+    base = {"criterion": "magnitude", "lr": 0.1, "steps": 100, "levels": 2, "scope": "global"}
+    other = {**base, "lr": 0.2, "steps": 50}
+    assert telling_names([base, other], ["criterion"]) == ["lr 0.1, steps 100", "lr 0.2, steps 50"]
+    both = telling_names([base, {**other, "criterion": "snr"}], ["criterion"])
+    assert both == ["magnitude, lr 0.1, steps 100", "snr, lr 0.2, steps 50"]
+    # what every table shows beside the name is named where nothing else differs
+    assert telling_names([base, {**base, "levels": 3}], ["criterion"]) == ["levels 2", "levels 3"]
 
 
 def test_the_table_has_every_level_of_every_search(searches):

@@ -12,6 +12,7 @@ from lottery.data.parts import prepare
 from lottery.initializers import INITIALIZERS
 from lottery.models import MODELS
 from lottery.models.source import torch_source
+from lottery.recipes import recipe_settings
 from pruning.errors import BadValue, DataError, UnknownName
 from pruning.torch_modules import prunable
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
@@ -88,6 +89,16 @@ def test_initializers_have_their_variance(name, variance):
     INITIALIZERS[name].value(layer)
     assert layer.weight.var().item() == pytest.approx(variance, rel=0.02)
     assert layer.bias.abs().max() == 0
+
+
+def test_openlth_keeps_the_biases_that_pytorch_draws():
+    torch.manual_seed(0)
+    network = MODELS["lenet-300-100"].value(MNIST, 10)
+    INITIALIZERS[str(recipe_settings("openlth-lenet")["init"])].value(network)
+    for layer in (layer for layer in network.modules() if isinstance(layer, nn.Linear)):
+        bound = layer.in_features**-0.5
+        assert layer.weight.var().item() == pytest.approx(2 / layer.in_features, rel=0.1)
+        assert 0.8 * bound < layer.bias.abs().max().item() <= bound
 
 
 class TestSource:
