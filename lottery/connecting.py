@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lottery.bars import with_bar
+from lottery.callers_settings import own_settings
 from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
 from lottery.objective import BatchFunction, Measure, Metric
 from lottery.preparing import Prepared, Request, prepare_search
@@ -104,6 +105,7 @@ class Connections:
         }
 
 
+@own_settings()
 def connect_tickets(
     paths: Sequence[str | Path],
     model: Any = None,

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from lottery.data.parts import Loader, Part, seeded
+from lottery.data.parts import Loader, Part
+from lottery.data.reading import seeded
 from lottery.gd.batches import evaluation_batches, move, size
 from lottery.objective import Objective, call
+from lottery.torch_state import buffers_kept
 from pruning.errors import DataError
 
 
@@ -27,7 +29,7 @@ def evaluate(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     total, count = torch.zeros(2, dtype=torch.float64), 0
-    with torch.inference_mode(), _undisturbed(part), objective.measuring():
+    with buffers_kept(model), torch.inference_mode(), _undisturbed(part), objective.measuring():
         for inputs, targets in evaluation_batches(part, batch_size):
             inputs, targets = move(inputs, device), move(targets, device)
             outputs = call(model, inputs)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lottery.gd.batches import size
-from lottery.gd.example_gradients import Network, chunk_size, mean_squares, rows
+from lottery.data.batch import chunks
+from lottery.gd.example_gradients import Network, chunk_size, mean_squares
 from lottery.probes import Look, probe
 
 
@@ -19,6 +19,4 @@ def fisher(look: Look) -> dict[str, torch.Tensor]:
         BadValue: a loss that cannot be computed for a single example.
     """
     network = Network(look.model.eval(), look.weights, look.loss, asker="criterion 'fisher'", instead="'taylor'")
-    examples, chunk = look.examples, chunk_size(look.weights)
-    starts = range(0, size(examples), chunk)
-    return mean_squares(network, (rows(examples, first, first + chunk) for first in starts))
+    return mean_squares(network, chunks(look.examples, chunk_size(look.weights)))
