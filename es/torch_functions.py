@@ -28,6 +28,7 @@ from torch.utils import _pytree as torch_tree
 
 from es.network import Arrays, Network
 from es.torch_translation import called_in, explained, first_line, plain, to_jax, to_jax_array, translation
+from pruning.calling import spread
 from pruning.errors import BadValue
 from pruning.torch_modules import unwrap
 
@@ -72,10 +73,12 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
             raise BadValue(f"the network's tensor {missing[0]!r} is not among the parameters")
         with translation() as env:
             bound = _bound(frozen, {name: env.wrap(params[name]) for name in tensors}, env.wrap)
-            args, kwargs = _spread(env.wrap(inputs))
+            args, kwargs = spread(frozen, env.wrap(inputs))
             return explained(env, bound, label, args, kwargs)
 
-    expected = _run_torch(_bound(frozen, _cloned(tensors), torch.clone), *_spread(to_torch(example_inputs)), label)
+    expected = _run_torch(
+        _bound(frozen, _cloned(tensors), torch.clone), *spread(frozen, to_torch(example_inputs)), label
+    )
     _check_equal(apply, (to_jax(tensors), to_jax(example_inputs)), expected, label)
     return Network(apply, evolved)
 
@@ -134,12 +137,6 @@ def torch_batch_function(
     expected = _run_torch(frozen, (to_torch(example_outputs), to_torch(example_targets)), {}, label)
     _check_equal(compute, (to_jax(example_outputs), to_jax(example_targets)), expected, label)
     return compute
-
-
-def _spread(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)), {}
 
 
 # ---------------------------------------------------------------------------------------------- copies of the module
@@ -234,7 +231,7 @@ def _check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
                 None if torch.equal(before[id(layer)], torch.get_rng_state()) else found.append(label)
             )
         )
-    args, kwargs = _spread(to_torch(example_inputs))
+    args, kwargs = spread(frozen, to_torch(example_inputs))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Training mode may fail on an example that evaluation takes; only the latter matters here.

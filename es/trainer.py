@@ -23,7 +23,7 @@ from es.schedules import at_generation
 from es.strategies import Strategy, get_strategy, make_strategy
 from es.tasks import Task
 from pruning.errors import BadValue
-from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite
+from pruning.jobs import BEST, Evaluation, Job, Trained, stays_finite
 from pruning.watch import Watch
 
 # Where a generation of one network takes fewer operations, replicates run stacked: the machine is not full yet.
@@ -164,7 +164,7 @@ class _Group:
         failed = None
         if int(state.failed) >= 0:
             failed = f"no member of the population had a finite loss in generation {int(state.failed)}"
-        elif not all_finite(params):
+        elif not stays_finite(params, job.params):
             failed = f"the weights are not finite at generation {int(state.generation)}"
         elif not _is_finite(record.history[-1].validation_loss):
             failed = f"the validation loss of the mean is not finite at generation {int(state.generation)}"

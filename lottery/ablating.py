@@ -17,6 +17,7 @@ import numpy as np
 
 from lottery.ablated import Ablated, read_ablation
 from lottery.ablations import ABLATIONS, Point, Subject
+from lottery.callers_settings import own_settings
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.counts import check_count
 from lottery.early_bird import drawable
@@ -67,6 +68,7 @@ class AblationRequest:
         return f"{kind}-{self.rewind}" if kind == "rewind" else kind
 
 
+@own_settings()
 def ablate(
     run: str | Path,
     kinds: str | Sequence[str],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lottery.bars import with_bar
+from lottery.callers_settings import own_settings
 from lottery.connectivity import POINTS, STABLE, Curve, Line, check_same_tensors, connect
 from lottery.counts import check_count
 from lottery.objective import BatchFunction, GivenMetric, Measure
@@ -105,6 +106,7 @@ class Connections:
         }
 
 
+@own_settings()
 def connect_tickets(
     paths: Sequence[str | Path],
     model: Any = None,

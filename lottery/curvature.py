@@ -8,18 +8,17 @@ coordinates.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils._pytree import tree_map_only
 
 from lottery.counts import check_count
+from lottery.data.batch import chunks
 from lottery.gd.batches import Batch, move, sample, size
 from lottery.gd.trainable import trainable_names
 from lottery.objective import Objective, call
@@ -27,6 +26,7 @@ from lottery.tallies import Tally
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
 from lottery.users_code import users_code
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -90,7 +90,7 @@ class Surface:
             return tally.result()
 
     def _moved(self, step: torch.Tensor) -> nn.Module:
-        network = copy.deepcopy(self.network)
+        network = copy_module(self.network)
         named = dict(network.named_parameters())
         with torch.no_grad():
             for name, tangent in zip(self.coordinates, _spread(self.coordinates, step), strict=True):
@@ -169,7 +169,7 @@ def surface(
         parameter = named[name]
         keep = fitted[name] if name in fitted else np.ones(tuple(parameter.shape), bool)
         coordinates[name] = (parameter, torch.from_numpy(np.flatnonzero(keep)).to(view.device))
-    batches = tuple(_chunks(move(sample(view.parts.train, examples, seed), view.device)))
+    batches = tuple(chunks(move(sample(view.parts.train, examples, seed), view.device), _BATCH))
     found = Surface(network, coordinates, batches, view.objective, threads_for(network, batches[0][0]))
     if not found.dimension:
         raise BadValue("this network has no trainable weight: its loss has no curvature")
@@ -265,11 +265,6 @@ def flatness(where: Surface, sigmas: Sequence[float], directions: int = 5, seed:
                 found[:, row, column] = where.measure(sigma * direction)
         centre = where.measure()
     return Flatness(np.array(sigmas, np.float64), found[0], found[1], centre)
-
-
-def _chunks(batch: Batch) -> Iterator[Batch]:
-    for start in range(0, size(batch[1]), _BATCH):
-        yield tree_map_only(torch.Tensor, lambda tensor, start=start: tensor[start : start + _BATCH], batch)
 
 
 def _spread(coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]], vector: torch.Tensor) -> list[torch.Tensor]:

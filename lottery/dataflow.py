@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves
 
 from lottery.objective import call
+from pruning.copying import copy_module
 from pruning.effective import chain_positions
 from pruning.errors import BadValue
 
@@ -44,7 +44,7 @@ def layer_chain(model: nn.Module, inputs: Any) -> dict[str, nn.Module]:
     """
     if not isinstance(inputs, torch.Tensor) or not inputs.is_floating_point():
         raise BadValue("not known to be a chain of layers: the data flow is followed from a floating-point input only")
-    network = copy.deepcopy(model).cpu().eval()
+    network = copy_module(model).cpu().eval()
     layers = _layers(network)
     fed: dict[str, torch.Tensor] = {}
     made: dict[str, torch.Tensor] = {}

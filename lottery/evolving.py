@@ -27,15 +27,16 @@ from es.torch_functions import to_jax, torch_batch_function, torch_network
 from es.trainer import ESTrainer
 from lottery import objective as torch_objective
 from lottery.behaviour import Behaviour
+from lottery.data.batch import form, is_divisible, joined, mapped
 from lottery.data.labels import check_labels, check_outputs
-from lottery.data.parts import Loader, Part, Parts, Tensors, seeded, split_batch
+from lottery.data.parts import Loader, Part, Parts, Tensors
 from lottery.evolved_check import checked
 from lottery.evolved_metrics import HostReading, weigh_batch
 from lottery.gd.trainable import NAMED, trainable_names
 from lottery.jax_source import JaxSource
 from lottery.models.source import ModelSource
 from lottery.objective import Measure, Metric, objective_for
-from lottery.torch_state import float_type
+from lottery.torch_state import check_finite, float_type
 from lottery.trainers import Ask, Setup
 from lottery.users_code import users_code
 from pruning.errors import BadValue, DataError, NothingToPrune, RunError
@@ -102,6 +103,7 @@ def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
     only: tuple[str, ...] = ask.config.train_only
     if isinstance(ask.source, ModelSource):
         model = ask.source.build(ask.seed)
+        check_finite(model)
         network, trained = torch_network(model, inputs), trainable_names(model, only)
         return _evolving(network, trained), ask.source.initial_state(ask.seed)
     if isinstance(ask.source, JaxSource):
@@ -218,13 +220,26 @@ def _read(parts: Parts, seed: int) -> Parts:
     def read(part: Part) -> Part:
         if not isinstance(part, Loader):
             return part
-        with seeded(part.loader, seed):
-            batches = [split_batch(batch) for batch in part.loader]
-        inputs, targets = jax.tree.map(lambda *leaves: torch.cat(leaves), batches[0], *batches[1:])
-        return Tensors(inputs, targets)
+        batches = list(part.batches(seed, DataError))
+        why = None
+        if not all(map(is_divisible, batches)) or not _in_plain_containers(batches[0]):
+            why = "hold more than tensors with the examples along the first axis, in tuples, lists and dictionaries"
+        elif len({form(batch) for batch in batches}) > 1:
+            why = "differ in their shapes: pad all examples to one length"
+        if why is not None:
+            raise DataError(f"evolution reads {part.what} into memory as one batch, and its batches {why}")
+        return Tensors(*mapped(_as_read, joined(batches)))
 
     test = read(parts.test) if parts.test is not None else None
     return Parts(read(parts.train), read(parts.validation), test, parts.name)
+
+
+def _in_plain_containers(batch: Any) -> bool:
+    return all(isinstance(leaf, torch.Tensor) for leaf in jax.tree.leaves(mapped(_as_read, batch)))
+
+
+def _as_read(leaf: Any) -> Any:
+    return leaf
 
 
 def _examples(part: Part) -> tuple[Any, Any]:

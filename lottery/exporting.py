@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lottery.callers_settings import own_settings
+from lottery.data.batch import is_divisible, rows, size
 from lottery.exports import EXPORTS, Forward
 from lottery.objective import call
 from lottery.ticket import Ticket
@@ -67,6 +68,7 @@ class Exported:
         return {**dataclasses.asdict(self), "path": str(self.path), "notes": list(self.notes)}
 
 
+@own_settings()
 def export_ticket(
     ticket: Ticket | str | Path,
     to: str,
@@ -130,7 +132,7 @@ def export_ticket(
                 f"the {to} file gives other outputs than the masked dense network (relative difference {found:.3g}, "
                 f"tolerance {tolerance:g}); nothing was written"
             )
-        facts |= {"examples": _count(network.inputs), "difference": found, "tolerance": tolerance, "notes": notes}
+        facts |= {"examples": size(network.inputs), "difference": found, "tolerance": tolerance, "notes": notes}
         about = {
             "kind": _KIND,
             "ticket": str(ticket.path) if ticket.path else None,
@@ -148,9 +150,9 @@ def largest_difference(forward: Forward, network: Network) -> float:
     Raises:
         RunError: outputs of the network itself that are not finite, with which nothing can be compared.
     """
-    fewer = tree_map_only(torch.Tensor, lambda tensor: tensor[:_FEWER], network.inputs)
+    fewer = [rows(network.inputs, 0, _FEWER)] if is_divisible(network.inputs) else []
     worst = 0.0
-    for inputs in (network.inputs, fewer):
+    for inputs in (network.inputs, *fewer):
         with users_code("the model on the examples of the export"):
             wanted = tensors_in(call(network.model, inputs))
         if not wanted:
@@ -214,10 +216,6 @@ def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
         return 0.0
     worst, scale = float(difference.max()), float(wanted.double().abs().max())
     return worst / (scale or 1.0) if math.isfinite(worst) else math.inf
-
-
-def _count(inputs: Any) -> int:
-    return len(next(leaf for leaf in tree_leaves(inputs) if isinstance(leaf, torch.Tensor)))
 
 
 def _check_free(folder: Path, force: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lottery.config import SearchConfig
-from lottery.data.parts import Parts, Tensors, seeded, split_batch
+from lottery.data.parts import Parts, Tensors
 from lottery.joining import examples
 
 if TYPE_CHECKING:
@@ -24,5 +24,4 @@ def held_out(parts: Parts | Episodes, config: SearchConfig, trainer_config: Any)
         return len(part)
     if config.tolerance is not None:
         return None
-    with seeded(part.loader, 0):
-        return sum(examples(split_batch(batch)[1]) for batch in part.loader)
+    return sum(examples(targets) for _, targets in part.batches(0))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.callers_settings import own_settings
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.connectivity import POINTS, connect, part_of
 from lottery.counts import check_count
@@ -57,6 +58,7 @@ class _Bench:
         return RunDirectory(self.run.path / "instability" / f"copy-{number}")
 
 
+@own_settings()
 def instability(
     run: str | Path,
     model: Any = None,

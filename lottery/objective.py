@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,8 @@ from torch import nn
 
 from lottery.class_losses import IGNORED, class_loss
 from lottery.identity import identify
+from pruning.calling import spread
+from pruning.copying import copy_module
 from pruning.errors import BadValue, DataError
 
 BatchFunction = Callable[[Any, Any], Any]
@@ -100,7 +101,7 @@ class Objective:
 
 def own(function: BatchFunction, device: torch.device | None = None) -> BatchFunction:
     """Return a copy of a loss or metric that is a module, on a device; anything else as it is."""
-    return copy.deepcopy(function).to(device) if isinstance(function, nn.Module) else function
+    return copy_module(function).to(device) if isinstance(function, nn.Module) else function
 
 
 class Collects(Protocol):
@@ -150,12 +151,9 @@ def objective_for(targets: Any, loss: BatchFunction | None = None, metric: Given
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Return the model's outputs: a tuple of inputs is spread, a mapping gives keywords."""
-    if isinstance(inputs, torch.Tensor):
-        return model(inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(**inputs)
+    """Return the model's outputs for a batch of inputs, handed over as `pruning.calling.spread` says."""
+    args, kwargs = spread(model, inputs)
+    return model(*args, **kwargs)
 
 
 def _default_loss(targets: Any) -> BatchFunction:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from lottery.energy import principal_components
 from lottery.gd.batches import move, sample, size
 from lottery.objective import call
 from lottery.torch_view import TorchView
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 
 _BATCH = 50
@@ -48,7 +48,7 @@ def patch_basis(view: TorchView, path: str, examples: int) -> tuple[NDArray[np.f
         examples: the most training examples. Patches of a convolution are those that lie inside its input.
     """
     check_count("examples", examples)
-    network = copy.deepcopy(view.model).to(view.device).eval()
+    network = copy_module(view.model).to(view.device).eval()
     layer = network.get_submodule(path)
     inputs, _ = sample(view.parts.train, examples, 0)
     count, total, products = 0, 0.0, 0.0

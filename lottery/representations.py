@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from lottery.gd.batches import move, sample, size
 from lottery.objective import call
 from lottery.torch_state import to_numpy
 from lottery.torch_view import TorchView
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 
 # So many numbers of one layer are held at a time: 64 MiB in single precision.
@@ -33,7 +33,7 @@ def examples_for(view: TorchView, layers: Sequence[str], most: int, seed: int) -
     """Return validation inputs on the device, and how many: fewer than `most` where a layer's output is very wide."""
     few, _ = sample(view.parts.validation, 2, seed)
     widths = each_layer(
-        copy.deepcopy(view.model).to(view.device).eval(), layers, move(few, view.device), lambda x: x.shape[1]
+        copy_module(view.model).to(view.device).eval(), layers, move(few, view.device), lambda x: x.shape[1]
     )
     count = max(4, min(most, _NUMBERS // max(widths.values())))
     inputs, _ = sample(view.parts.validation, count, seed)

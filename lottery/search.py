@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lottery.callers_settings import own_settings
 from lottery.engine import Plan, Replicates, run_seconds, search_levels
 from lottery.environment import environment
 from lottery.preparing import Request, prepare_search
@@ -19,6 +20,7 @@ from lottery.winning import choose_winner, matching_tolerance
 from pruning.files import write_json
 
 
+@own_settings()
 def run_search(request: Request, display: Display) -> Search:
     """Run a search from beginning to end, or from where an earlier attempt stopped.
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils._pytree import tree_map_only
 
 from lottery.bars import with_bar
+from lottery.callers_settings import own_settings
 from lottery.gd.device import choose_device
 from lottery.ticket import Ticket
 from lottery.ticket_network import ticket_network
@@ -18,6 +19,7 @@ from pruning.sparse.module import sparse_module
 from pruning.sparse.report import SparseReport
 
 
+@own_settings()
 def sparse_reports(
     ticket: Ticket,
     model: Any = None,

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lottery.callers_settings import own_settings
 from lottery.card import card
 from lottery.models.recorded import maker_of
 from lottery.models.source import is_jax_pair
@@ -143,6 +144,7 @@ class Ticket:
             raise UsageError("this ticket holds no trained weights; train `ticket.rewound(model)` first")
         return self._into(model, self.trained_params)
 
+    @own_settings()
     def sparse(self, model: Any = None, *example: Any, choosing: Choosing | None = None) -> SparseModule:
         """Return a module that runs the sparse forward pass: never slower than dense, faster where that is possible.
 
@@ -192,6 +194,7 @@ class Ticket:
     def __repr__(self) -> str:
         return f"Ticket(density={self.density:.4g}, level={self.info.get('level')}, path={str(self.path)!r})"
 
+    @own_settings()
     def _into(self, model: Any, params: Mapping[str, NDArray[Any]]) -> Any:
         with seeded_everywhere(self.info["seed"]):
             make = maker_of(model, self.info, params)
@@ -220,7 +223,7 @@ class Ticket:
         trained, std = optional["trained"], optional["std"]
         for name in ("trained", "best", "last"):
             found = optional[name]
-            if found is not None and _shapes(found) != _shapes(params):
+            if found is not None and not _fits(found, params, mask):
                 raise FileFormatError(f"{folder}: {name}.safetensors and model.safetensors hold different tensors")
         if std is not None and not _shapes(std).items() <= _shapes(params).items():
             raise FileFormatError(f"{folder}: std.safetensors holds other tensors than model.safetensors")
@@ -289,3 +292,8 @@ def _into_tree(pair: Any, params: Mapping[str, NDArray[Any]], mask: Mask) -> tup
 
 def _shapes(params: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, tuple[int, ...]]:
     return {name: value.shape for name, value in params.items()}
+
+
+def _fits(found: Mapping[str, np.ndarray[Any, Any]], params: Mapping[str, np.ndarray[Any, Any]], mask: Mask) -> bool:
+    """Say whether these are one network's tensors; buffers may have changed their shape, or appeared, in training."""
+    return found.keys() >= params.keys() and all(found[name].shape == params[name].shape for name in mask)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from lottery.models.source import ModelSource, model_source
 from lottery.ticket import Ticket
 from lottery.torch_state import float_type, load_state
 from lottery.trust import given_or_stored
+from pruning.copying import copy_module
 from pruning.errors import BadValue, unknown
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -56,7 +56,7 @@ class Network:
 
         What a file does not bring back then shows in the outputs. Buffers that no state dict holds are kept.
         """
-        empty = copy.deepcopy(self.model)
+        empty = copy_module(self.model)
         with torch.no_grad():
             for tensor in tensors_in(dict(empty.state_dict())):  # a module's extra state may be anything
                 tensor.fill_(float("nan") if tensor.is_floating_point() else 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from lottery.models.source import ModelSource
 from lottery.objective import Objective, objective_for, own
 from lottery.preparing import Prepared
 from lottery.torch_state import float_type, load_state
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import Params
 
@@ -39,7 +39,7 @@ class TorchView:
 
     def network(self, params: Params) -> nn.Module:
         """Return a network with these weights and buffers, in evaluation mode, on the device."""
-        network = copy.deepcopy(self.model)
+        network = copy_module(self.model)
         load_state(network, params)
         return network.to(self.device).eval()
 

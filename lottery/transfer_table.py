@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lottery.callers_settings import own_settings
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.config import SearchConfig
 from lottery.engine import Outcome, Plan, job_seed, read_replicate, store
@@ -77,6 +78,7 @@ class TransferTable:
     out: Path
 
 
+@own_settings()
 def transfer_table(
     runs: Sequence[str | Path],
     density: float | None = None,

@@ -54,7 +54,7 @@ def one_line(error: BaseException) -> str:
 
 def users_place(trace: TracebackType | None) -> str | None:
     """Return file and line of the innermost frame that is neither ours nor a library's, or None where there is none."""
-    frames = [frame for frame in traceback.extract_tb(trace) if _is_users(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(trace) if is_users_file(frame.filename)]
     return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
 
 
@@ -65,7 +65,7 @@ def in_library(filename: str) -> bool:
     return str(Path(filename).resolve()).startswith((*_OURS, *_LIBRARIES))
 
 
-def _is_users(filename: str) -> bool:
-    # typed in, or a notebook's cell; but not what Python and torch.fx generate
+def is_users_file(filename: str) -> bool:
+    """Say whether code in this file is the caller's own; a notebook's cell is, what Python generates is not."""
     generated = filename.startswith(("<string", "<eval_with_key", "<__array_function__"))
     return not generated and not in_library(filename)

@@ -105,8 +105,8 @@ axes.set_title("Small networks train well, if they are the right ones")
 # %% [markdown]
 # The line of the ticket stays at the dense level long after the random networks have fallen away.
 #
-# The blue band is a 95 % interval over three replicates. It is honest and therefore wide: with three seeds, a difference
-# of a few tenths of a percentage point means nothing.
+# The blue band is a 95 % interval over three replicates. It is honest and therefore wide: with three seeds, a
+# difference of a few tenths of a percentage point means nothing.
 
 # %% [markdown]
 # ## What survived?

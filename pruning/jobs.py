@@ -142,3 +142,17 @@ class Prober(Protocol):
 def all_finite(params: Params) -> bool:
     """Say whether every floating-point array is free of NaN and infinities."""
     return all(bool(np.isfinite(a).all()) for a in params.values() if a.dtype.kind not in "biu")
+
+
+def stays_finite(params: Params, start: Params) -> bool:
+    """Say whether no value became NaN or infinite that was finite in `start`.
+
+    A buffer may hold infinities all along (an attention mask, the extremes of nothing yet). An array that has another
+    shape than at the start, or was not there, is a buffer that follows the data, and is not judged.
+
+    >>> before = {"mask": np.array([0.0, -np.inf]), "w": np.zeros(2)}
+    >>> stays_finite(before, before), stays_finite({**before, "w": np.array([0.0, np.nan])}, before)
+    (True, False)
+    """
+    pairs = [(array, start[name]) for name, array in params.items() if name in start and array.dtype.kind not in "biu"]
+    return all(bool((np.isfinite(now) | ~np.isfinite(was)).all()) for now, was in pairs if now.shape == was.shape)

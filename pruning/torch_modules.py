@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
 from pruning import holding
+from pruning.copying import copy_module
 from pruning.errors import NothingToPrune
 from pruning.holding import is_held as is_held
 from pruning.mask import Mask, check_not_single
@@ -169,15 +169,12 @@ def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
     Returns:
         The copy, with plain parameters, and the mask that it held in either way (None where it held none).
         The caller's model is not touched.
+
+    Raises:
+        BadValue: a model that holds what cannot be copied.
     """
     model = unwrap(model)
-    memo: dict[int, object] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            # The `weight` that a prune hook computes is not a leaf, and deepcopy refuses those.
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    duplicate = copy.deepcopy(model, memo)
+    duplicate = copy_module(model)
     found: dict[str, torch.Tensor] = {}
     for prefix, module in duplicate.named_modules():
         for name in [n.removesuffix("_mask") for n, _ in module.named_buffers(recurse=False) if n.endswith("_mask")]:

@@ -109,7 +109,8 @@ def numbers(weight: Weight, population: jax.Array) -> Members:
     by_stride = _storage_order(slots)
     stored = slots.transpose(by_stride)
     first = int(stored.flat[0]) if stored.size else 0
-    if slots.size and np.array_equal(stored.ravel(), np.arange(first, first + slots.size)):
+    # A first entry that is removed (-1) before survivors 0, 1, … only looks like a run of columns.
+    if slots.size and first >= 0 and np.array_equal(stored.ravel(), np.arange(first, first + slots.size)):
         values = population[:, first : first + slots.size].reshape(count, *stored.shape)
         return Members(_cast(values, weight.casts), (MEMBER, *by_stride))
     kept = slots[slots >= 0]

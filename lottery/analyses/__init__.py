@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.callers_settings import own_settings
 from lottery.results import Level, Search
 from lottery.run_directory import RunDirectory
 from lottery.users_code import users_code
@@ -120,6 +121,7 @@ def analysis(name: str, *, source: str) -> Callable[[Analyze], Analyze]:
     return register
 
 
+@own_settings()
 def study(
     path: str | Path,
     model: Any = None,
@@ -156,6 +158,7 @@ def study(
     return Study(read_search(path), RunDirectory(path), prepare)
 
 
+@own_settings()
 def analyze(
     path: str | Path,
     name: str,

@@ -11,8 +11,10 @@ class Data:
     """Training, validation and test parts.
 
     Each part is a pair `(X, y)` of arrays or tensors, a `torch.utils.data.Dataset` or a `DataLoader`. Without a
-    validation part one is split off the training part by seed (a `DataLoader` cannot be split: give one for
-    validation too). Without a test part nothing is reported on test data; test data never influences a choice.
+    validation part one is split off the training part by seed. Of a `DataLoader` the data set is split: both parts have
+    its batch size, collation and workers, and a random transform is random for the validation part too. (One with a
+    sampler or batch sampler of its own, or of a stream, cannot be split: give one for validation too.) Without a test
+    part nothing is reported on test data; test data never influences a choice.
 
     Attributes:
         train: what to learn from.

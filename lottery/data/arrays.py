@@ -63,12 +63,17 @@ def as_targets(value: Any, part: str) -> torch.Tensor:
 
 def _tensor(value: Any, part: str, what: str) -> torch.Tensor:
     try:
-        array = value.detach() if isinstance(value, torch.Tensor) else torch.from_numpy(_native(np.array(value)))
+        array = _usable(value) if isinstance(value, torch.Tensor) else torch.from_numpy(_native(np.array(value)))
     except (TypeError, ValueError) as error:
         raise DataError(f"{part} {what} are not numbers ({error})") from error
     if array.dim() == 0 or array.shape[0] == 0:
         raise DataError(f"{part} {what} hold no examples")
     return array
+
+
+def _usable(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor as autograd can take it: one that was made in inference mode is copied."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _channels_first(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,14 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from lottery.data import Data
 from lottery.data.arrays import as_inputs, as_targets, scale_images
+from lottery.data.batch import split_batch
 from lottery.data.file_stamps import cached_digest
-from lottery.data.passes import identify_values, pass_digest, repeats
+from lottery.data.passes import pass_digest, repeats
+from lottery.data.reading import loaded, unshared
+from lottery.data.splitting import examples_of, says_its_length, split_loader
 from lottery.randomness import seeded_everywhere
-from pruning.errors import DataError
+from lottery.users_code import users_code
+from pruning.errors import DataError, LotteryError, RunError
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,37 @@ class Tensors:
 
 @dataclass(frozen=True)
 class Loader:
-    """A part as a `DataLoader`, iterated as given (its own order, collation, transforms and workers)."""
+    """A part as a `DataLoader`, iterated as given (its own order, collation, transforms and workers).
+
+    Attributes:
+        loader: as the caller gave it.
+        what: how errors call it.
+        counted: how many batches each seed's epoch turned out to have.
+    """
 
     loader: DataLoader[Any]
+    what: str = "the DataLoader"
+    counted: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __len__(self) -> int:
+        """Return how many batches the loader says it has."""
         return len(self.loader)
+
+    def batches(self, seed: int, kind: type[LotteryError] = RunError, epoch: int = 0) -> Iterator[tuple[Any, Any]]:
+        """Yield `(inputs, targets)` of one epoch, whose order follows from `seed`; errors are of this kind."""
+        count = 0
+        for batch in loaded(self.loader, seed, self.what, kind, epoch):
+            count += 1
+            yield batch
+        self.counted[seed] = count
+
+    def length(self, seed: int, epoch: int) -> int:
+        """Return how many batches one seed's epoch has: read through once where the loader's `len` may be a guess."""
+        if says_its_length(self.loader):
+            return len(self.loader)
+        if seed not in self.counted:
+            collections.deque(self.batches(seed, epoch=epoch), maxlen=0)
+        return self.counted[seed]
 
     def fingerprint(self) -> str:
         """Return a hash of every item that one seeded pass gives, in its order (where they lie in files: of those)."""
@@ -75,11 +104,12 @@ class Loader:
         return None if repeats(self._once) else "its DataLoader gives something else each time it is read"
 
     def _once(self) -> Iterator[Any]:
-        with seeded(self.loader, 0):
-            yield from self.loader
+        return self.batches(0, DataError)
 
 
 Part = Tensors | Loader
+
+_ADJECTIVES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +135,7 @@ class Parts:
         """The first batch of inputs and targets (all of them for tensors)."""
         if isinstance(self.train, Tensors):
             return self.train.inputs, self.train.targets
-        with seeded(self.train.loader, 0):
-            return split_batch(next(iter(self.train.loader)))
+        return next(self.train.batches(0, DataError))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -158,7 +187,7 @@ def prepare(data: Data, seed: int, validation_size: int | float | None = None) -
         validation_size: examples or fraction to hold out; by default `data.validation_size`.
 
     Raises:
-        DataError: unusable data, or a `DataLoader` without a validation part.
+        DataError: unusable data, or a `DataLoader` without a validation part that cannot be split.
     """
     given = {"train": data.train, "validation": data.validation, "test": data.test}
     parts = {name: _part(value, name) for name, value in _scaled(given).items() if value is not None}
@@ -168,28 +197,6 @@ def prepare(data: Data, seed: int, validation_size: int | float | None = None) -
         size = data.validation_size if validation_size is None else validation_size
         parts["train"], parts["validation"] = _split(parts["train"], size, seed)
     return Parts(parts["train"], parts["validation"], parts.get("test"), data.name)
-
-
-@contextlib.contextmanager
-def seeded(loader: DataLoader[Any], seed: int) -> Iterator[None]:
-    """Let a loader's order follow from `seed`; all random state, its own generator's too, is left as it was."""
-    own = loader.generator
-    before = own.get_state() if own is not None else None
-    with seeded_everywhere(seed):
-        if own is not None:
-            own.manual_seed(seed)
-        try:
-            yield
-        finally:
-            if own is not None and before is not None:
-                own.set_state(before)
-
-
-def split_batch(batch: Any) -> tuple[Any, Any]:
-    """Return `(inputs, targets)`: a pair is taken apart, any other pytree is both (its loss finds the labels)."""
-    if isinstance(batch, tuple | list) and len(batch) == 2:
-        return batch[0], batch[1]
-    return batch, batch
 
 
 def _scaled(given: dict[str, Any]) -> dict[str, Any]:
@@ -229,21 +236,26 @@ def _loader(loader: DataLoader[Any], name: str) -> Loader:
         length = len(loader)
     except TypeError as error:
         raise DataError(
-            f"{name}: a DataLoader without a length (an IterableDataset) cannot be counted in epochs"
+            f"{name}: a DataLoader without a length cannot be counted in epochs; give its stream a __len__"
         ) from error
     if length == 0:
         raise DataError(f"{name}: the DataLoader yields no batch (drop_last with fewer examples than a batch?)")
-    return Loader(loader)
+    return Loader(unshared(loader), f"the {_ADJECTIVES[name]} DataLoader")
 
 
 def _read(dataset: Dataset[Any], name: str) -> Tensors:
     """Read a map-style data set once; it then lives on the device."""
     if not hasattr(dataset, "__len__"):
         raise DataError(f"{name}: a Dataset without a length; wrap it in a DataLoader")
-    length = len(dataset)  # pyright: ignore[reportArgumentType]
+    with users_code(f"the {_ADJECTIVES[name]} Dataset", DataError):
+        length = len(dataset)  # pyright: ignore[reportArgumentType]
+        with seeded_everywhere(0):
+            random = not repeats(lambda: (dataset[index] for index in range(length)))
+        items = [dataset[index] for index in range(length)]
+    if not items:
+        raise DataError(f"{name}: the Dataset holds no examples")
     try:
-        random = _is_random(dataset, min(length, 3))
-        batch = default_collate([dataset[index] for index in range(length)])
+        batch = default_collate(items)
     except (TypeError, RuntimeError) as error:
         raise DataError(
             f"{name}: the items of this Dataset cannot be stacked ({str(error).splitlines()[0]})"
@@ -259,20 +271,18 @@ def _read(dataset: Dataset[Any], name: str) -> Tensors:
     return Tensors(as_inputs(inputs, name), as_targets(targets, name))
 
 
-def _is_random(dataset: Dataset[Any], count: int) -> bool:
-    with seeded_everywhere(0):
-        first, second = ([identify_values(dataset[i]) for i in range(count)] for _ in range(2))
-    return first != second
-
-
-def _split(train: Part, size: int | float, seed: int) -> tuple[Tensors, Tensors]:
-    if isinstance(train, Loader):
-        raise DataError("a DataLoader cannot be split: give Data(train=…, validation=…) with a loader for each")
-    count = round(size * len(train)) if isinstance(size, float) else size
-    if not 0 < count < len(train):
-        raise DataError(f"validation_size {size} leaves none of {len(train):,} examples on one side; try 0.2")
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    return train.take(order[count:].sort().values), train.take(order[:count].sort().values)
+def _split(train: Part, size: int | float, seed: int) -> tuple[Part, Part]:
+    """Return the part without its validation examples, and those: drawn by seed, in the order that they lie in."""
+    total = len(train) if isinstance(train, Tensors) else examples_of(train.loader)
+    count = round(size * total) if isinstance(size, float) else size
+    if not 0 < count < total:
+        raise DataError(f"validation_size {size} leaves none of {total:,} examples on one side; try 0.2")
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    kept, held_out = order[count:].sort().values, order[:count].sort().values
+    if isinstance(train, Tensors):
+        return train.take(kept), train.take(held_out)
+    first, second = split_loader(train.loader, kept.tolist(), held_out.tolist())
+    return Loader(first, train.what), Loader(second, "the validation DataLoader")
 
 
 def _check_against(train: Part, part: Part, name: str) -> None:
@@ -287,5 +297,4 @@ def _check_against(train: Part, part: Part, name: str) -> None:
 def _highest_label(part: Part) -> int:
     if isinstance(part, Tensors):
         return int(part.targets.max())
-    with seeded(part.loader, 0):
-        return max(int(split_batch(batch)[1].max()) for batch in part.loader)
+    return max(int(targets.max()) for _, targets in part.batches(0, DataError))

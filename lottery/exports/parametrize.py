@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch.nn.utils import parametrize as torch_parametrize
 from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import parametrize as loader
 from lottery.exports.reaching import check_reached
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 
 
@@ -27,7 +27,7 @@ def parametrize(network: Network, folder: Path) -> Sequence[str]:
         BadValue: a weight that its layer keeps for itself, where no parametrization reaches it, or a layer that is
             parametrized already.
     """
-    model = copy.deepcopy(network.model)
+    model = copy_module(network.model)
     masks: dict[str, Any] = {}
     layers = dict(model.named_modules())
     own = {name for name, layer in layers.items() if torch_parametrize.is_parametrized(layer)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from lottery.exports import Network
 from lottery.objective import call
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 
 
@@ -42,7 +42,7 @@ def check_reached(network: Network, watched: nn.Module, by_name: Mapping[str, nn
 
 def _reads(network: Network, name: str) -> bool:
     """Say whether the outputs depend on a tensor at all: an auxiliary head may be used in training only."""
-    other = copy.deepcopy(network.model)
+    other = copy_module(network.model)
     with torch.no_grad():
         other.get_parameter(name).fill_(float("nan"))
         pairs = zip(_outputs(network.model, network.inputs), _outputs(other, network.inputs), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch.nn.utils import prune
 from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import torch_prune as loader
 from lottery.exports.reaching import check_reached
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 
 
@@ -23,7 +23,7 @@ def torch_prune(network: Network, folder: Path) -> Sequence[str]:
     Raises:
         BadValue: a weight that its layer reads without running, which a hook on the layer cannot mask.
     """
-    model = copy.deepcopy(network.model)
+    model = copy_module(network.model)
     masked = network.masked()
     owners = {name: model.get_submodule(owner_and_attribute(name)[0]) for name in masked}
     check_reached(network, model, owners, "torch.nn.utils.prune")

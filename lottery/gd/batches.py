@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map, tree_map_only
-from torch.utils.data import DataLoader
 
-from lottery.data.parts import Loader, Part, Tensors, seeded, split_batch
+from lottery.data.batch import form, is_divisible, joined, move, rows, size
+from lottery.data.parts import Loader, Part, Tensors
+
+__all__ = ["Batch", "evaluation_batches", "move", "sample", "size", "steps_per_epoch", "training_batches"]
 
 Batch = tuple[Any, Any]
 
+# So many times the examples that are asked for are read at most, where batches differ in their shapes.
+_READ = 8
+
 
 def steps_per_epoch(part: Part, batch_size: int) -> int:
-    """Return how many optimizer steps one pass over the training part takes.
+    """Return how many optimizer steps count as one pass over the training part; for a `DataLoader`, its `len`.
 
     The examples left over at the end of an epoch are dropped (each epoch drops others), so that every batch has
     the same size.
@@ -30,31 +33,38 @@ def training_batches(part: Part, batch_size: int, seed: int, start: int, stop: i
     """Yield the batches of steps `start` to `stop`.
 
     Step k's batch depends on the seed and on k alone: training that starts at step k sees what training from 0 would.
+    A `DataLoader` is read to its end, whatever its `len` says, and then begun again.
     """
+    if isinstance(part, Loader):
+        yield from _loaded(part, seed, start, stop)
+        return
     per_epoch = steps_per_epoch(part, batch_size)
     for epoch in range(start // per_epoch, (stop - 1) // per_epoch + 1):
         first = max(start - epoch * per_epoch, 0)
         last = min(stop - epoch * per_epoch, per_epoch)
-        epoch_seed = seed * 1_000_003 + epoch
-        if isinstance(part, Tensors):
-            yield from _shuffled(part, batch_size, epoch_seed, first, last)
-        else:
-            yield from itertools.islice(_loaded(part.loader, epoch_seed), first, last)
+        yield from _shuffled(part, batch_size, _epoch_seed(seed, epoch), first, last)
 
 
 def sample(part: Part, count: int, seed: int) -> Batch:
-    """Return up to `count` examples as one batch: the first of a seeded order."""
+    """Return up to `count` examples as one batch: the first of a seeded order.
+
+    Batches of a `DataLoader` can be one batch only where they have one form: of those that differ (text, padded to the
+    longest of its batch) the commonest form among the first ones is taken, and of those that cannot be cut, one whole.
+    """
     if isinstance(part, Tensors):
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
         chosen = part.take(order.to(part.inputs.device))
         return chosen.inputs, chosen.targets
-    batches: list[Batch] = []
-    for batch in _loaded(part.loader, seed):
-        batches.append(batch)
-        if sum(map(size, batches)) >= count:
+    alike: dict[Any, list[Batch]] = {}
+    read = 0
+    for number, batch in enumerate(part.batches(seed)):
+        group = alike.setdefault(form(batch) if is_divisible(batch) else number, [])
+        group.append(batch)
+        read += size(batch)
+        if _examples(group) >= count or read >= _READ * count:
             break
-    joined = tree_map(lambda *leaves: torch.cat(leaves), batches[0], *batches[1:])
-    return tree_map_only(torch.Tensor, lambda tensor: tensor[:count], joined)
+    chosen = joined(max(alike.values(), key=_examples))
+    return rows(chosen, 0, count) if is_divisible(chosen) else chosen
 
 
 def evaluation_batches(part: Part, batch_size: int) -> Iterator[Batch]:
@@ -62,28 +72,7 @@ def evaluation_batches(part: Part, batch_size: int) -> Iterator[Batch]:
     if isinstance(part, Tensors):
         yield from zip(part.inputs.split(batch_size), part.targets.split(batch_size), strict=True)
     else:
-        yield from (split_batch(batch) for batch in part.loader)
-
-
-def move(value: Any, device: torch.device) -> Any:
-    """Return a pytree (tuples, lists, mappings) with its tensors on `device`."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(move(item, device) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(move(item, device) for item in value)
-    if isinstance(value, Mapping):
-        return {key: move(item, device) for key, item in value.items()}
-    return value
-
-
-def size(batch: Any) -> int:
-    """Return the number of examples: the length of the first tensor in a pytree."""
-    if isinstance(batch, torch.Tensor):
-        return len(batch)
-    values = batch.values() if isinstance(batch, Mapping) else batch
-    return size(next(iter(values)))
+        yield from part.batches(0)
 
 
 def _shuffled(part: Tensors, batch_size: int, seed: int, first: int, last: int) -> Iterator[Batch]:
@@ -92,6 +81,24 @@ def _shuffled(part: Tensors, batch_size: int, seed: int, first: int, last: int) 
         yield part.inputs.index_select(0, index), part.targets.index_select(0, index)
 
 
-def _loaded(loader: DataLoader[Any], seed: int) -> Iterator[Batch]:
-    with seeded(loader, seed):
-        yield from (split_batch(batch) for batch in loader)
+def _loaded(part: Loader, seed: int, start: int, stop: int) -> Iterator[Batch]:
+    epoch, skipped, step = 0, start, start
+    while skipped and skipped >= (length := part.length(_epoch_seed(seed, epoch), epoch)):
+        epoch, skipped = epoch + 1, skipped - length
+    while step < stop:
+        for place, batch in enumerate(part.batches(_epoch_seed(seed, epoch), epoch=epoch)):
+            if place < skipped:
+                continue
+            yield batch
+            step += 1
+            if step == stop:
+                return
+        epoch, skipped = epoch + 1, 0
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return seed * 1_000_003 + epoch
+
+
+def _examples(batches: list[Batch]) -> int:
+    return sum(map(size, batches))

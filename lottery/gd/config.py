@@ -35,7 +35,8 @@ class GDConfig:
 
     Attributes:
         steps: optimizer steps a level; 1,000 where neither `steps` nor `epochs` is given.
-        epochs: passes over the training part a level, instead of `steps`.
+        epochs: passes over the training part a level, instead of `steps`; for a `DataLoader` one counts as many steps
+            as its `len` says, whatever it then yields.
         batch_size: examples a step (a `DataLoader` brings its own).
         optimizer: `sgd`, `adam` or `adamw`.
         lr: the learning rate after warmup.

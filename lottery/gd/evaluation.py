@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from lottery.data.parts import Loader, Part, seeded
+from lottery.data.parts import Loader, Part
+from lottery.data.reading import seeded
 from lottery.gd.batches import evaluation_batches, move
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import Tally
+from lottery.torch_state import buffers_kept
 from lottery.users_code import users_code
 
 
@@ -43,27 +45,13 @@ def evaluate(
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode; every layer's mode and every buffer are afterwards as they were."""
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, None if buffer is None else buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-    ]
-    versions = [_version(buffer) for _, _, buffer, _ in buffers]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for (module, name, buffer, values), version in zip(buffers, versions, strict=True):
-            module._buffers[name] = buffer
-            if buffer is not None and values is not None and _version(buffer) != version:
-                buffer.copy_(values)
-
-
-def _version(buffer: torch.Tensor | None) -> int | None:
-    """Return how often a buffer was written to, where PyTorch counts that."""
-    return None if buffer is None or buffer.is_inference() else buffer._version
+    with buffers_kept(model):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
 
 def _seeded(part: Part) -> contextlib.AbstractContextManager[None]:

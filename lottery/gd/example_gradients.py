@@ -13,7 +13,8 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_map_only
 
-from lottery.gd.batches import Batch, size
+from lottery.data.batch import is_divisible, rows, size
+from lottery.gd.batches import Batch
 from lottery.objective import BatchFunction, call
 from pruning.errors import BadValue
 
@@ -55,6 +56,7 @@ def mean_squares(network: Network, batches: Iterable[Batch]) -> dict[str, torch.
     seen, trusted = 0, None
     with differentiable(network.model):
         for batch in batches:
+            require_divisible(batch, network.asker, network.instead)
             if trusted is None:
                 trusted = _agrees(by_transform, network, batch)
             squares = _attempt(by_transform, batch) if trusted else None
@@ -64,14 +66,17 @@ def mean_squares(network: Network, batches: Iterable[Batch]) -> dict[str, torch.
     return {name: value / seen for name, value in total.items()}
 
 
+def require_divisible(batch: Batch, asker: str, instead: str) -> None:
+    """Raise `BadValue` for a batch whose single examples cannot be had."""
+    if size(batch) > 1 and not is_divisible(batch):
+        raise BadValue(
+            f"{asker} needs single examples, and these batches cannot be cut along the first axis; use {instead}"
+        )
+
+
 def chunk_size(weights: Mapping[str, nn.Parameter]) -> int:
     """Return how many examples' gradients are held at once."""
     return max(1, min(_CHUNK_EXAMPLES, _CHUNK_VALUES // sum(p.numel() for p in weights.values())))
-
-
-def rows(batch: Any, first: int, last: int) -> Any:
-    """Return the examples from `first` to before `last` of a batch, any pytree."""
-    return tree_map_only(torch.Tensor, lambda tensor: tensor[first:last], batch)
 
 
 _Squares = Callable[[Batch], dict[str, torch.Tensor]]

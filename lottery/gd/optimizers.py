@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from pruning.errors import BadValue
+
 
 class Settings(Protocol):
     """What an optimizer looks at."""
@@ -51,8 +53,33 @@ OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], Settings, bool], Optimiz
 }
 
 
+def sparse_embedding(model: nn.Module) -> str | None:
+    """Return the name of the first embedding that is trained with sparse gradients, or None where there is none.
+
+    >>> sparse_embedding(nn.Sequential(nn.Embedding(4, 2, sparse=True)))
+    '0'
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse and module.weight.requires_grad:
+            return name
+    return None
+
+
 def make_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
-    """Return the optimizer of the trainable parameters of `model`."""
+    """Return the optimizer of the trainable parameters of `model`.
+
+    Raises:
+        BadValue: an embedding with sparse gradients, which only `sgd` without weight decay takes.
+    """
     params = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sparse = sparse_embedding(model)
+    if sparse is not None and (settings.optimizer != "sgd" or settings.weight_decay):
+        given = f"optimizer {settings.optimizer!r}" if settings.optimizer != "sgd" else "weight_decay"
+        raise BadValue(
+            f"embedding {sparse!r} makes sparse gradients (sparse=True), which {given} cannot take: use optimizer "
+            "'sgd' without weight_decay, or make the embedding with sparse=False"
+        )
+    if sparse is not None:  # PyTorch's fused form is for dense gradients alone
+        return OPTIMIZERS[settings.optimizer](params, settings, False)
     fused = all(p.dtype in (torch.float32, torch.float64) and p.device.type in ("cpu", "cuda") for p in params)
     return OPTIMIZERS[settings.optimizer](params, settings, fused)

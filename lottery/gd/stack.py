@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from lottery.objective import BatchFunction, Objective
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import loss_sums, metric_sums, ratio, reading
 from lottery.torch_state import State, load_state, named_tensors, to_numpy
+from pruning.copying import copy_module
 from pruning.jobs import Job
 from pruning.torch_modules import apply_mask
 
@@ -76,7 +76,7 @@ def stack_of(model: nn.Module, jobs: Sequence[Job], train_only: Sequence[str], d
 
 def network_of(model: nn.Module, job: Job, train_only: Sequence[str], device: torch.device) -> nn.Module:
     """Return one job's network at its rewind point, masked, in the mode that it trains in."""
-    network = copy.deepcopy(model).to(device)
+    network = copy_module(model).to(device)
     load_state(network, job.params)
     apply_mask(network, job.mask)
     if not any(module.training for module in network.modules()):

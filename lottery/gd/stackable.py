@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lottery.data.parts import Parts, Tensors
 from lottery.gd.config import GDConfig
+from lottery.gd.optimizers import sparse_embedding
 from lottery.gd.stack import network_of, stack_of
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
@@ -83,6 +84,8 @@ def can_stack(
         return "a DataLoader gives one order at a time"
     if not floats <= _TOLERANCE.keys():
         return "the weights are neither float32 nor float64"
+    if sparse_embedding(model) is not None:
+        return "sparse gradients cannot be stacked"
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         return "recurrent layers keep their weights where they cannot be stacked"
     if any(isinstance(module, _DropoutNd) and module.p > 0 for module in training):

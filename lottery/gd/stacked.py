@@ -20,7 +20,7 @@ from lottery.gd.stack import Stack, evaluate_stack, network_of, stack_of, stacke
 from lottery.gd.stackable import FULL_FLOPS, can_stack, forward_flops, gains, refusal
 from lottery.gd.stacked_batches import stacked_batches
 from lottery.torch_state import State
-from pruning.jobs import BEST, Evaluation, Job, Params, Trained, all_finite
+from pruning.jobs import BEST, Evaluation, Job, Params, Trained, stays_finite
 from pruning.watch import Silent
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class _Row:
         if self.diverged is not None:
             return self.diverged
         params = self._network(stack)
-        if not all_finite(params):
+        if not stays_finite(params, self.job.params):
             return self.fail(stack, f"the weights are not finite at step {self.job.budget.stop}")
         return Trained(params, self.history, self.snapshots, best=self.best.params if self.best is not None else None)
 

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lottery.data.parts import Loader, Part, Tensors, seeded, split_batch
-from lottery.gd.batches import Batch, move, size
-from lottery.gd.example_gradients import Network, chunk_size, mean_squares, rows
+from lottery.data.batch import chunks, is_divisible, move, rows, size
+from lottery.data.parts import Loader, Part, Tensors
+from lottery.gd.batches import Batch
+from lottery.gd.example_gradients import Network, chunk_size, mean_squares, require_divisible
 from lottery.objective import BatchFunction
 from pruning.errors import BadValue
 from pruning.jobs import Job
@@ -126,7 +127,9 @@ class Swag:
         torch._foreach_add_(self._mean, delta, alpha=1 / n)  # pyright: ignore[reportPrivateImportUsage]
         # (w − old mean)(w − new mean) = (w − old mean)² (n − 1) / n, which cannot be negative.
         torch._foreach_addcmul_(self._squares, delta, delta, value=(n - 1) / n)  # pyright: ignore[reportPrivateImportUsage]
-        pulled = [(pull, p.grad) for pull, p in zip(self._pull, self._parameters, strict=True) if p.grad is not None]
+        pulled = [
+            (pull, _dense(p.grad)) for pull, p in zip(self._pull, self._parameters, strict=True) if p.grad is not None
+        ]
         if pulled:
             gradients = [gradient for _, gradient in pulled]
             torch._foreach_addcmul_([pull for pull, _ in pulled], gradients, gradients)  # pyright: ignore[reportPrivateImportUsage]
@@ -186,6 +189,9 @@ class Fisher:
 
     def __init__(self, training: Training) -> None:
         self._training = training
+        if isinstance(training.part, Loader):
+            # Said before anything is trained, not after it.
+            require_divisible(next(training.part.batches(training.job.seed)), "std 'fisher'", "'swag'")
 
     def step(self, step: int) -> None:
         """Do nothing: only the trained weights matter."""
@@ -201,6 +207,10 @@ class Fisher:
 
 
 ESTIMATORS: dict[str, Callable[[Training], Estimator]] = {"swag": Swag, "adam": Adam, "fisher": Fisher}
+
+
+def _dense(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 def _of_precision(curvature: torch.Tensor) -> torch.Tensor:
@@ -220,8 +230,8 @@ def _examples(training: Training, chunk: int) -> Iterator[Batch]:
     left = training.examples
     for batch in _in_seeded_order(training.part, training.job.seed, training.examples):
         count = min(left, size(batch))
-        for first in range(0, count, chunk):
-            yield move(rows(batch, first, min(first + chunk, count)), training.device)
+        looked_at = rows(batch, 0, count) if is_divisible(batch) else batch
+        yield from (move(piece, training.device) for piece in chunks(looked_at, chunk))
         left -= count
         if not left:
             return
@@ -229,8 +239,7 @@ def _examples(training: Training, chunk: int) -> Iterator[Batch]:
 
 def _in_seeded_order(part: Part, seed: int, most: int) -> Iterator[Batch]:
     if isinstance(part, Loader):
-        with seeded(part.loader, seed):
-            yield from (split_batch(batch) for batch in part.loader)
+        yield from part.batches(seed)
     else:
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:most]
         chosen = part.take(order.to(part.inputs.device))

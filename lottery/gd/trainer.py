@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from lottery.gd.batches import move, training_batches
 from lottery.gd.best import Best
 from lottery.gd.config import GDConfig
 from lottery.gd.evaluation import evaluate
+from lottery.gd.gradients import clip_gradients, mask_gradients
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.moving import mover_for, settle
 from lottery.gd.optimizers import make_optimizer
@@ -26,10 +26,11 @@ from lottery.gd.std import ESTIMATORS, Estimator, Training
 from lottery.gd.trainable import freeze_others
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
-from lottery.torch_state import State, load_state, state_of
-from lottery.users_code import one_line
-from pruning.errors import BadValue, LotteryError, RunError
-from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite
+from lottery.torch_state import State, load_state, state_of, unset_buffers
+from lottery.users_code import users_code
+from pruning.copying import copy_module
+from pruning.errors import BadValue
+from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite, stays_finite
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
 from pruning.watch import Watch
@@ -85,7 +86,7 @@ class GDTrainer:
             return groups_of(self, jobs, needs)
 
     def _train(self, job: Job, needs: frozenset[str]) -> Trained:
-        model, objective = copy.deepcopy(self.model).to(self.device), self.objective.private()
+        model, objective = copy_module(self.model).to(self.device), self.objective.private()
         load_state(model, job.params)
         apply_mask(model, job.mask)
         if not any(module.training for module in model.modules()):
@@ -102,17 +103,18 @@ class GDTrainer:
         every = self.config.eval_every or max(1, self.total_steps // 20)
         history: list[Evaluation] = []
         best = Best() if BEST in needs else None
-        snapshots = {start: _network(model, job)} if start in job.budget.snapshots else {}
+        snapshots = {start: self._network(model, job)} if start in job.budget.snapshots else {}
         loss_sum, loss_count = torch.zeros((), device=self.device), 0
         batches = training_batches(self.parts.train, self.config.batch_size, job.seed, start, stop)
         for step, (inputs, targets) in enumerate(batches, start=start + 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step - 1, self.total_steps, self.config)
             optimizer.zero_grad()
-            with self._autocast(), _at_step(step):
-                outputs = call(model, augment(move(inputs, self.device)))
-                loss = objective.loss(outputs, move(targets, self.device))
-            loss.backward()
+            with users_code(f"the model or the loss at step {step}"):
+                with self._autocast():
+                    outputs = call(model, augment(move(inputs, self.device)))
+                    loss = objective.loss(outputs, move(targets, self.device))
+                loss.backward()
             moved = mover.moved(model, mask, step) if mover is not None else None
             if moved is not None:
                 settle(model, optimizer, mask, moved)
@@ -120,21 +122,21 @@ class GDTrainer:
                 masked, keeps = _masked_parameters(model, mask)
             else:
                 # With masked gradients and weights that start at 0, no momentum, decay or moment can revive a weight.
-                _mask_gradients(masked, keeps)
+                mask_gradients(masked, keeps)
                 if self.config.clip_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+                    clip_gradients(parameters, self.config.clip_norm)
                 optimizer.step()
             if estimator is not None:
                 estimator.step(step)
             loss_sum, loss_count = loss_sum + loss.detach(), loss_count + 1
             if step in job.budget.snapshots:
-                snapshots[step] = _network(model, job)
+                snapshots[step] = self._network(model, job)
             if step % every == 0 or step == stop:
                 evaluation = self._evaluate(model, objective, step, float(loss_sum) / loss_count)
                 history.append(evaluation)
                 self.watch.evaluated(job, evaluation)
                 if best is not None:
-                    best.seen(evaluation, lambda: _network(model, job))
+                    best.seen(evaluation, lambda: self._network(model, job))
                 loss_sum, loss_count = torch.zeros((), device=self.device), 0
                 if not math.isfinite(evaluation.train_loss or 0.0) or not math.isfinite(
                     evaluation.validation_loss or 0.0
@@ -142,12 +144,12 @@ class GDTrainer:
                     return _diverged(model, history, f"the loss is not finite at step {step}")
             self.watch.stepped(job, step)
             if until is not None and history and history[-1].step == step:
-                so_far = Trained(_network(model, job), list(history), snapshots, mask=mask)
-                if not all_finite(so_far.params) or until(so_far):
+                so_far = Trained(self._network(model, job), list(history), snapshots, mask=mask)
+                if not stays_finite(so_far.params, job.params) or until(so_far):
                     stop = step
                     break
-        params = _network(model, job)
-        if not all_finite(params):
+        params = self._network(model, job)
+        if not stays_finite(params, job.params):
             return _diverged(model, history, f"the weights are not finite at step {stop}")
         for parameter in frozen:
             parameter.requires_grad_(True)  # an estimator looks at every weight, trained or not
@@ -189,15 +191,18 @@ class GDTrainer:
             test=test if has_test else None,
         )
 
+    def _network(self, model: nn.Module, job: Job) -> State:
+        """Return the job's tensors as they are now: what it began with, and declared buffers that were None.
+
+        A buffer that the forward pass made for itself is none of them.
+        """
+        known = {*job.params, *unset_buffers(self.model)}
+        return {name: value for name, value in state_of(model).items() if name in known}
+
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return contextlib.nullcontext()
-
-
-def _network(model: nn.Module, job: Job) -> State:
-    """Return the job's tensors as they are now; a buffer that the forward pass made for itself is none of them."""
-    return {name: value for name, value in state_of(model).items() if name in job.params}
 
 
 def _masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[nn.Parameter], list[torch.Tensor]]:
@@ -208,27 +213,8 @@ def _masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[nn.Parameter]
     return [named[name] for name in touched], keeps
 
 
-def _mask_gradients(masked: Sequence[nn.Parameter], keeps: Sequence[torch.Tensor]) -> None:
-    gradients = [parameter.grad for parameter in masked]
-    present = [(g, keep) for g, keep in zip(gradients, keeps, strict=True) if g is not None]
-    if present:
-        # The multi-tensor product that torch.optim uses: one call for all tensors.
-        torch._foreach_mul_([g for g, _ in present], [keep for _, keep in present])  # pyright: ignore[reportPrivateImportUsage]
-
-
 def _diverged(model: nn.Module, history: list[Evaluation], reason: str) -> Trained:
     return Trained(params=state_of(model), history=history, diverged=reason)
-
-
-@contextlib.contextmanager
-def _at_step(step: int) -> Iterator[None]:
-    """Turn what a caller's model or loss raises in the middle of a training into one line."""
-    try:
-        yield
-    except LotteryError:
-        raise
-    except (Exception, SystemExit) as error:  # a caller's model or loss may raise anything
-        raise RunError(f"the model or the loss fails at step {step}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

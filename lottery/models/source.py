@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from torch import nn
 
+from lottery.callers_settings import staying_here
 from lottery.data.parts import Parts
 from lottery.identity import module_identity, short_hash
 from lottery.initializers import INITIALIZERS, Initialize
 from lottery.models import MODELS
 from lottery.randomness import seeded_everywhere
-from lottery.torch_state import digest, load_state, state_of
+from lottery.torch_state import check_storable, digest, load_state, state_of
 from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.jobs import Params
@@ -139,12 +140,13 @@ class ModelSource:
         return replace(self, initialize=INITIALIZERS["model"].value)
 
     def _build(self, seed: int) -> tuple[nn.Module, Mask | None]:
-        with seeded_everywhere(seed):
+        with staying_here(), seeded_everywhere(seed):
             with users_code(f"the model {self.name!r}"):
                 made = self.make(seed)
                 if not isinstance(made, nn.Module):
                     raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a torch.nn.Module")
                 module, mask = clean_copy(made)
+            check_storable(module)
             lazy = [name for name, p in module.named_parameters() if isinstance(p, nn.UninitializedParameter)]
             if lazy:
                 raise BadValue(f"model {self.name!r}: {lazy[0]!r} has no shape yet; run one batch through it first")
@@ -188,7 +190,7 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
     if takes_sizes(thing):
         return _sized_source(name, thing, parts, initialize)
     make = seeded_maker(thing)
-    with seeded_everywhere(0), users_code(f"the model {name!r}"):
+    with staying_here(), seeded_everywhere(0), users_code(f"the model {name!r}"):
         makes_pairs = is_jax_pair(make(0))
     if makes_pairs:
         return _jax_source(name, make, init, varies=True)

@@ -5,7 +5,6 @@ A criterion names the probes it needs; a probe looks at one network in PyTorch, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from lottery.objective import BatchFunction, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import load_state, to_numpy
 from lottery.users_code import users_code
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import Job
 from pruning.mask import Mask
@@ -155,7 +155,7 @@ class TorchProber:
     def prepared(self, job: Job, density: float) -> Look:
         """Return a fresh copy of the job's network with the examples to look at."""
         batch = move(sample(self.part, self.examples, job.seed), self.device) if self.part is not None else None
-        model = copy.deepcopy(self.model).to(self.device)
+        model = copy_module(self.model).to(self.device)
         load_state(model, job.params)
         apply_mask(model, job.mask)
         frozen = frozenset(name for name, module in model.named_modules() if not module.training)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lottery.gd.batches import size
-from lottery.gd.example_gradients import Network, chunk_size, mean_squares, rows
+from lottery.data.batch import chunks
+from lottery.gd.example_gradients import Network, chunk_size, mean_squares
 from lottery.probes import Look, probe
 from lottery.probes.modes import with_statistics_of
 
@@ -21,6 +21,4 @@ def fisher(look: Look) -> dict[str, torch.Tensor]:
     """
     model = with_statistics_of(look.model, look.examples[0])
     network = Network(model, look.weights, look.loss, asker="criterion 'fisher'", instead="'taylor'")
-    examples, chunk = look.examples, chunk_size(look.weights)
-    starts = range(0, size(examples), chunk)
-    return mean_squares(network, (rows(examples, first, first + chunk) for first in starts))
+    return mean_squares(network, chunks(look.examples, chunk_size(look.weights)))

@@ -16,13 +16,14 @@ from lottery.gd.behaviour import behaviour
 from lottery.gd.config import GDConfig
 from lottery.gd.device import choose_device
 from lottery.gd.evaluation import evaluate, undisturbed
-from lottery.gd.trainable import trainable_names
+from lottery.gd.optimizers import make_optimizer
+from lottery.gd.trainable import freeze_others
 from lottery.gd.trainer import GDTrainer
 from lottery.models.source import ModelSource
 from lottery.objective import Objective, call, objective_for, own
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import loss_sums, metric_sums
-from lottery.torch_state import float_type
+from lottery.torch_state import check_finite, float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
 from lottery.users_code import users_code
 from pruning.errors import BadValue, DataError, RunError
@@ -49,7 +50,9 @@ def setup(ask: Ask) -> Setup:
         raise BadValue("trainer 'gd' trains PyTorch modules, and this model is a JAX pair: use trainer 'es'")
     device = choose_device(config.device)
     model = ask.source.build(ask.seed).to(device)
-    trainable_names(model, config.train_only)  # said here, before anything is written
+    # Said here, before anything is written.
+    check_finite(model)
+    _check_optimizer(model, config)
     parts = _on_device(ask.parts.with_floats(float_type(model)), device)
     loss = own(ask.loss, device) if ask.loss is not None else None
     objective = objective_for(parts.example[1], loss, ask.metric)
@@ -71,6 +74,14 @@ def setup(ask: Ask) -> Setup:
         words,
         behave=functools.partial(behaviour, trainer),
     )
+
+
+def _check_optimizer(model: nn.Module, config: GDConfig) -> None:
+    """Raise `BadValue` where the optimizer cannot work on what it would train."""
+    others = freeze_others(model, config.train_only)
+    make_optimizer(model, config)
+    for parameter in others:
+        parameter.requires_grad_(True)
 
 
 def _on_device(parts: Parts, device: torch.device) -> Parts:

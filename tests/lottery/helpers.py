@@ -11,7 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from lottery.preparing import Request
+from lottery.progress import Display
+from lottery.results import Search
 from lottery.run_directory import RunDirectory
+from lottery.search import run_search
 from lottery.ticket_directory import RECORD, sealed
 from pruning.files import read_json, write_json
 from pruning.jobs import Evaluation, Job, Trained
@@ -112,6 +116,12 @@ def assert_promises(run: RunDirectory, seed: int, level: int, target: Any, point
     # 4: survivors start bit-equal to the rewind point, buffers included
     if level:
         assert_same_arrays(start, points)
+
+
+def search(out: Any, model: Any, data: Any, **settings: Any) -> Search:
+    """A short search in a folder of its own; by gradient descent unless the settings say otherwise."""
+    budget = {"generations": 4, "population": 4} if settings.get("trainer") == "es" else {"steps": 20}
+    return run_search(Request(model, data, {"levels": 1, **budget, **settings}, out=Path(out)), Display(False, None))
 
 
 def removed(mask: Mask, params: Any) -> np.ndarray[Any, Any]:

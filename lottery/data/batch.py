@@ -1,0 +1,171 @@
+"""One batch, in whatever containers its loader hands it over: what it holds, how many examples, moved, cut, joined."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import PackedSequence
+
+from pruning.errors import DataError
+
+
+def split_batch(batch: Any) -> tuple[Any, Any]:
+    """Return `(inputs, targets)`: a pair is taken apart, any other pytree is both (its loss finds the labels)."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return batch[0], batch[1]
+    return batch, batch
+
+
+def move(value: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on `device`; what knows how to move itself (`.to`) does so."""
+
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            # A tensor that was made in inference mode is of no use to autograd; a copy is.
+            usable = leaf.clone() if leaf.is_inference() else leaf
+            return usable.to(device, non_blocking=True)
+        if not callable(getattr(leaf, "to", None)) or isinstance(leaf, type):
+            return leaf
+        # Some batch classes move in place: the loader's own object stays as it was.
+        own: Any = leaf if isinstance(leaf, PackedSequence) else copy.copy(leaf)
+        return own.to(device)
+
+    return mapped(moved, value, whole=_moves_itself)
+
+
+def size(batch: Any) -> int:
+    """Return the number of examples: the length of the first tensor in a batch.
+
+    Raises:
+        DataError: a batch that holds nothing with a length.
+
+    >>> size({"length": 7, "tokens": [torch.zeros(4, 2), torch.zeros(9)]})
+    4
+    """
+    found = next((count for count in map(_length, leaves(batch)) if count is not None), None)
+    if found is None:
+        raise DataError(f"a batch holds no tensor, so that its examples cannot be counted ({type(batch).__name__})")
+    return found
+
+
+def is_divisible(batch: Any) -> bool:
+    """Say whether the examples lie along the first axis of every tensor in a batch, so that it can be cut and joined.
+
+    A packed sequence, an object of another class, or tensors of different lengths (the edges of a graph beside its
+    nodes, lengths beside padded text with time first) are one whole.
+
+    >>> is_divisible((torch.zeros(4, 2), torch.zeros(4))), is_divisible((torch.zeros(4, 2), torch.zeros(3)))
+    (True, False)
+    """
+    parts = list(leaves(batch))
+    tensors = [leaf for leaf in parts if isinstance(leaf, torch.Tensor)]
+    others = [leaf for leaf in parts if not isinstance(leaf, torch.Tensor)]
+    plain = all(leaf is None or isinstance(leaf, bool | int | float) for leaf in others)
+    return bool(tensors) and plain and len({len(t) if t.dim() else -1 for t in tensors} | {size(batch)}) == 1
+
+
+def rows(batch: Any, first: int, last: int) -> Any:
+    """Return the examples from `first` to before `last` of a batch.
+
+    Raises:
+        DataError: a batch that cannot be cut.
+    """
+    if first == 0 and last >= size(batch):
+        return batch
+    if not is_divisible(batch):
+        raise DataError("single examples are needed, and these batches cannot be cut along the first axis")
+    return mapped(lambda leaf: leaf[first:last] if isinstance(leaf, torch.Tensor) else leaf, batch)
+
+
+def chunks(batch: Any, most: int) -> Iterator[Any]:
+    """Yield a batch in pieces of no more than so many examples; one that cannot be cut, as it is."""
+    count = size(batch)
+    step = most if is_divisible(batch) else count
+    yield from (rows(batch, first, min(first + step, count)) for first in range(0, count, step))
+
+
+def form(batch: Any) -> Any:
+    """Return what two batches must agree in to be joined: containers, kinds, and the shape of one example."""
+
+    def kind(leaf: Any) -> Any:
+        return (tuple(leaf.shape[1:]), str(leaf.dtype)) if isinstance(leaf, torch.Tensor) else repr(leaf)
+
+    return repr(mapped(kind, batch))
+
+
+def joined(batches: Sequence[Any]) -> Any:
+    """Return batches of one form as one batch."""
+    first, *rest = batches
+    if not rest:
+        return first
+    return mapped(lambda *parts: torch.cat(parts) if isinstance(parts[0], torch.Tensor) else parts[0], first, *rest)
+
+
+def leaves(batch: Any) -> Iterator[Any]:
+    """Yield what a batch holds inside tuples, lists, mappings and dataclasses."""
+    inside = _inside(batch)
+    if inside is None:
+        yield batch
+    else:
+        for item in inside:
+            yield from leaves(item)
+
+
+def mapped(function: Callable[..., Any], *batches: Any, whole: Callable[[Any], bool] = lambda value: False) -> Any:
+    """Return the containers of a batch around what `function` makes of its leaves; mappings become dictionaries.
+
+    Args:
+        function: of as many leaves as there are batches.
+        batches: of the same containers.
+        whole: says which containers to take for a leaf.
+    """
+    first = batches[0]
+    if _inside(first) is None or whole(first):
+        return function(*batches)
+
+    def each(*items: Any) -> Any:
+        return mapped(function, *items, whole=whole)
+
+    if isinstance(first, Mapping):
+        return {key: each(*(batch[key] for batch in batches)) for key in first}
+    if dataclasses.is_dataclass(first):
+        made = copy.copy(first)
+        for field in dataclasses.fields(first):
+            # Past a frozen dataclass's own guard: the copy is nobody else's yet.
+            object.__setattr__(made, field.name, each(*(getattr(batch, field.name) for batch in batches)))
+        return made
+    items = [each(*parts) for parts in zip(*batches, strict=True)]
+    if isinstance(first, tuple) and hasattr(first, "_fields"):
+        return type(first)(*items)
+    return tuple(items) if isinstance(first, tuple) else items
+
+
+def _inside(value: Any) -> list[Any] | None:
+    """Return what a container of a batch holds, or None for anything else."""
+    if isinstance(value, PackedSequence):
+        return None
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, tuple | list):
+        return list(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return None
+
+
+def _moves_itself(value: Any) -> bool:
+    return not isinstance(value, dict | tuple | list) and callable(getattr(value, "to", None))
+
+
+def _length(leaf: Any) -> int | None:
+    if isinstance(leaf, PackedSequence):
+        return int(leaf.batch_sizes[0])
+    if isinstance(leaf, torch.Tensor | np.ndarray):
+        return len(leaf) if leaf.ndim else None
+    count = getattr(leaf, "num_graphs", None)  # what batches of graphs call it
+    return count if isinstance(count, int) else None
