@@ -21,7 +21,8 @@ from lottery.callers_settings import own_settings
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.counts import check_count
 from lottery.early_bird import drawable
-from lottery.engine import Outcome, job_seed, store
+from lottery.engine import job_seed
+from lottery.levels import Outcome, store
 from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TypeVar
 
 from lottery.delivery import reported
-from lottery.engine import Plan
+from lottery.plan import Plan
 from lottery.preparing import Prepared
 from lottery.progress import StepCounter
 from lottery.run_directory import RunDirectory

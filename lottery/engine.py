@@ -11,22 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from lottery.card import card
-from lottery.config import SearchConfig
-from lottery.delivery import report, reported
-from lottery.drawing import Drawing
+from lottery.delivery import reported
 from lottery.early_bird import drawable, told, watched
-from lottery.results import EarlyStop, Level, Replicate
-from lottery.rewind import Rewind
+from lottery.levels import Outcome, read_replicate, store
+from lottery.plan import Plan
+from lottery.results import Level
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import digest
 from pruning.errors import BadValue, ConfigMismatch, Diverged
 from pruning.jobs import Budget, Job, Params, Stacks, Trained, Trainer
-from pruning.ladder import Target
 from pruning.mask import Mask
 
 
@@ -40,29 +37,6 @@ class LevelReport(Protocol):
     def level_finished(self, level: Level, dense: Level) -> None:
         """All replicates of a level are on disk."""
         ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides a search, resolved.
-
-    Attributes:
-        config: the search's configuration.
-        drawing: how masks are drawn.
-        targets: how many weights each level keeps, level 0 first.
-        dense: the mask of level 0, by replicate seed.
-        rewind: where survivors go back to.
-        total_steps: steps of a whole training.
-        about: facts that every ticket records: model, data, trainer, metric, framework, layout, settings.
-    """
-
-    config: SearchConfig
-    drawing: Drawing
-    targets: Sequence[Target]
-    dense: Mapping[int, Mask]
-    rewind: Rewind
-    total_steps: int
-    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -259,110 +233,3 @@ def rewind_params(plan: Plan, run: RunDirectory, initial: Params, seed: int, lev
 def _drawn_from(plan: Plan, level: int) -> int:
     """Return the level whose training a level's mask (and, without rewinding, its weights) come from."""
     return level - 1 if plan.config.draw_from == "previous" else 0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One training of a search or of a control, and which it was.
-
-    Attributes:
-        job: what was trained.
-        trained: what came out.
-        seed: of the replicate.
-        level: its level.
-        init_sha256: hash of the initialization that its replicate began with.
-        seconds: that it took.
-    """
-
-    job: Job
-    trained: Trained
-    seed: int
-    level: int
-    init_sha256: str
-    seconds: float
-
-
-def store(
-    plan: Plan,
-    run: RunDirectory,
-    outcome: Outcome,
-    dense: Mapping[str, Any] | None,
-    facts: Mapping[str, Any] | None = None,
-) -> None:
-    """Write one training as a ticket directory.
-
-    Args:
-        plan: of the search.
-        run: where to.
-        outcome: the training.
-        dense: the record of the same replicate's dense level, or None for that level itself.
-        facts: what else the record says.
-    """
-    job, seed, level = outcome.job, outcome.seed, outcome.level
-    found = report(outcome.trained, plan.config.measure_at)
-    trained = found.trained
-    mask = (trained.mask or job.mask).with_metadata(
-        criterion=plan.config.criterion,
-        scope=plan.config.scope,
-        level=level,
-        seed=seed,
-        framework=plan.about["framework"],
-        layout=plan.about["layout"],
-        init_sha256=outcome.init_sha256,
-    )
-    record = {
-        "format": 1,
-        "kind": "lottery-ticket",
-        "seed": seed,
-        "level": level,
-        "density": mask.density,
-        "sparsity": mask.sparsity,
-        "kept": mask.kept,
-        "prunable": mask.total,
-        "layers": {row.name: row.density for row in mask.layers()},
-        "validation": found.validation,
-        "test": found.test,
-        "delivered": found.delivered,
-        "final": found.final,
-        "early_stop": vars(found.early_stop) if found.early_stop else None,
-        "dense": {key: dense[key] for key in ("validation", "test")} if dense else None,
-        "steps": trained.history[-1].step - job.budget.start if trained.history else 0,
-        "diverged": trained.diverged,
-        "seconds": outcome.seconds,
-        "init_sha256": outcome.init_sha256,
-        **plan.about,
-        **trained.facts,
-        **(facts or {}),
-    }
-    run.write_level(replace(job, mask=mask), trained, record, card(record), found.weights)
-
-
-def read_replicate(run: RunDirectory, seed: int, level: int) -> Replicate:
-    """Return one replicate of a level, as it lies on disk."""
-    record = run.read_record(seed, level)
-    nan = float("nan")
-
-    def number(value: float | None) -> float:
-        return nan if value is None else value
-
-    return Replicate(
-        seed=seed,
-        level=level,
-        validation=number(record["validation"]),
-        test=record["test"],
-        steps=record["steps"],
-        final_validation=number(record["final"]["validation"]),
-        final_test=record["final"]["test"],
-        early_stop=EarlyStop(**record["early_stop"]) if record["early_stop"] else None,
-        diverged=record["diverged"],
-        kept=record["kept"],
-        prunable=record["prunable"],
-        layers=record["layers"],
-        path=run.level_path(seed, level),
-        history=run.read_history(seed, level),
-    )
-
-
-def run_seconds(run: RunDirectory, levels: Sequence[Level]) -> float:
-    """Return the training time of all levels, each by the attempt that finished it."""
-    return sum(run.read_record(r.seed, level.level)["seconds"] for level in levels for r in level.replicates)

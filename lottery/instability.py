@@ -22,8 +22,8 @@ from lottery.callers_settings import own_settings
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.connectivity import POINTS, connect, part_of
 from lottery.counts import check_count
-from lottery.engine import Outcome, store
 from lottery.instability_report import LevelStability, Stability, stability_json
+from lottery.levels import Outcome, store
 from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter

@@ -16,10 +16,10 @@ from lottery.data_scores import DATA_SCORES
 from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
-from lottery.engine import Plan
 from lottery.held_out import held_out
 from lottery.models.source import ModelSource, Source, Start, model_source
 from lottery.objective import BatchFunction, GivenMetric
+from lottery.plan import Plan
 from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
 from lottery.redrawing import check_initializer, warn_same_replicates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lottery.engine import read_replicate, run_seconds
+from lottery.levels import read_replicate, run_seconds
 from lottery.records import read_environment, read_summary
 from lottery.replicates import depth, groups_of
 from lottery.results import Level, Search, replicated

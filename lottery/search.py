@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lottery.callers_settings import own_settings
-from lottery.engine import Plan, Replicates, run_seconds, search_levels
+from lottery.engine import Replicates, search_levels
 from lottery.environment import environment
+from lottery.levels import run_seconds
+from lottery.plan import Plan
 from lottery.preparing import Request, prepare_search
 from lottery.progress import Display, Recorder
 from lottery.reading import read_search

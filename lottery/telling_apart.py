@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from lottery.behaviour import agree
 from lottery.config import SearchConfig
 from lottery.data.parts import Parts
-from lottery.engine import Plan, job_seed
+from lottery.engine import job_seed
 from lottery.identity import identify
+from lottery.plan import Plan
 from lottery.run_identity import Identity
 from lottery.trainers import Ask, Setup
 from pruning.criteria import Criterion

@@ -17,9 +17,11 @@ import numpy as np
 from lottery.callers_settings import own_settings
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.config import SearchConfig
-from lottery.engine import Outcome, Plan, job_seed, read_replicate, store
+from lottery.engine import job_seed
 from lottery.identity import short_hash
+from lottery.levels import Outcome, read_replicate, store
 from lottery.objective import BatchFunction, GivenMetric
+from lottery.plan import Plan
 from lottery.preparing import Prepared, resolve
 from lottery.progress import Display, StepCounter
 from lottery.reopening import reopen

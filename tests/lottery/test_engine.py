@@ -10,7 +10,8 @@ import pytest
 
 from lottery.config import SearchConfig, ladder
 from lottery.drawing import Drawing
-from lottery.engine import Plan, search_levels
+from lottery.engine import search_levels
+from lottery.plan import Plan
 from lottery.probes import NoProber
 from lottery.reading import read_search
 from lottery.rewind import parse_rewind

@@ -1,0 +1,121 @@
+"""Levels on disk: one training written as a ticket directory, and read back as a replicate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lottery.card import card
+from lottery.delivery import report
+from lottery.plan import Plan
+from lottery.results import EarlyStop, Level, Replicate
+from lottery.run_directory import RunDirectory
+from pruning.jobs import Job, Trained
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training of a search or of a control, and which it was.
+
+    Attributes:
+        job: what was trained.
+        trained: what came out.
+        seed: of the replicate.
+        level: its level.
+        init_sha256: hash of the initialization that its replicate began with.
+        seconds: that it took.
+    """
+
+    job: Job
+    trained: Trained
+    seed: int
+    level: int
+    init_sha256: str
+    seconds: float
+
+
+def store(
+    plan: Plan,
+    run: RunDirectory,
+    outcome: Outcome,
+    dense: Mapping[str, Any] | None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one training as a ticket directory.
+
+    Args:
+        plan: of the search.
+        run: where to.
+        outcome: the training.
+        dense: the record of the same replicate's dense level, or None for that level itself.
+        facts: what else the record says.
+    """
+    job, seed, level = outcome.job, outcome.seed, outcome.level
+    found = report(outcome.trained, plan.config.measure_at)
+    trained = found.trained
+    mask = (trained.mask or job.mask).with_metadata(
+        criterion=plan.config.criterion,
+        scope=plan.config.scope,
+        level=level,
+        seed=seed,
+        framework=plan.about["framework"],
+        layout=plan.about["layout"],
+        init_sha256=outcome.init_sha256,
+    )
+    record = {
+        "format": 1,
+        "kind": "lottery-ticket",
+        "seed": seed,
+        "level": level,
+        "density": mask.density,
+        "sparsity": mask.sparsity,
+        "kept": mask.kept,
+        "prunable": mask.total,
+        "layers": {row.name: row.density for row in mask.layers()},
+        "validation": found.validation,
+        "test": found.test,
+        "delivered": found.delivered,
+        "final": found.final,
+        "early_stop": vars(found.early_stop) if found.early_stop else None,
+        "dense": {key: dense[key] for key in ("validation", "test")} if dense else None,
+        "steps": trained.history[-1].step - job.budget.start if trained.history else 0,
+        "diverged": trained.diverged,
+        "seconds": outcome.seconds,
+        "init_sha256": outcome.init_sha256,
+        **plan.about,
+        **trained.facts,
+        **(facts or {}),
+    }
+    run.write_level(replace(job, mask=mask), trained, record, card(record), found.weights)
+
+
+def read_replicate(run: RunDirectory, seed: int, level: int) -> Replicate:
+    """Return one replicate of a level, as it lies on disk."""
+    record = run.read_record(seed, level)
+    nan = float("nan")
+
+    def number(value: float | None) -> float:
+        return nan if value is None else value
+
+    return Replicate(
+        seed=seed,
+        level=level,
+        validation=number(record["validation"]),
+        test=record["test"],
+        steps=record["steps"],
+        final_validation=number(record["final"]["validation"]),
+        final_test=record["final"]["test"],
+        early_stop=EarlyStop(**record["early_stop"]) if record["early_stop"] else None,
+        diverged=record["diverged"],
+        kept=record["kept"],
+        prunable=record["prunable"],
+        layers=record["layers"],
+        path=run.level_path(seed, level),
+        history=run.read_history(seed, level),
+    )
+
+
+def run_seconds(run: RunDirectory, levels: Sequence[Level]) -> float:
+    """Return the training time of all levels, each by the attempt that finished it."""
+    return sum(run.read_record(r.seed, level.level)["seconds"] for level in levels for r in level.replicates)
