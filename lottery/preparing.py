@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lottery.by_seed import BySeed
-from lottery.config import SearchConfig, ladder
+from lottery.config import SearchConfig
 from lottery.coverage import warn_not_covered
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.data_diet import on_diet
@@ -16,27 +16,25 @@ from lottery.data_scores import DATA_SCORES
 from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
-from lottery.held_out import held_out
-from lottery.models.source import ModelSource, Source, Start, model_source
+from lottery.models.source import Start, model_source
 from lottery.objective import BatchFunction, GivenMetric
 from lottery.plan import Plan
+from lottery.planning import plan_of
 from lottery.probes import TorchProber
 from lottery.probing import prober_for, refusals
 from lottery.redrawing import check_initializer, warn_same_replicates
-from lottery.rewind import parse_rewind
 from lottery.run_identity import Identity
 from lottery.settings import build, check_names
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
 from lottery.users_code import one_line, users_code
-from lottery.using import uses_for, without_outputs
+from lottery.using import uses_for
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError, RunError, shown
 from pruning.jobs import Budget, Job, Params, Prober, Trained
 from pruning.mask import Mask
-from pruning.patterns import Pattern, check_pattern, get_pattern
-from pruning.scopes import SCOPES
-from pruning.selection import check_targets, select
+from pruning.patterns import get_pattern
+from pruning.selection import select
 from pruning.uses import Uses
 from pruning.watch import Watch
 
@@ -135,7 +133,7 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     warn_not_covered(ask, config, source.prunable(config.seed, config.prunable, ()), uses)
     drawing = _drawing(config, criterion, prober, uses)
     check_early_bird(config, drawing)
-    plan = _plan(config, trainer_config, drawing, source, parts, setup, given, uses)
+    plan = plan_of(config, trainer_config, drawing, source, parts, setup, given, uses)
     if config.early_bird is not None and "moves" in plan.about["config"]:
         _check_start(plan)
     initial = BySeed(source.initial_state)
@@ -204,68 +202,6 @@ def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober, uses: U
     )
 
 
-def _plan(
-    config: SearchConfig,
-    trainer_config: Any,
-    drawing: Drawing,
-    source: Source,
-    parts: Parts | Episodes,
-    setup: Setup,
-    given: Mapping[str, Any],
-    uses: Uses,
-) -> Plan:
-    dense = BySeed(lambda seed: _dense_mask(config, source, seed, drawing.pattern, uses))
-    sizes = dense[config.seed].counts()
-    if any(dense[seed].counts() != sizes for seed in config.seeds):
-        raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
-    shapes = dense[config.seed].shapes()
-    check_pattern(drawing.pattern, shapes)
-    targets = ladder(config, sizes, shapes, uses if SCOPES[config.scope].value.follows else None)
-    for mask in dense.values():
-        candidates = Mask.dense(shapes) if config.candidates == "all" else mask
-        check_targets(targets, candidates, config.guard, drawing.pattern)
-    resolved = {**asdict(config), **asdict(trainer_config), "model": source.name, "data": parts.name}
-    for private in ("device", "checkpoint_seconds"):  # how, not what: they change no result
-        resolved.pop(private, None)
-    about = {
-        "model": source.name,
-        "data": parts.name,
-        "train_examples": len(parts.train) if isinstance(parts, Parts) and isinstance(parts.train, Tensors) else None,
-        "validation_examples": held_out(parts, config, trainer_config),
-        "framework": source.framework,
-        "layout": source.layout,
-        "given": {key: value for key, value in given.items() if isinstance(value, str)},
-        **_sizes(source),
-        "trainer": config.trainer,
-        "criterion": config.criterion,
-        "scope": config.scope,
-        "rewind": config.rewind,
-        "measure_at": config.measure_at,
-        "metric": {
-            "name": setup.metric.name,
-            "higher_is_better": setup.metric.higher_is_better,
-            "is_fraction": setup.metric.is_fraction,
-        },
-        "config": resolved,
-    }
-    return Plan(
-        config=config,
-        drawing=drawing,
-        targets=targets,
-        dense=dense,
-        rewind=parse_rewind(config.rewind, setup.total_steps, setup.steps_per_epoch),
-        total_steps=setup.total_steps,
-        about=about,
-    )
-
-
-def _sizes(source: Source) -> dict[str, Any]:
-    """Return what a model that is made for the data's sizes can be made again from."""
-    if not isinstance(source, ModelSource) or source.sizes is None:
-        return {}
-    return {"sizes": {"input_shape": list(source.sizes[0]), "outputs": source.sizes[1]}}
-
-
 def _check_start(plan: Plan) -> None:
     """Raise `BadValue` where level 0 is sparse and its mask moves on after the mask of level 1 was drawn."""
     if plan.about["config"]["moves"] != "none" and any(mask.kept < mask.total for mask in plan.dense.values()):
@@ -288,19 +224,3 @@ def _try_criterion(drawing: Drawing, params: Params, mask: Mask) -> None:
     except (Exception, SystemExit) as error:  # a caller's function may raise anything
         kind = RunError if isinstance(error, SystemExit) else BadValue
         raise kind(f"criterion {criterion.name!r} cannot score this model ({one_line(error)})") from error
-
-
-def _dense_mask(config: SearchConfig, source: Source, seed: int, pattern: Pattern, uses: Uses) -> Mask:
-    """Return level 0's mask: everything, or what `torch.nn.utils.prune` had left of it."""
-    shapes = source.prunable(seed, config.prunable, config.skip)
-    dense = Mask.dense(without_outputs(pattern, shapes, uses.outputs, config.prunable))
-    already = source.initial_mask(seed)
-    if already is None:
-        return dense
-    elsewhere = [name for name in already if name not in dense]
-    if elsewhere:
-        raise BadValue(
-            f"{elsewhere[0]!r} was pruned by torch.nn.utils.prune and is not prunable here; name it in `prunable` "
-            "or make its pruning permanent with prune.remove (where it holds a mask: with release_mask)"
-        )
-    return Mask({name: already.get(name, keep) for name, keep in dense.items()})

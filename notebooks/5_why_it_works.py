@@ -33,7 +33,8 @@ from matplotlib.figure import Figure
 
 from lottery import analyze, find_ticket
 from lottery.analyses import study
-from lottery.connecting import connect_tickets, connections_figure, connections_table
+from lottery.connecting import connect_tickets
+from lottery.connection_report import connections_figure, connections_table
 from lottery.instability import instability
 from lottery.instability_report import stability_figure, stability_table
 from lottery.overlap_between import overlap_between

@@ -26,7 +26,8 @@ def connect(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> Result:
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
-    from lottery.connecting import connect_tickets, connections_figure, connections_table
+    from lottery.connecting import connect_tickets
+    from lottery.connection_report import connections_figure, connections_table
     from lottery.figure import save_figure
 
     look_here(model, trust=trust)
