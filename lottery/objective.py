@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lottery.class_losses import IGNORED, class_loss
+from lottery.data.batch import copied
 from lottery.identity import identify
 from pruning.calling import spread
 from pruning.copying import copy_module
@@ -151,8 +152,12 @@ def objective_for(targets: Any, loss: BatchFunction | None = None, metric: Given
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Return the model's outputs for a batch of inputs, handed over as `pruning.calling.spread` says."""
-    args, kwargs = spread(model, inputs)
+    """Return the model's outputs for a batch of inputs, handed over as `pruning.calling.spread` says.
+
+    They are handed over as copies: a model may change them in place (`x /= 255`, a first layer that is `inplace`), and
+    what is looked at again must be what it was.
+    """
+    args, kwargs = spread(model, copied(inputs))
     return model(*args, **kwargs)
 
 

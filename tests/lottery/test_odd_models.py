@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
+from lottery import Data, find_ticket
 from lottery.data.batch import form, is_divisible, joined, move, rows, size
 from lottery.gd.gradients import clip_gradients, mask_gradients
 from lottery.objective import call
@@ -443,3 +444,62 @@ class TestModes:
             assert fails
         assert settings_of_the_process() == before
         assert fails or (tmp_path / "runs").exists()
+
+
+class InPlace(Base):
+    """Scales its inputs where they lie."""
+
+    def forward(self, inputs):
+        inputs -= 1
+        inputs *= 0.5
+        return super().forward(inputs)
+
+
+def ignoring_nines(outputs, targets):
+    targets[targets == 9] = 0
+    return F.cross_entropy(outputs, targets)
+
+
+def share_right(outputs, targets):
+    return (outputs.argmax(1) == targets).float().mean()
+
+
+class TestWhatIsChangedInPlace:
+    @pytest.mark.filterwarnings("ignore:replicates 0 and 1 begin at the same weights")
+    @pytest.mark.parametrize("replicates", [1, 2])
+    def test_is_never_the_callers_data(self, tmp_path, replicates):
+        inputs, labels = INPUTS.clone(), LABELS.clone()
+        labels[:3] = 9
+        data, before = (inputs, labels), (inputs.clone(), labels.clone())
+        ticket = find_ticket(
+            lambda seed: InPlace(),
+            Data(train=data, validation=data),
+            loss=ignoring_nines,
+            metric=share_right,
+            replicates=replicates,
+            out=tmp_path,
+            levels=1,
+            steps=30,
+            tolerance=1.0,
+            quiet=True,
+        )
+        assert all(map(torch.equal, data, before))
+        outputs = ticket.trained(InPlace()).eval()(inputs.clone())
+        measured = share_right(outputs, labels.where(labels != 9, 0)).item()
+        assert ticket.info["validation"] == pytest.approx(measured)
+
+    @pytest.mark.parametrize("criterion", ["grasp", "snr", "edge-popup"])
+    def test_is_not_what_a_loader_gives_next(self, tmp_path, criterion):
+        def found(model, folder, inputs):
+            batches: Any = [(inputs[i : i + 10], LABELS[i : i + 10]) for i in range(0, 60, 10)]
+            loader = DataLoader(batches, batch_size=None)
+            settings: Any = {"criterion": criterion, "score_steps": 3}
+            return last(search(tmp_path / folder, model, (loader, loader), **settings))
+
+        class Outside(Base):
+            def forward(self, inputs):
+                return super().forward((inputs - 1) * 0.5)
+
+        ours, theirs = found(InPlace(), "a", INPUTS.clone()), found(Outside(), "b", INPUTS)
+        assert all(np.array_equal(value, theirs.trained_params[name]) for name, value in ours.trained_params.items())
+        assert ours.info["validation"] == theirs.info["validation"]
