@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 from pruning import holding
 from pruning.copying import copy_module
-from pruning.errors import NothingToPrune
+from pruning.errors import BadValue, NothingToPrune
 from pruning.holding import is_held as is_held
 from pruning.mask import Mask, check_not_single
 from pruning.names import match_patterns
@@ -171,9 +171,15 @@ def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
         The caller's model is not touched.
 
     Raises:
-        BadValue: a model that holds what cannot be copied.
+        BadValue: a model that holds what cannot be copied, or TorchScript.
     """
     model = unwrap(model)
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise BadValue(
+                f"{name or type(model).__name__!r} is TorchScript, in which nothing can be masked: give the Python "
+                "module that it was made from"
+            )
     duplicate = copy_module(model)
     found: dict[str, torch.Tensor] = {}
     for prefix, module in duplicate.named_modules():

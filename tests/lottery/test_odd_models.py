@@ -21,7 +21,7 @@ from lottery.objective import call
 from lottery.ticket import Ticket
 from lottery.torch_state import buffers_kept, load_state, state_of
 from pruning.copying import copy_module
-from pruning.errors import BadValue, DataError, MaskMismatch
+from pruning.errors import BadValue, DataError, MaskMismatch, NothingToPrune
 from pruning.jobs import stays_finite
 from tests.lottery.helpers import blobs, search
 
@@ -503,3 +503,42 @@ class TestWhatIsChangedInPlace:
         ours, theirs = found(InPlace(), "a", INPUTS.clone()), found(Outside(), "b", INPUTS)
         assert all(np.array_equal(value, theirs.trained_params[name]) for name, value in ours.trained_params.items())
         assert ours.info["validation"] == theirs.info["validation"]
+
+
+class TestWhatCannotBeTrained:
+    def test_a_frozen_network_is_one_line(self, tmp_path):
+        with pytest.raises(NothingToPrune, match="no trainable parameter"):
+            search(tmp_path, Base().requires_grad_(False), DATA)
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+    def test_torchscript_is_one_line(self, tmp_path):
+        scripted = torch.jit.script(Base())
+        for model in (scripted, nn.Sequential(scripted, nn.Linear(3, 3))):
+            with pytest.raises(BadValue, match="is TorchScript"):
+                search(tmp_path, model, DATA)
+        with pytest.raises(BadValue, match="is TorchScript"):
+            last(search(tmp_path, Base(), DATA)).trained(scripted)
+
+    def test_complex_weights_are_named_as_dense_and_told_apart(self, tmp_path):
+        class Waves(Base):
+            def __init__(self):
+                super().__init__()
+                self.wave = nn.Parameter(torch.full((6, 6), 0.3 + 0.2j))
+
+            def forward(self, inputs):
+                return super().forward((inputs.to(torch.complex64) @ self.wave).imag)
+
+        with pytest.warns(UserWarning, match=r"stay dense: 'wave' \(36\)") as seen:
+            ticket = last(search(tmp_path, Waves(), DATA))
+        assert not [w for w in seen if "imaginary" in str(w.message)]
+        assert np.iscomplex(ticket.trained_params["wave"]).all()
+
+
+def test_data_in_the_models_own_bfloat16(tmp_path):
+    inputs = INPUTS.bfloat16()
+    tickets = [
+        last(search(tmp_path, Base().bfloat16(), (given, LABELS)))
+        for given in (inputs, inputs, (inputs * 2).bfloat16())
+    ]
+    assert tickets[0].trained_params["first.weight"].dtype == "bfloat16"
+    assert tickets[0].path == tickets[1].path != tickets[2].path
