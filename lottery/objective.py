@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,6 +17,7 @@ from torch import nn
 from lottery.class_losses import IGNORED, class_loss
 from lottery.data.batch import copied
 from lottery.identity import identify
+from lottery.users_code import users_code
 from pruning.calling import spread
 from pruning.copying import copy_module
 from pruning.errors import BadValue, DataError
@@ -83,7 +86,7 @@ class Objective:
     name: str
 
     def private(self) -> Objective:
-        """Return an objective of its own for one training: a loss or a metric that is a module may keep state."""
+        """Return an objective of its own for one training: a loss or a metric may keep state."""
         return replace(self, loss=own(self.loss), metric=replace(self.metric, function=own(self.metric.function)))
 
     @contextlib.contextmanager
@@ -101,8 +104,19 @@ class Objective:
 
 
 def own(function: BatchFunction, device: torch.device | None = None) -> BatchFunction:
-    """Return a copy of a loss or metric that is a module, on a device; anything else as it is."""
-    return copy_module(function).to(device) if isinstance(function, nn.Module) else function
+    """Return a copy of a loss or metric that may keep state: a module, on a device, or an object of another class.
+
+    A function is returned as it is.
+
+    Raises:
+        BadValue: an object that cannot be copied.
+    """
+    if isinstance(function, nn.Module):
+        return copy_module(function).to(device)
+    if not isinstance(type(function).__call__, types.FunctionType):  # a function, a method, a partial, a class
+        return function
+    with users_code(f"copying the loss or metric {type(function).__name__!r}", BadValue):
+        return copy.deepcopy(function)
 
 
 class Collects(Protocol):

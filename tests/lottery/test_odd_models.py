@@ -315,8 +315,10 @@ class TestBatches:
         packed = pack_sequence([torch.ones(3), torch.ones(2)])
         pair, bundle = Pair(1, 2), Bundle(INPUTS, LABELS)
         assert call(One(), packed) is packed
-        assert call(One(), pair) is pair
-        assert call(One(), bundle) is bundle
+        assert call(One(), pair) == pair and type(call(One(), pair)) is Pair
+        handed = call(One(), bundle)
+        assert isinstance(handed, Bundle) and torch.equal(handed.inputs, INPUTS)
+        assert handed.inputs is not INPUTS
         assert call(Takes(), pair) == ((1, 2), {})
         assert call(Takes(), (1, 2)) == ((1, 2), {})
         assert call(Takes(), UserDict(a=1)) == ((), {"a": 1})
@@ -532,6 +534,30 @@ class TestWhatCannotBeTrained:
             ticket = last(search(tmp_path, Waves(), DATA))
         assert not [w for w in seen if "imaginary" in str(w.message)]
         assert np.iscomplex(ticket.trained_params["wave"]).all()
+
+
+class Annealed:
+    """A loss that counts its calls, and weighs them."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, outputs, targets):
+        self.calls += 1
+        return F.cross_entropy(outputs, targets) * (1 + 0.1 * self.calls)
+
+
+def test_a_loss_object_begins_anew_in_every_training(tmp_path):
+    loss, settings = Annealed(), {"levels": 1, "steps": 30, "tolerance": 1.0, "quiet": True}
+    first, second, stored = (
+        find_ticket(Base(), Data(train=DATA, validation=DATA), loss=loss, out=tmp_path / folder, **settings)
+        for folder in ("a", "b", "a")
+    )
+    assert loss.calls == 0
+    assert first.trained_params is not None
+    assert second.trained_params is not None
+    assert all(np.array_equal(value, second.trained_params[name]) for name, value in first.trained_params.items())
+    assert stored.path == first.path
 
 
 def test_data_in_the_models_own_bfloat16(tmp_path):
