@@ -106,7 +106,8 @@ class Objective:
 def own(function: BatchFunction, device: torch.device | None = None) -> BatchFunction:
     """Return a copy of a loss or metric that may keep state: a module, on a device, or an object of another class.
 
-    A function is returned as it is.
+    A function is returned as it is. Of an object, counts and values are its copy's own; a list in which it records
+    what it saw stays the caller's.
 
     Raises:
         BadValue: an object that cannot be copied.
@@ -116,7 +117,7 @@ def own(function: BatchFunction, device: torch.device | None = None) -> BatchFun
     if not isinstance(type(function).__call__, types.FunctionType):  # a function, a method, a partial, a class
         return function
     with users_code(f"copying the loss or metric {type(function).__name__!r}", BadValue):
-        return copy.deepcopy(function)
+        return copy.copy(function)
 
 
 class Collects(Protocol):
