@@ -73,7 +73,7 @@ def uncovered(model: nn.Module, covered: Collection[str]) -> list[str]:
 
 def trainable_sizes(model: nn.Module) -> dict[str, int]:
     """Return how many weights every trainable tensor holds."""
-    return {name: p.numel() for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
+    return {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def message(left_out: Collection[str], sizes: Mapping[str, int]) -> str:

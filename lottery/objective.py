@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -13,7 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from lottery.class_losses import IGNORED, class_loss
+from lottery.data.batch import copied
 from lottery.identity import identify
+from lottery.users_code import users_code
 from pruning.calling import spread
 from pruning.copying import copy_module
 from pruning.errors import BadValue, DataError
@@ -82,7 +86,7 @@ class Objective:
     name: str
 
     def private(self) -> Objective:
-        """Return an objective of its own for one training: a loss or a metric that is a module may keep state."""
+        """Return an objective of its own for one training: a loss or a metric may keep state."""
         return replace(self, loss=own(self.loss), metric=replace(self.metric, function=own(self.metric.function)))
 
     @contextlib.contextmanager
@@ -100,8 +104,20 @@ class Objective:
 
 
 def own(function: BatchFunction, device: torch.device | None = None) -> BatchFunction:
-    """Return a copy of a loss or metric that is a module, on a device; anything else as it is."""
-    return copy_module(function).to(device) if isinstance(function, nn.Module) else function
+    """Return a copy of a loss or metric that may keep state: a module, on a device, or an object of another class.
+
+    A function is returned as it is. Of an object, counts and values are its copy's own; a list in which it records
+    what it saw stays the caller's.
+
+    Raises:
+        BadValue: an object that cannot be copied.
+    """
+    if isinstance(function, nn.Module):
+        return copy_module(function).to(device)
+    if not isinstance(type(function).__call__, types.FunctionType):  # a function, a method, a partial, a class
+        return function
+    with users_code(f"copying the loss or metric {type(function).__name__!r}", BadValue):
+        return copy.copy(function)
 
 
 class Collects(Protocol):
@@ -151,8 +167,12 @@ def objective_for(targets: Any, loss: BatchFunction | None = None, metric: Given
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Return the model's outputs for a batch of inputs, handed over as `pruning.calling.spread` says."""
-    args, kwargs = spread(model, inputs)
+    """Return the model's outputs for a batch of inputs, handed over as `pruning.calling.spread` says.
+
+    They are handed over as copies: a model may change them in place (`x /= 255`, a first layer that is `inplace`), and
+    what is looked at again must be what it was.
+    """
+    args, kwargs = spread(model, copied(inputs))
     return model(*args, **kwargs)
 
 

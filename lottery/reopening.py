@@ -16,7 +16,7 @@ from lottery.telling import say
 from lottery.telling_apart import FORMAT
 from lottery.trust import check_stored, given_or_stored
 from pruning.criteria import ScoreFunction
-from pruning.errors import ConfigMismatch, FileFormatError
+from pruning.errors import ConfigMismatch, FileFormatError, shown
 from pruning.files import is_there
 from pruning.watch import Silent, Watch
 
@@ -82,7 +82,7 @@ def _check_same(run: RunDirectory, stored: Mapping[str, Any], prepared: Prepared
             hint = (
                 "; a ticket that was trained again begins at the ticket, and is not reopened" if kind == "model" else ""
             )
-            raise ConfigMismatch(f"{run.path} was made with another {kind} than this one ({chosen[kind]!r}){hint}")
+            raise ConfigMismatch(f"{run.path} was made with another {kind} than this one ({shown(chosen[kind])}){hint}")
     if found.settings["objective"] != stored.get("objective"):
         raise ConfigMismatch(f"{run.path} was made with another loss or metric ({stored['objective']})")
     if found.settings["device"] == stored.get("device") and not agree(stored.get("behaviour") or {}, found.behaviour):

@@ -105,11 +105,14 @@ def shown(value: object, most: int = 60) -> str:
 
     >>> shown("x"), shown([0.5] * 1000, most=12)
     ("'x'", '[0.5, 0.5...')
+    >>> shown(type("Matrix", (), {"__repr__": lambda self: "[[0,\\n  1]]"})())
+    '[[0, 1]]'
     """
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, or thousands of brackets
         text = f"a {type(value).__name__} too large to show"
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 from pruning import holding
 from pruning.copying import copy_module
-from pruning.errors import NothingToPrune
+from pruning.errors import BadValue, NothingToPrune, UnknownName
 from pruning.holding import is_held as is_held
 from pruning.mask import Mask, check_not_single
 from pruning.names import match_patterns
@@ -49,7 +49,7 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
 
     Raises:
         NothingToPrune: no tensor is left.
-        UnknownName: a pattern that matches nothing.
+        UnknownName: a pattern that matches nothing, or the name of a frozen or complex tensor.
         BadValue: a tensor without axes: it is a single number.
 
     >>> prunable(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)))
@@ -58,6 +58,11 @@ def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (
     model = unwrap(model)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
     if only:
+        others = [name for name, _ in model.named_parameters() if name not in trainable]
+        for pattern in only:
+            if pattern in others:
+                why = "is complex" if model.get_parameter(pattern).is_complex() else "is frozen (no requires_grad)"
+                raise UnknownName(f"prunable: {pattern!r} {why}, and a mask covers trainable real weights only")
         names = match_patterns(only, trainable, "prunable")
     else:
         inside = {id(p) for name, p in own_tensors(model, _PRUNABLE_LAYERS) if _is_weight(name)}
@@ -171,9 +176,15 @@ def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
         The caller's model is not touched.
 
     Raises:
-        BadValue: a model that holds what cannot be copied.
+        BadValue: a model that holds what cannot be copied, or TorchScript.
     """
     model = unwrap(model)
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise BadValue(
+                f"{name or type(model).__name__!r} is TorchScript, in which nothing can be masked: give the Python "
+                "module that it was made from"
+            )
     duplicate = copy_module(model)
     found: dict[str, torch.Tensor] = {}
     for prefix, module in duplicate.named_modules():

@@ -62,6 +62,10 @@ def as_targets(value: Any, part: str) -> torch.Tensor:
 
 
 def _tensor(value: Any, part: str, what: str) -> torch.Tensor:
+    if isinstance(value, torch.Tensor) and value.layout != torch.strided:
+        raise DataError(f"{part} {what} are a sparse tensor; give a dense one (`.to_dense()`)")
+    if np.ma.is_masked(value):
+        raise DataError(f"{part} {what} hold masked values; fill them (`.filled(…)`) or leave those examples out")
     try:
         array = _usable(value) if isinstance(value, torch.Tensor) else torch.from_numpy(_native(np.array(value)))
     except (TypeError, ValueError) as error:

@@ -38,6 +38,16 @@ def move(value: Any, device: torch.device) -> Any:
     return mapped(moved, value, whole=_moves_itself)
 
 
+def copied(batch: Any) -> Any:
+    """Return a batch with copies of its tensors: what is done to them in place is not done to the data.
+
+    >>> batch = (torch.zeros(2), {"labels": torch.zeros(2)})
+    >>> copied(batch)[1]["labels"].add_(1), batch[1]["labels"]
+    (tensor([1., 1.]), tensor([0., 0.]))
+    """
+    return mapped(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, batch, whole=_moves_itself)
+
+
 def size(batch: Any) -> int:
     """Return the number of examples: the length of the first tensor in a batch.
 

@@ -21,6 +21,7 @@ from lottery.data.passes import pass_digest, repeats
 from lottery.data.reading import loaded, unshared
 from lottery.data.splitting import examples_of, says_its_length, split_loader
 from lottery.randomness import seeded_everywhere
+from lottery.torch_state import to_numpy
 from lottery.users_code import users_code
 from pruning.errors import DataError, LotteryError, RunError
 
@@ -49,9 +50,9 @@ class Tensors:
         """Return a hash of every value."""
         digest = hashlib.sha256()
         for tensor in (self.inputs, self.targets):
-            array = np.ascontiguousarray(tensor.cpu().numpy())
+            array = to_numpy(tensor)
             digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(array.data)
+            digest.update(array.reshape(-1).view(np.uint8).data)
         return digest.hexdigest()[:16]
 
     @property

@@ -56,4 +56,4 @@ def _tensors(outputs: Any) -> list[torch.Tensor]:
 
 def _array(tensor: torch.Tensor) -> NDArray[np.float64]:
     dense = tensor.detach().to_dense() if tensor.layout is not torch.strided else tensor.detach()
-    return dense.double().cpu().numpy()
+    return (torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense).double().cpu().numpy()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from lottery.data.batch import copied
 from lottery.data.parts import Loader, Part
 from lottery.data.reading import seeded
 from lottery.gd.batches import evaluation_batches, move
@@ -34,7 +35,8 @@ def evaluate(
     tally = Tally(objective)
     with torch.no_grad(), undisturbed(model), _seeded(part), objective.measuring():
         for inputs, targets in evaluation_batches(part, batch_size):
-            inputs, targets = move(inputs, device), move(targets, device)
+            # The model gets copies of the inputs (`call`); a loss or a metric may change the targets in place.
+            inputs, targets = move(inputs, device), copied(move(targets, device))
             with users_code("the model in evaluation mode"):
                 outputs = call(model, inputs)
             tally.add(outputs, targets)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from pruning.errors import BadValue
+from pruning.errors import BadValue, NothingToPrune
 
 
 class Settings(Protocol):
@@ -69,9 +69,15 @@ def make_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
     """Return the optimizer of the trainable parameters of `model`.
 
     Raises:
+        NothingToPrune: every parameter is frozen, or there is none (a quantized model has none).
         BadValue: an embedding with sparse gradients, which only `sgd` without weight decay takes.
     """
     params = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not params:
+        raise NothingToPrune(
+            "the model has no trainable parameter (none requires gradients): there is nothing to train; unfreeze some "
+            "with requires_grad_(True)"
+        )
     sparse = sparse_embedding(model)
     if sparse is not None and (settings.optimizer != "sgd" or settings.weight_decay):
         given = f"optimizer {settings.optimizer!r}" if settings.optimizer != "sgd" else "weight_decay"

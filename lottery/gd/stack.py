@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
+from lottery.data.batch import copied
 from lottery.data.parts import Tensors
 from lottery.gd.batches import evaluation_batches
 from lottery.gd.trainable import freeze_others
@@ -114,6 +115,7 @@ def evaluate_stack(
     readings = [] if objective.metric.adds_up else [reading(objective.metric) for _ in rows]
     with torch.no_grad(), _buffers_kept(stack), seeded_everywhere(0), objective.measuring():
         for number, (inputs, targets) in enumerate(evaluation_batches(part, batch_size)):
+            inputs, targets = copied((inputs, targets))  # a model or a loss may change them in place
             outputs = stack.outputs(inputs).index_select(0, chosen)
             if together:
                 measured = _measured_together(objective, outputs, targets)

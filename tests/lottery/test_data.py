@@ -221,6 +221,8 @@ class TestWrong:
         ("data", "message"),
         [
             (lambda x, y: Data(train=(np.where(x > 3, np.nan, x), y)), "inputs hold .* NaN or infinite"),
+            (lambda x, y: Data(train=(np.ma.masked_greater(x, 3), y)), "inputs hold masked values"),
+            (lambda x, y: Data(train=(torch.tensor(x).to_sparse(), y)), "inputs are a sparse tensor"),
             (lambda x, y: Data(train=([[1.0], [1.0, 2.0]] * 25, y)), "are not numbers"),
             (lambda x, y: Data(train=(x, y), test=(x[:, :3], y)), r"test inputs have shape \(3,\)"),
             (lambda x, y: Data(train=(x, y[:5])), "50 inputs but 5 labels"),

@@ -14,13 +14,14 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
+from lottery import Data, find_ticket
 from lottery.data.batch import form, is_divisible, joined, move, rows, size
 from lottery.gd.gradients import clip_gradients, mask_gradients
 from lottery.objective import call
 from lottery.ticket import Ticket
 from lottery.torch_state import buffers_kept, load_state, state_of
 from pruning.copying import copy_module
-from pruning.errors import BadValue, DataError, MaskMismatch
+from pruning.errors import BadValue, DataError, MaskMismatch, NothingToPrune
 from pruning.jobs import stays_finite
 from tests.lottery.helpers import blobs, search
 
@@ -314,8 +315,10 @@ class TestBatches:
         packed = pack_sequence([torch.ones(3), torch.ones(2)])
         pair, bundle = Pair(1, 2), Bundle(INPUTS, LABELS)
         assert call(One(), packed) is packed
-        assert call(One(), pair) is pair
-        assert call(One(), bundle) is bundle
+        assert call(One(), pair) == pair and type(call(One(), pair)) is Pair
+        handed = call(One(), bundle)
+        assert isinstance(handed, Bundle) and torch.equal(handed.inputs, INPUTS)
+        assert handed.inputs is not INPUTS
         assert call(Takes(), pair) == ((1, 2), {})
         assert call(Takes(), (1, 2)) == ((1, 2), {})
         assert call(Takes(), UserDict(a=1)) == ((), {"a": 1})
@@ -443,3 +446,125 @@ class TestModes:
             assert fails
         assert settings_of_the_process() == before
         assert fails or (tmp_path / "runs").exists()
+
+
+class InPlace(Base):
+    """Scales its inputs where they lie."""
+
+    def forward(self, inputs):
+        inputs -= 1
+        inputs *= 0.5
+        return super().forward(inputs)
+
+
+def ignoring_nines(outputs, targets):
+    targets[targets == 9] = 0
+    return F.cross_entropy(outputs, targets)
+
+
+def share_right(outputs, targets):
+    return (outputs.argmax(1) == targets).float().mean()
+
+
+class TestWhatIsChangedInPlace:
+    @pytest.mark.filterwarnings("ignore:replicates 0 and 1 begin at the same weights")
+    @pytest.mark.parametrize("replicates", [1, 2])
+    def test_is_never_the_callers_data(self, tmp_path, replicates):
+        inputs, labels = INPUTS.clone(), LABELS.clone()
+        labels[:3] = 9
+        data, before = (inputs, labels), (inputs.clone(), labels.clone())
+        ticket = find_ticket(
+            lambda seed: InPlace(),
+            Data(train=data, validation=data),
+            loss=ignoring_nines,
+            metric=share_right,
+            replicates=replicates,
+            out=tmp_path,
+            levels=1,
+            steps=30,
+            tolerance=1.0,
+            quiet=True,
+        )
+        assert all(map(torch.equal, data, before))
+        outputs = ticket.trained(InPlace()).eval()(inputs.clone())
+        measured = share_right(outputs, labels.where(labels != 9, 0)).item()
+        assert ticket.info["validation"] == pytest.approx(measured)
+
+    @pytest.mark.parametrize("criterion", ["grasp", "snr", "edge-popup"])
+    def test_is_not_what_a_loader_gives_next(self, tmp_path, criterion):
+        def found(model, folder, inputs):
+            batches: Any = [(inputs[i : i + 10], LABELS[i : i + 10]) for i in range(0, 60, 10)]
+            loader = DataLoader(batches, batch_size=None)
+            settings: Any = {"criterion": criterion, "score_steps": 3}
+            return last(search(tmp_path / folder, model, (loader, loader), **settings))
+
+        class Outside(Base):
+            def forward(self, inputs):
+                return super().forward((inputs - 1) * 0.5)
+
+        ours, theirs = found(InPlace(), "a", INPUTS.clone()), found(Outside(), "b", INPUTS)
+        assert all(np.array_equal(value, theirs.trained_params[name]) for name, value in ours.trained_params.items())
+        assert ours.info["validation"] == theirs.info["validation"]
+
+
+class TestWhatCannotBeTrained:
+    def test_a_frozen_network_is_one_line(self, tmp_path):
+        with pytest.raises(NothingToPrune, match="no trainable parameter"):
+            search(tmp_path, Base().requires_grad_(False), DATA)
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+    def test_torchscript_is_one_line(self, tmp_path):
+        scripted = torch.jit.script(Base())
+        for model in (scripted, nn.Sequential(scripted, nn.Linear(3, 3))):
+            with pytest.raises(BadValue, match="is TorchScript"):
+                search(tmp_path, model, DATA)
+        with pytest.raises(BadValue, match="is TorchScript"):
+            last(search(tmp_path, Base(), DATA)).trained(scripted)
+
+    def test_complex_weights_are_named_as_dense_and_told_apart(self, tmp_path):
+        class Waves(Base):
+            def __init__(self):
+                super().__init__()
+                self.wave = nn.Parameter(torch.full((6, 6), 0.3 + 0.2j))
+
+            def forward(self, inputs):
+                return super().forward((inputs.to(torch.complex64) @ self.wave).imag)
+
+        with pytest.warns(UserWarning, match=r"stay dense: 'wave' \(36\)") as seen:
+            ticket = last(search(tmp_path, Waves(), DATA))
+        assert not [w for w in seen if "imaginary" in str(w.message)]
+        assert np.iscomplex(ticket.trained_params["wave"]).all()
+
+
+class Annealed:
+    """A loss that counts its calls, and weighs them."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, outputs, targets):
+        self.calls += 1
+        return F.cross_entropy(outputs, targets) * (1 + 0.1 * self.calls)
+
+
+def test_a_loss_object_begins_anew_in_every_training(tmp_path):
+    loss, settings = Annealed(), {"levels": 1, "steps": 30, "tolerance": 1.0, "quiet": True}
+    first, second, stored = (
+        find_ticket(Base(), Data(train=DATA, validation=DATA), loss=loss, out=tmp_path / folder, **settings)
+        for folder in ("a", "b", "a")
+    )
+    assert loss.calls == 0
+    assert first.trained_params is not None
+    assert second.trained_params is not None
+    assert all(np.array_equal(value, second.trained_params[name]) for name, value in first.trained_params.items())
+    assert stored.path == first.path
+
+
+def test_data_in_the_models_own_bfloat16(tmp_path):
+    inputs = INPUTS.bfloat16()
+    tickets = [
+        last(search(tmp_path, Base().bfloat16(), (given, LABELS)))
+        for given in (inputs, inputs, (inputs * 2).bfloat16())
+    ]
+    assert tickets[0].trained_params["first.weight"].dtype == "bfloat16"
+    assert tickets[0].path == tickets[1].path != tickets[2].path

@@ -51,6 +51,10 @@ def test_patterns_choose_and_skip():
         prunable(model, skip=["conv.wieght"])
     with pytest.raises(UnknownName, match="matches no tensor"):
         prunable(model, only=["nothing.*"])
+    frozen = Everything()
+    frozen.first.weight.requires_grad_(False)
+    with pytest.raises(UnknownName, match="'first.weight' is frozen"):
+        prunable(frozen, only=["first.weight", "scale"])
 
 
 @pytest.mark.parametrize(
