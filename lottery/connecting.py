@@ -14,7 +14,7 @@ from lottery.connectivity import POINTS, Curve, Line, check_same_tensors, connec
 from lottery.counts import check_count
 from lottery.objective import BatchFunction, GivenMetric, Measure
 from lottery.preparing import Prepared, Request, prepare_search
-from lottery.records import read_run_config
+from lottery.records import read_run_config, split_seed
 from lottery.reopening import reopen
 from lottery.telling_apart import FORMAT
 from lottery.ticket import Ticket
@@ -199,8 +199,7 @@ def _check_same_frame(a: Ticket, b: Ticket) -> None:
 def _split(ticket: Ticket) -> tuple[Any, Any]:
     """Return what decides which examples are held out for validation."""
     config = ticket.info.get("config", {})
-    seed = config.get("split_seed")
-    return (config.get("seed") if seed is None else seed, config.get("validation_size"))
+    return (split_seed(config), config.get("validation_size"))
 
 
 def _starts(ticket: Ticket) -> set[str]:
@@ -235,7 +234,7 @@ def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any, trust: 
         plain = get_criterion("magnitude").score  # nothing is pruned here
         return torch_view(reopen(run, model, data, loss=loss, metric=metric, criterion=plain, trust=trust)[1])
     settings = {key: config[key] for key in _FRAME if config.get(key) is not None}
-    settings |= {"levels": 0, "prunable": tuple(ticket.mask), "split_seed": _split(ticket)[0] or 0}
+    settings |= {"levels": 0, "prunable": tuple(ticket.mask), "split_seed": _split(ticket)[0]}
     ready = prepare_search(Request(chosen["model"], chosen["data"], settings, loss, metric), Silent())
     _check_same_as_found(ticket, ready, chosen["data"])
     return torch_view(ready)

@@ -137,6 +137,16 @@ def read_run_config(run: Path) -> dict[str, Any]:
     return _read(run / "config.json", _CHECK_RUN)
 
 
+def split_seed(config: Mapping[str, Any]) -> int:
+    """Return the seed of the validation split in stored settings; earlier versions split by the seed.
+
+    >>> split_seed({"seed": 3, "split_seed": None}), split_seed({"seed": 3, "split_seed": 0})
+    (3, 0)
+    """
+    found = config.get("split_seed")
+    return config.get("seed", 0) if found is None else found
+
+
 def _read(path: Path, check: Check) -> Any:
     return _checked(path, read_json(path), check)
 

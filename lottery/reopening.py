@@ -9,7 +9,7 @@ from typing import Any
 from lottery.behaviour import agree
 from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Prepared, Request, prepare_search
-from lottery.records import read_run_config
+from lottery.records import read_run_config, split_seed
 from lottery.replicates import seeds_of
 from lottery.run_directory import RunDirectory
 from lottery.telling import say
@@ -63,8 +63,7 @@ def reopen(
         check_stored("criterion", settings.get("criterion", ""), run.path, trust)
     if device is not None:
         settings["device"] = device
-    if settings.get("split_seed") is None:  # earlier versions split by the seed
-        settings["split_seed"] = settings.get("seed", 0)
+    settings["split_seed"] = split_seed(settings)
     request = Request(chosen["model"], chosen["data"], settings, loss, metric, criterion)
     prepared = prepare_search(request, watch or Silent())
     _check_same(run, stored, prepared, chosen)

@@ -13,6 +13,7 @@ from lottery.data.parts import Parts, prepare
 from lottery.datasets import load_data
 from lottery.gd.batches import sample
 from lottery.models.source import ModelSource, model_source
+from lottery.records import split_seed
 from lottery.ticket import Ticket
 from lottery.torch_state import float_type, load_state
 from lottery.trust import given_or_stored
@@ -118,8 +119,7 @@ def _parts(ticket: Ticket, data: Any) -> Parts | Episodes:
         if is_environment(data):
             return load_episodes(data)
     config = ticket.info.get("config", {})
-    split = config.get("split_seed")
-    return prepare(load_data(data), config.get("seed", 0) if split is None else split, config.get("validation_size"))
+    return prepare(load_data(data), split_seed(config), config.get("validation_size"))
 
 
 def _examples(parts: Parts | Episodes, floats: torch.dtype, count: int) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from lottery.objective import BatchFunction, GivenMetric
 from lottery.preparing import Request
 from lottery.progress import Display
+from lottery.records import split_seed
 from lottery.results import Search
 from lottery.search import run_search
 from lottery.settings import field_names, layer
@@ -84,8 +85,7 @@ def _inherited(ticket: Ticket, settings: Mapping[str, Any], same_data: bool) -> 
     # The mask was learned on this split: another one would make a choice on what it was learned from.
     if same_data:
         inherited |= {key: found[key] for key in _DIET if found.get(key) is not None}
-    split = found.get("split_seed")  # None: an earlier version, which split by the seed
-    inherited["split_seed"] = found.get("seed", 0) if split is None else split
+    inherited["split_seed"] = split_seed(found)
     if trainer != found.get("trainer"):
         return inherited
     fields = field_names(TRAINERS[str(trainer)].value.config) - _DROPPED

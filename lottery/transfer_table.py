@@ -24,6 +24,7 @@ from lottery.objective import BatchFunction, GivenMetric
 from lottery.plan import Plan
 from lottery.preparing import Prepared, resolve
 from lottery.progress import Display, StepCounter
+from lottery.records import split_seed
 from lottery.reopening import reopen
 from lottery.results import Level
 from lottery.run_directory import RunDirectory, locked
@@ -187,7 +188,7 @@ def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: Ste
     for seed in set(seeds) - set(missing):
         if folder.read_record(seed, number).get("transfer", {}).get("identity") != names[seed]:
             raise ConfigMismatch(f"{folder.level_path(seed, number)} is of another ticket or run; use another --out")
-    plan = _plan(frame.ready.plan, _RANDOM if source is None else resolve(giver.search.config)[0])
+    plan = _plan(frame.ready.plan, _RANDOM if source is None else _found_by(giver))
     facts = {
         "source": "random" if source is None else giver.search.run.name,
         "source_level": giver.level.level,
@@ -221,6 +222,12 @@ def _random_mask(mask: Mask, seed: int, level: int, pattern: Pattern) -> Mask:
 def _identity(target: RunDirectory, level: int, job: Job) -> str:
     config = (target.path / "config.json").read_text(encoding="utf-8")
     return short_hash([config, str(level), digest(job.params), digest(dict(job.mask))], length=64)
+
+
+def _found_by(member: Member) -> SearchConfig:
+    """Return the settings of the search that found a member's ticket."""
+    config = member.search.config
+    return resolve({**config, "split_seed": split_seed(config)})[0]
 
 
 def _plan(plan: Plan, found: SearchConfig) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -166,6 +167,19 @@ def test_a_training_of_another_ticket_is_never_taken(tiny, tmp_path):
     rewrite_record(path, transfer={**read_json(path / "config.json")["transfer"], "identity": "another"})
     with pytest.raises(ConfigMismatch, match="of another ticket or run; use another --out"):
         table_of(tiny[:2], tmp_path)
+
+
+def test_runs_of_an_earlier_version_that_split_by_the_seed_are_compared_too(tiny, tmp_path):
+    for number, found in enumerate(tiny[:2]):
+        old = tmp_path / "old" / str(number)
+        shutil.copytree(found.run, old)
+        for level in old.glob("seed-*/level-*"):
+            rewrite_record(level, config={**read_json(level / "config.json")["config"], "split_seed": None})
+    table = transfer_table(
+        [tmp_path / "old" / "0", tmp_path / "old" / "1"], model=tiny_model, data=[DATA, DATA], out=tmp_path / "out"
+    )
+    now = table_of(tiny[:2], tmp_path / "now")
+    assert table.tickets[0][1].level.test == now.tickets[0][1].level.test
 
 
 @pytest.mark.parametrize(
