@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from lottery.users_code import in_library
+from pruning.users_code import in_library
 
 _MISSING = object()
 _NOT_CODE = frozenset({"__doc__", "__module__", "__dict__", "__weakref__", "__qualname__", "__annotations__"})

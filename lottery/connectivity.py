@@ -22,10 +22,10 @@ from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.objective import Metric, call
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
-from lottery.users_code import users_code
 from pruning.errors import BadValue, MaskMismatch, nearest
 from pruning.jobs import Params
 from pruning.mask import Mask
+from pruning.users_code import users_code
 
 STABLE = 0.02
 POINTS = 30

@@ -25,12 +25,12 @@ from lottery.objective import Objective, call
 from lottery.tallies import Tally
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
-from lottery.users_code import users_code
 from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
+from pruning.users_code import users_code
 
 EXAMPLES = 1000
 _BATCH = 250

@@ -11,7 +11,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from lottery.users_code import users_code
 from pruning.criteria import Criterion
 from pruning.errors import BadValue
 from pruning.jobs import Job, Params, Prober, Trained
@@ -20,6 +19,7 @@ from pruning.mask import Mask
 from pruning.patterns import Pattern
 from pruning.patterns.unstructured import UNSTRUCTURED
 from pruning.selection import select
+from pruning.users_code import users_code
 
 
 @dataclass(frozen=True)

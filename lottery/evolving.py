@@ -38,10 +38,10 @@ from lottery.models.source import ModelSource
 from lottery.objective import Measure, Metric, objective_for
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import Ask, Setup
-from lottery.users_code import users_code
 from pruning.errors import BadValue, DataError, NothingToPrune, RunError
 from pruning.jobs import Job
 from pruning.names import match_patterns
+from pruning.users_code import users_code
 
 # So many examples are enough to see how a network computes.
 FEW = 8

@@ -20,11 +20,11 @@ from lottery.objective import call
 from lottery.ticket import Ticket
 from lottery.ticket_network import Network, ticket_network
 from lottery.torch_state import float_type
-from lottery.users_code import one_line, users_code
 from pruning.directories import atomic_directory, replaced_directory
 from pruning.errors import BadValue, LotteryError, RunError
 from pruning.files import read_json, write_json, write_text
 from pruning.structures import tensors_in
+from pruning.users_code import one_line, users_code
 
 _EXAMPLES = 32
 # A file is run on as many examples as it was made with, and on fewer: a batch size that froze would go unnoticed.

@@ -16,10 +16,10 @@ from lottery.identity import identify, short_hash, without_addresses
 from lottery.models.source import Make, Start, is_jax_pair
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import digest
-from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.pytrees import leaf_names
+from pruning.users_code import users_code
 from pruning.uses import Uses
 
 

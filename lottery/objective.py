@@ -17,10 +17,10 @@ from torch import nn
 from lottery.class_losses import IGNORED, class_loss
 from lottery.data.batch import copied
 from lottery.identity import identify
-from lottery.users_code import users_code
 from pruning.calling import spread
 from pruning.copying import copy_module
 from pruning.errors import BadValue, DataError
+from pruning.users_code import users_code
 
 BatchFunction = Callable[[Any, Any], Any]
 

@@ -27,7 +27,6 @@ from lottery.run_identity import Identity
 from lottery.settings import build, check_names
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
-from lottery.users_code import one_line, users_code
 from lottery.using import uses_for
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError, RunError, shown
@@ -35,6 +34,7 @@ from pruning.jobs import Budget, Job, Params, Prober, Trained
 from pruning.mask import Mask
 from pruning.patterns import get_pattern
 from pruning.selection import select
+from pruning.users_code import one_line, users_code
 from pruning.uses import Uses
 from pruning.watch import Watch
 

@@ -20,8 +20,8 @@ from torch import nn
 from lottery.class_losses import loss_weight, sums
 from lottery.joining import Joined, examples, join, on_host
 from lottery.objective import BatchFunction, Metric, Objective, collects, own
-from lottery.users_code import users_code
 from pruning.errors import DataError
+from pruning.users_code import users_code
 
 
 class Reading(Protocol):

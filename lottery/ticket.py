@@ -24,13 +24,13 @@ from lottery.randomness import seeded_everywhere
 from lottery.results import Search
 from lottery.ticket_directory import CARD, MASK, RECORD, foreign_names, is_ticket, open_ticket, seal_ticket
 from lottery.torch_state import load_state
-from lottery.users_code import users_code
 from pruning.directories import replaced_directory
 from pruning.errors import BadValue, FileFormatError, LotteryError, MaskMismatch, StorageError, UsageError
 from pruning.files import is_there, write_tensors, write_text
 from pruning.jobs import all_finite
 from pruning.mask import Mask
 from pruning.torch_modules import clean_copy, hold_mask
+from pruning.users_code import users_code
 
 if TYPE_CHECKING:
     from pruning.sparse.choices import Choosing

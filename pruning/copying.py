@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pruning.errors import BadValue
+from pruning.users_code import one_line
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -41,12 +42,10 @@ def copy_module(module: ModuleT) -> ModuleT:
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:  # a module's attributes may be anything, and raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         culprit = _culprit(module)
         raise BadValue(
             f"{type(module).__name__} cannot be copied{f' for its {culprit}' if culprit else ''} "
-            f"({type(error).__name__}: {reason}); keep what cannot be copied outside the module, or give it a "
-            "__deepcopy__"
+            f"({one_line(error)}); keep what cannot be copied outside the module, or give it a __deepcopy__"
         ) from error
 
 

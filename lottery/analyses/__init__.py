@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from lottery.callers_settings import own_settings
 from lottery.results import Level, Search
 from lottery.run_directory import RunDirectory
-from lottery.users_code import users_code
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.registry import Registry, summary_of
+from pruning.users_code import users_code
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

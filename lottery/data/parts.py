@@ -22,8 +22,8 @@ from lottery.data.reading import loaded, unshared
 from lottery.data.splitting import examples_of, says_its_length, split_loader
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import to_numpy
-from lottery.users_code import users_code
 from pruning.errors import DataError, LotteryError, RunError
+from pruning.users_code import users_code
 
 
 @dataclass(frozen=True)

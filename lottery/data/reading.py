@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from lottery.data.batch import split_batch
 from lottery.data.generators import Streams, streams_of
-from lottery.users_code import is_users_file, users_code
 from pruning.errors import LotteryError, RunError
+from pruning.users_code import is_users_file, users_code
 
 _END = object()
 

@@ -16,8 +16,8 @@ from lottery.gd.evaluation import evaluate
 from lottery.gd.stack import network_of
 from lottery.gd.trainer import GDTrainer, isolated
 from lottery.objective import call
-from lottery.users_code import users_code
 from pruning.jobs import Job
+from pruning.users_code import users_code
 
 # So many batches are looked at.
 FIRST = 2

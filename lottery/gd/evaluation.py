@@ -16,7 +16,7 @@ from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import Tally
 from lottery.torch_state import buffers_kept
-from lottery.users_code import users_code
+from pruning.users_code import users_code
 
 
 def evaluate(

@@ -27,12 +27,12 @@ from lottery.gd.trainable import freeze_others
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of, unset_buffers
-from lottery.users_code import users_code
 from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite, stays_finite
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
+from pruning.users_code import users_code
 from pruning.watch import Watch
 
 

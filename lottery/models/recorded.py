@@ -16,10 +16,10 @@ from torch import nn
 from lottery.models import MODELS, Build
 from lottery.models.source import Make, Sizes, is_jax_pair, seeded_maker, takes_sizes
 from lottery.randomness import seeded_everywhere
-from lottery.users_code import users_code
 from pruning.errors import BadValue, LotteryError, MaskMismatch, UsageError
 from pruning.jobs import Params
 from pruning.registry import import_by_path
+from pruning.users_code import users_code
 
 _LARGEST_IMAGE = 256
 

@@ -17,12 +17,12 @@ from lottery.initializers import INITIALIZERS, Initialize
 from lottery.models import MODELS
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import check_storable, digest, load_state, state_of
-from lottery.users_code import users_code
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.registry import import_by_path
 from pruning.torch_modules import clean_copy, prunable
+from pruning.users_code import users_code
 
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes

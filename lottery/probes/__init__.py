@@ -18,13 +18,13 @@ from lottery.gd.batches import Batch, move, sample
 from lottery.objective import BatchFunction, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import load_state, to_numpy
-from lottery.users_code import users_code
 from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import Job
 from pruning.mask import Mask
 from pruning.registry import Registry, summary_of
 from pruning.torch_modules import apply_mask
+from pruning.users_code import users_code
 
 # Products with the Hessian for each tensor, unless somebody says otherwise.
 PROBES_OF_CURVATURE = 64

@@ -25,8 +25,8 @@ from lottery.randomness import seeded_everywhere
 from lottery.tallies import loss_sums, metric_sums
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
-from lottery.users_code import users_code
 from pruning.errors import BadValue, DataError, RunError
+from pruning.users_code import users_code
 
 # Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
 # on an idle machine, and many times faster on a busy one.
