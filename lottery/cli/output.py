@@ -78,11 +78,15 @@ def join_output(output: Output) -> None:
 def open_descriptors() -> None:
     """Open the process's first three descriptors where its parent closed them (`lottery prune >&-`).
 
-    Otherwise the next file that is opened becomes standard output, and is written to by whatever prints.
+    Otherwise the next file that is opened becomes standard output, and is written to by whatever prints. Python's own
+    `sys.__stdout__`, which it did not make then, is made for what writes there.
     """
     for descriptor in (_IN, _OUT, _ERR):
         if not _is_open(descriptor):
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for name, descriptor in (("__stdout__", _OUT), ("__stderr__", _ERR)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
 
 
 @contextlib.contextmanager

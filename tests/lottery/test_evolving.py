@@ -141,7 +141,7 @@ class TestOneMaskForBothWorlds:
         ticket = Ticket.load(search(tmp_path, levels=1).levels[1].replicates[0].path)
         with pytest.raises(BadValue, match="levels prunes, and training a ticket again does not"):
             train_ticket(ticket, net, DATA, settings={"levels": 3})
-        with pytest.raises(BadValue, match="found with a data that has no name; say which with --data"):
+        with pytest.raises(BadValue, match="its data has no name; say which with data="):
             train_ticket(ticket, net)
 
 

@@ -19,6 +19,7 @@ from lottery.gd.batches import training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.std import ESTIMATORS, PRIOR_PRECISION
 from lottery.models.source import torch_source
+from lottery.objective import Metric
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import load_state
 from lottery.trainers import Ask, Setup
@@ -40,7 +41,8 @@ def ready(model: Any = tiny_model, data: Data = DATA, loss: Any = None, **settin
     parts = prepare(data, 0)
     source = torch_source(model, parts, "model")
     defaults: dict[str, Any] = {"steps": STEPS, "batch_size": 16}
-    metric = (lambda outputs, targets: 0.0) if loss is not None else None
+    # what a model returns may be its loss, of which there is one for each batch
+    metric = Metric("nothing", lambda outputs, targets: 0.0, additive=True) if loss is not None else None
     return setup(Ask(source, parts, GDConfig(**(defaults | settings)), loss, metric, Silent(), 0)), source
 
 
