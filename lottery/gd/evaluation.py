@@ -46,14 +46,20 @@ def evaluate(
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Put a model in evaluation mode; every layer's mode and every buffer are afterwards as they were."""
+    with buffers_kept(model), evaluating(model):
+        yield
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and give every layer its own mode back."""
     modes = [(module, module.training) for module in model.modules()]
-    with buffers_kept(model):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _seeded(part: Part) -> contextlib.AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 from lottery.data.batch import copied
 from lottery.data.parts import Tensors
 from lottery.gd.batches import evaluation_batches
+from lottery.gd.evaluation import evaluating
 from lottery.gd.trainable import freeze_others
 from lottery.objective import BatchFunction, Objective
 from lottery.randomness import seeded_everywhere
@@ -53,7 +54,7 @@ class Stack:
         def one(trained: Any, fixed: Any) -> torch.Tensor:
             return functional_call(self.model, (trained, fixed), (inputs,))
 
-        with _evaluating(self.model):
+        with evaluating(self.model):
             return vmap(one)(self.trained, self.fixed)
 
     def network(self, row: int) -> State:
@@ -162,15 +163,3 @@ def _buffers_kept(stack: Stack) -> Iterator[None]:
         for name, (values, version) in before.items():
             if stack.fixed[name]._version != version:
                 stack.fixed[name].copy_(values)
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode, and give every layer its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -33,6 +33,9 @@ RECORD = {
     "metric": {"name": "accuracy"},
 }
 
+# JAX, where another test loaded it, warns of every fork; the children here touch files only.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 
 def a_ticket(number):
     """Ticket `number`: recognizable in every file; every other one has no trained weights."""
