@@ -9,13 +9,14 @@ The next mask is drawn from the last step either way, and that is where fine-tun
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lottery.config import SearchConfig
 from lottery.results import EarlyStop
-from lottery.winning import early_stop
+from lottery.winning import early_stop, tested
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Params, Trained, Trainer
 
@@ -66,9 +67,15 @@ def report(trained: Trained, measure_at: str) -> Report:
     A metric that is not finite there ends the training as diverged, and the reason says that it was the metric.
     """
     last, stopped = trained.history[-1] if trained.history else None, early_stop(trained.history)
-    final = {"validation": last.validation if last else None, "test": last.test if last else None}
+    final = {"validation": last.validation if last else None, "test": tested(last) if last else None}
     at, step, validation, test = "final", last.step if last else None, final["validation"], final["test"]
     weights = trained.params
+    if trained.diverged is None and last is not None and tested(last) != last.test:
+        warnings.warn(
+            f"the loss on the test part is not a number at step {last.step} (are there NaN in its inputs?): no test "
+            "metric is reported",
+            stacklevel=2,
+        )
     if measure_at == EARLY_STOP and stopped is not None and trained.best is not None:
         at, step, validation, test = EARLY_STOP, stopped.step, stopped.validation, stopped.test
         weights = trained.best

@@ -24,7 +24,16 @@ def early_stop(history: Sequence[Evaluation]) -> EarlyStop | None:
     if not usable:
         return None
     best = min(usable, key=lambda point: point.validation_loss or 0.0)
-    return EarlyStop(best.step, best.validation if best.validation is not None else math.nan, best.test)
+    return EarlyStop(best.step, best.validation if best.validation is not None else math.nan, tested(best))
+
+
+def tested(point: Evaluation) -> float | None:
+    """Return the test metric of an evaluation, or None where the loss on the test part is no number.
+
+    An accuracy of outputs that are NaN is a number all the same: that of always answering with the first class.
+    """
+    broken = point.test_loss is not None and math.isnan(point.test_loss)
+    return None if broken else point.test
 
 
 def matching_tolerance(dense: Level, given: float | None, is_fraction: bool, examples: int | None = None) -> Tolerance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -16,6 +17,7 @@ from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import Tally
 from lottery.torch_state import buffers_kept
+from pruning.jobs import Evaluation
 from pruning.users_code import users_code
 
 
@@ -41,6 +43,19 @@ def evaluate(
                 outputs = call(model, inputs)
             tally.add(outputs, targets)
         return tally.result()
+
+
+def failed_loss(point: Evaluation) -> str | None:
+    """Return which loss of an evaluation is not finite, in words; None where a training may go on.
+
+    >>> failed_loss(Evaluation(7, 0.5, float("nan"), 0.9, None, None))
+    'the loss on the validation part is not finite at step 7'
+    """
+    if not math.isfinite(point.train_loss or 0.0):
+        return f"the loss is not finite at step {point.step}"
+    if not math.isfinite(point.validation_loss or 0.0):
+        return f"the loss on the validation part is not finite at step {point.step}"
+    return None
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from torch import nn
 
 from lottery.data.parts import Part, Tensors
 from lottery.gd.best import Best
+from lottery.gd.evaluation import failed_loss
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import make_optimizer
 from lottery.gd.stack import Stack, evaluate_stack, network_of, stack_of, stacked_keeps
@@ -173,8 +174,8 @@ def _evaluate(trainer: GDTrainer, stack: Stack, rows: Sequence[_Row], step: int,
         point = Evaluation(step, train_loss, validation_loss, validation_metric, test_loss, test_metric)
         row.seen(stack, point)
         trainer.watch.evaluated(row.job, point)
-        if not math.isfinite(train_loss) or not math.isfinite(validation_loss):
-            row.fail(stack, f"the loss is not finite at step {step}")
+        if (failed := failed_loss(point)) is not None:
+            row.fail(stack, failed)
 
 
 def _mask_gradients(stack: Stack, keeps: dict[str, torch.Tensor]) -> None:

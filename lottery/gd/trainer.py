@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +15,7 @@ from lottery.gd.augment import AUGMENTATIONS
 from lottery.gd.batches import move, training_batches
 from lottery.gd.best import Best
 from lottery.gd.config import GDConfig
-from lottery.gd.evaluation import evaluate
+from lottery.gd.evaluation import evaluate, failed_loss
 from lottery.gd.gradients import clip_gradients, mask_gradients
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.moving import mover_for, settle
@@ -138,10 +137,8 @@ class GDTrainer:
                 if best is not None:
                     best.seen(evaluation, lambda: self._network(model, job))
                 loss_sum, loss_count = torch.zeros((), device=self.device), 0
-                if not math.isfinite(evaluation.train_loss or 0.0) or not math.isfinite(
-                    evaluation.validation_loss or 0.0
-                ):
-                    return _diverged(model, history, f"the loss is not finite at step {step}")
+                if (failed := failed_loss(evaluation)) is not None:
+                    return _diverged(model, history, failed)
             self.watch.stepped(job, step)
             if until is not None and history and history[-1].step == step:
                 so_far = Trained(self._network(model, job), list(history), snapshots, mask=mask)

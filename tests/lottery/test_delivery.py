@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, Ticket, find_ticket
 from lottery.ablating import ablate
@@ -20,9 +21,9 @@ from lottery.delivery import report
 from lottery.levels import read_replicate
 from lottery.run_directory import RunDirectory
 from lottery.ticket_network import ticket_network
-from pruning.errors import BadValue
+from pruning.errors import BadValue, Diverged
 from pruning.jobs import Evaluation, Trained
-from tests.lottery.helpers import assert_same_arrays
+from tests.lottery.helpers import assert_same_arrays, blobs, search
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(300, 6, generator=G)
@@ -163,3 +164,26 @@ def test_a_metric_that_is_no_number_where_it_is_reported_ends_the_training():
     assert (early.trained.diverged, early.validation, early.weights) == (None, 0.7, best)
     assert final.trained.diverged == "the metric is not finite on the validation part at step 2: nan"
     assert final.delivered is None
+
+
+class TestInputsThatAreNoNumbers:
+    """A `DataLoader` is used as given; what its NaN make of the numbers is said."""
+
+    def loader(self, x, broken: int | None = None):
+        x = torch.from_numpy(x[0].copy()), torch.from_numpy(x[1].copy())
+        if broken is not None:
+            x[0][broken, 0] = float("nan")
+        return DataLoader(TensorDataset(*x), 10)
+
+    def test_in_the_test_part_no_test_metric_is_reported(self, tmp_path):
+        data = Data(train=blobs(40), validation=blobs(20, seed=1), test=self.loader(blobs(20, seed=2), broken=3))
+        with pytest.warns(UserWarning, match="the loss on the test part is not a number at step 6"):
+            found = search(tmp_path, lambda seed: torch.nn.Linear(6, 3), data, steps=6, eval_every=3)
+        replicate = found.levels[1].replicates[0]
+        assert replicate.test is None and replicate.final_test is None and replicate.diverged is None
+        assert replicate.early_stop is not None and replicate.early_stop.test is None
+
+    def test_in_the_validation_part_the_training_ends_and_names_it(self, tmp_path):
+        data = Data(train=blobs(40), validation=self.loader(blobs(20, seed=1), broken=0))
+        with pytest.raises(Diverged, match="the loss on the validation part is not finite at step 3"):
+            search(tmp_path, lambda seed: torch.nn.Linear(6, 3), data, steps=6, eval_every=3)
