@@ -172,7 +172,12 @@ def call(model: nn.Module, inputs: Any) -> Any:
     They are handed over as copies: a model may change them in place (`x /= 255`, a first layer that is `inplace`), and
     what is looked at again must be what it was.
     """
-    args, kwargs = spread(model, copied(inputs))
+    return call_once(model, copied(inputs))
+
+
+def call_once(model: nn.Module, inputs: Any) -> Any:
+    """As `call`, for inputs that nobody looks at again: a batch that was just gathered."""
+    args, kwargs = spread(model, inputs)
     return model(*args, **kwargs)
 
 

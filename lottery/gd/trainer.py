@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lottery.data.parts import Parts
+from lottery.data.parts import Parts, Tensors
 from lottery.gd.augment import AUGMENTATIONS
 from lottery.gd.batches import move, training_batches
 from lottery.gd.best import Best
@@ -23,7 +23,7 @@ from lottery.gd.optimizers import make_optimizer
 from lottery.gd.stacked import groups_of, train_stacked
 from lottery.gd.std import ESTIMATORS, Estimator, Training
 from lottery.gd.trainable import freeze_others
-from lottery.objective import Objective, call
+from lottery.objective import Objective, call, call_once
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of, unset_buffers
 from pruning.copying import copy_module
@@ -105,13 +105,15 @@ class GDTrainer:
         snapshots = {start: self._network(model, job)} if start in job.budget.snapshots else {}
         loss_sum, loss_count = torch.zeros((), device=self.device), 0
         batches = training_batches(self.parts.train, self.config.batch_size, job.seed, start, stop)
+        # Tensors are gathered anew for every step; a loader may hand out what its data set keeps.
+        forward = call_once if isinstance(self.parts.train, Tensors) else call
         for step, (inputs, targets) in enumerate(batches, start=start + 1):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step - 1, self.total_steps, self.config)
             optimizer.zero_grad()
             with users_code(f"the model or the loss at step {step}"):
                 with self._autocast():
-                    outputs = call(model, augment(move(inputs, self.device)))
+                    outputs = forward(model, augment(move(inputs, self.device)))
                     loss = objective.loss(outputs, move(targets, self.device))
                 loss.backward()
             moved = mover.moved(model, mask, step) if mover is not None else None
