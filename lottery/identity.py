@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from lottery.code_identity import class_functions, code_parts, global_names, is_library
-from lottery.generators import generator_state
+from lottery.data.generators import generator_state, is_generator
 from lottery.torch_state import digest, state_of, to_numpy
 
 # What a module of PyTorch holds for itself; hooks are looked at one by one.
@@ -117,8 +117,8 @@ class _Namer:
             return f"{thing.__module__}.{thing.__qualname__}{bound}"
         if (array := _as_array(thing)) is not None:
             return f"array#{digest({'': array})[:16]}"
-        if (state := generator_state(thing)) is not None:
-            return f"{type(thing).__qualname__}#{short_hash([state], length=16)}"
+        if is_generator(thing):
+            return f"{type(thing).__qualname__}({self.name(generator_state(thing))})"
         if hasattr(thing, "__wrapped__"):  # a jitted function
             return f"{type(thing).__qualname__}({self.name(thing.__wrapped__)})"
         if isinstance(thing, Mapping):

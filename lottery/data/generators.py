@@ -38,7 +38,11 @@ class Streams:
         """Return the state of all of them."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
         everywhere = (torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())  # noqa: NPY002
-        return (*everywhere, [_state(own) for own in self.generators], [_numbers(own) for own in self.counters])
+        return (
+            *everywhere,
+            [generator_state(own) for own in self.generators],
+            [_numbers(own) for own in self.counters],
+        )
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Give all of them a state that they had."""
@@ -151,7 +155,17 @@ def _is_library(module: str | None) -> bool:
     return (module or "").partition(".")[0] in _LIBRARIES
 
 
-def _state(generator: Any) -> Any:
+def is_generator(thing: Any) -> bool:
+    """Say whether a thing is a random number generator of PyTorch, NumPy or Python."""
+    return isinstance(thing, _KINDS)
+
+
+def generator_state(generator: Any) -> Any:
+    """Return the state of a random number generator: plain values, arrays and tensors.
+
+    >>> generator_state(random.Random(1)) == generator_state(random.Random(1)) != generator_state(random.Random(2))
+    True
+    """
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     if isinstance(generator, np.random.RandomState):
