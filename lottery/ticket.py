@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,8 @@ from lottery.randomness import seeded_everywhere
 from lottery.results import Search
 from lottery.ticket_directory import CARD, MASK, RECORD, foreign_names, is_ticket, open_ticket, seal_ticket
 from lottery.torch_state import load_state
-from pruning.directories import replaced_directory
-from pruning.errors import BadValue, FileFormatError, LotteryError, MaskMismatch, StorageError, UsageError
+from pruning.directories import replaced_directory, while_it_stands
+from pruning.errors import BadValue, FileFormatError, MaskMismatch, UsageError
 from pruning.files import is_there, write_tensors, write_text
 from pruning.jobs import all_finite
 from pruning.mask import Mask
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 _OPTIONAL = ("trained", "best", "last", "std")
 _LEVEL = re.compile(r"/seed-\d+/level-\d+$")
-# How often a ticket may be replaced by others while it is read.
-_MOST_SWAPS = 100
 
 
 @dataclass(frozen=True)
@@ -87,15 +86,7 @@ class Ticket:
             MaskMismatch: a mask that does not fit the stored weights.
         """
         folder = Path(path)
-        for _ in range(_MOST_SWAPS):
-            before = _identity(folder)
-            try:
-                return cls._read(folder)
-            except LotteryError:
-                if _identity(folder) == before:
-                    raise
-                # Another process put a new ticket here between two files: read that one.
-        raise StorageError(f"{folder}: other processes replace this ticket faster than it can be read")
+        return while_it_stands(folder, lambda: cls._read(folder))
 
     def save(self, path: str | Path) -> Ticket:
         """Write a ticket directory and return the ticket that lies there.
@@ -108,9 +99,10 @@ class Ticket:
         """
         folder = Path(path)
         place = Path(os.path.realpath(folder))
-        _check_replaceable(folder, place)
+        while_it_stands(place, lambda: _check_replaceable(folder, place))
         with replaced_directory(place) as temporary:
-            if place.is_dir():
+            # Without an older ticket, or with one that another process replaces just now, there is no mode to keep.
+            with suppress(FileNotFoundError):
                 shutil.copymode(place, temporary)
             self._write(temporary)
         return dataclasses.replace(self, path=folder, hashed=True)
@@ -266,15 +258,6 @@ def _check_replaceable(folder: Path, place: Path) -> None:
     if foreign or (os.listdir(place) and not is_ticket(place)):
         what = ", ".join(foreign[:3]) or "no ticket"
         raise BadValue(f"{folder} holds {what}, which saving a ticket there would lose: save it in a new folder")
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return what changes when another folder gets this name."""
-    try:
-        found = folder.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_ctime_ns
 
 
 def _check_finite(path: Path, params: Mapping[str, NDArray[Any]]) -> None:

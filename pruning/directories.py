@@ -18,11 +18,11 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 
-from pruning.errors import storage_error
+from pruning.errors import LotteryError, StorageError, storage_error
 
 try:
     import fcntl
@@ -31,6 +31,10 @@ except ImportError:  # a system without such locks: leftovers are then left alon
 
 _HERE = -100  # AT_FDCWD: paths are relative to the current folder, as everywhere
 _EXCHANGE = 2  # RENAME_EXCHANGE
+# How often a folder may be replaced by others while it is looked at.
+_MOST_SWAPS = 100
+
+Found = TypeVar("Found")
 
 
 def own_name(path: Path) -> Path:
@@ -196,3 +200,29 @@ def _step_aside(temporary: Path, path: Path) -> None:
             os.rename(aside, path)
             raise
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def while_it_stands(folder: Path, look: Callable[[], Found]) -> Found:
+    """Return what `look` finds in a folder; it looks again where another process replaced the folder meanwhile.
+
+    Raises:
+        LotteryError, FileNotFoundError: what `look` raised in a folder that nobody replaced.
+        StorageError: the folder is replaced again and again.
+    """
+    for _ in range(_MOST_SWAPS):
+        before = _identity(folder)
+        try:
+            return look()
+        except (LotteryError, FileNotFoundError):
+            if _identity(folder) == before:
+                raise
+    raise StorageError(f"{folder}: other processes replace this folder faster than it can be read")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what changes when another folder gets this name."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery import Ticket
+from lottery import Ticket, ticket
 from lottery.ticket_directory import open_ticket
 from pruning import directories
 from pruning.errors import BadValue, StorageError
@@ -97,6 +97,27 @@ def test_a_ticket_in_the_place_of_another_leaves_nothing_of_it(tmp_path, file_sy
         "mask.safetensors",
         "model.safetensors",
     ]
+    assert number_of(Ticket.load(tmp_path / "ticket")) == 2
+
+
+@pytest.mark.parametrize("moment", ["listed", "copied"])
+def test_a_ticket_that_another_process_moves_away_meanwhile_is_no_error(tmp_path, monkeypatch, moment):
+    """Where names cannot be exchanged, there is no ticket for a moment: while a save looks at what it replaces."""
+    a_ticket(1).save(tmp_path / "ticket")
+
+    def elsewhere_first(function):
+        def call(*args):
+            if (tmp_path / "ticket").exists():
+                (tmp_path / "ticket").rename(tmp_path / "elsewhere")
+            return function(*args)
+
+        return call
+
+    if moment == "listed":
+        monkeypatch.setattr(ticket, "foreign_names", elsewhere_first(ticket.foreign_names))
+    else:
+        monkeypatch.setattr(ticket.shutil, "copymode", elsewhere_first(ticket.shutil.copymode))
+    a_ticket(2).save(tmp_path / "ticket")
     assert number_of(Ticket.load(tmp_path / "ticket")) == 2
 
 
