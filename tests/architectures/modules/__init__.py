@@ -1,0 +1,1 @@
+"""Small networks made by hand: one of each kind that is known to break pruning tools."""
