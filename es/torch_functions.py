@@ -28,9 +28,13 @@ from torch.utils import _pytree as torch_tree
 
 from es.network import Arrays, Network
 from es.torch_translation import called_in, explained, first_line, plain, to_jax, to_jax_array, translation
-from pruning.calling import spread
+from pruning.calling import Whole, call_once
 from pruning.errors import BadValue
 from pruning.torch_modules import unwrap
+
+jax.tree_util.register_pytree_node(
+    Whole, lambda whole: ([whole.batch], whole.forward), lambda forward, batches: Whole(next(iter(batches)), forward)
+)
 
 
 def torch_network(module: nn.Module, example_inputs: Any) -> Network:
@@ -73,12 +77,11 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
             raise BadValue(f"the network's tensor {missing[0]!r} is not among the parameters")
         with translation() as env:
             bound = _bound(frozen, {name: env.wrap(params[name]) for name in tensors}, env.wrap)
-            args, kwargs = spread(frozen, env.wrap(inputs))
-            return explained(env, bound, label, args, kwargs)
+            handed = env.wrap(inputs)
+            return explained(env, bound, label, lambda: call_once(bound, handed))
 
-    expected = _run_torch(
-        _bound(frozen, _cloned(tensors), torch.clone), *spread(frozen, to_torch(example_inputs)), label
-    )
+    on_host = _bound(frozen, _cloned(tensors), torch.clone)
+    expected = _run_torch(lambda inputs: call_once(on_host, inputs), (to_torch(example_inputs),), label)
     _check_equal(apply, (to_jax(tensors), to_jax(example_inputs)), expected, label)
     return Network(apply, evolved)
 
@@ -129,12 +132,13 @@ def torch_batch_function(
             called = frozen
             if isinstance(frozen, nn.Module):
                 called = _bound(frozen, {name: env.wrap(t) for name, t in _named_tensors(frozen).items()}, env.wrap)
-            value = jnp.asarray(explained(env, called, label, (env.wrap(outputs), env.wrap(targets)), {}))
+            given = (env.wrap(outputs), env.wrap(targets))
+            value = jnp.asarray(explained(env, called, label, lambda: called(*given)))
         if value.size != 1:
             raise BadValue(f"{label} returns an array of shape {value.shape}; expected one number for a batch")
         return value.reshape(())
 
-    expected = _run_torch(frozen, (to_torch(example_outputs), to_torch(example_targets)), {}, label)
+    expected = _run_torch(frozen, (to_torch(example_outputs), to_torch(example_targets)), label)
     _check_equal(compute, (to_jax(example_outputs), to_jax(example_targets)), expected, label)
     return compute
 
@@ -231,20 +235,19 @@ def _check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
                 None if torch.equal(before[id(layer)], torch.get_rng_state()) else found.append(label)
             )
         )
-    args, kwargs = spread(frozen, to_torch(example_inputs))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # Training mode may fail on an example that evaluation takes; only the latter matters here.
         with suppress(Exception):
-            probe(*args, **kwargs)
+            call_once(probe, to_torch(example_inputs))
     if found:
         raise _stochastic(found[0])
 
 
-def _run_torch(called: Callable[..., Any], args: Any, kwargs: Any, label: str) -> Any:
+def _run_torch(called: Callable[..., Any], args: tuple[Any, ...], label: str) -> Any:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return plain(called(*args, **kwargs), to_jax_array, label)
+            return plain(called(*args), to_jax_array, label)
     except BadValue:
         raise
     except Exception as error:  # a caller's code runs here, and may raise anything

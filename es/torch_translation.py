@@ -181,11 +181,11 @@ def translation(items_are_tensors: bool = False) -> Iterator[_Environment]:
             torch.backends.mha.set_fastpath_enabled(fastpath)
 
 
-def explained(env: _Environment, called: Callable[..., Any], label: str, args: Any, kwargs: Any) -> Any:
-    """Return what `called` returns, in arrays; an error names the submodule and the operation."""
+def explained(env: _Environment, called: Any, label: str, call: Callable[[], Any]) -> Any:
+    """Return what a call of `called` returns, in arrays; an error names the submodule of it and the operation."""
     try:
         with env:
-            outputs = called(*args, **kwargs)
+            outputs = call()
             return plain(outputs, lambda tensor: env._wrapped(tensor).jax(), label)
     except BadValue:
         raise

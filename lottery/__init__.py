@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lottery.analyses import analyze
     from lottery.api import find_ticket
     from lottery.data import Data
-    from lottery.objective import Metric
+    from lottery.metric import Metric
     from lottery.results import Search
     from lottery.ticket import Ticket
     from lottery.transfer import train_ticket

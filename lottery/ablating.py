@@ -23,7 +23,8 @@ from lottery.counts import check_count
 from lottery.early_bird import drawable
 from lottery.engine import job_seed
 from lottery.levels import Outcome, store
-from lottery.objective import BatchFunction, GivenMetric
+from lottery.metric import GivenMetric
+from lottery.objective import GivenLoss
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter
 from lottery.reading import read_search
@@ -33,6 +34,7 @@ from lottery.results import Search
 from lottery.rewind import Rewind, parse_rewind
 from lottery.run_directory import RunDirectory, locked
 from lottery.telling import say_stored
+from pruning.calling import Forward
 from pruning.criteria import Criterion, ScoreFunction, Scores
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Job, Params, Trained
@@ -79,8 +81,9 @@ def ablate(
     rewind: str | None = None,
     model: Any = None,
     data: Any = None,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     criterion: str | ScoreFunction | None = None,
     device: str | None = None,
     trust: bool = False,
@@ -100,6 +103,7 @@ def ablate(
         data: likewise.
         loss: likewise.
         metric: likewise.
+        forward: likewise.
         criterion: likewise, where it was a function; or its name.
         device: where to train now.
         trust: run a model or criterion that only the run's records name as `package.module:name`.
@@ -116,7 +120,16 @@ def ablate(
     request = AblationRequest([kinds] if isinstance(kinds, str) else list(kinds), levels, repeats, rewind)
     counter = StepCounter(display or Display(False, None))
     directory, ready = reopen(
-        run, model, data, loss=loss, metric=metric, criterion=criterion, device=device, watch=counter, trust=trust
+        run,
+        model,
+        data,
+        loss=loss,
+        metric=metric,
+        forward=forward,
+        criterion=criterion,
+        device=device,
+        watch=counter,
+        trust=trust,
     )
     require_still_masks(ready)
     search = read_search(directory.path)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lottery.bars import bars_wanted
-from lottery.objective import BatchFunction, GivenMetric
+from lottery.metric import GivenMetric
+from lottery.objective import GivenLoss
 from lottery.preparing import Request
 from lottery.progress import Display
 from lottery.recipes import recipe_settings
@@ -16,6 +17,7 @@ from lottery.results import Search
 from lottery.search import run_search
 from lottery.settings import layer, read_toml
 from lottery.ticket import Ticket
+from pruning.calling import Forward
 from pruning.errors import NoWinningTicket
 
 
@@ -23,8 +25,9 @@ def find_ticket(
     model: Any = None,
     data: Any = None,
     *,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     recipe: str | None = None,
     config: str | Path | Mapping[str, Any] | None = None,
     out: str | Path = "runs",
@@ -44,13 +47,17 @@ def find_ticket(
             For `trainer="es"` also a pair `(params, apply)` of plain JAX, or a callable that makes one.
         data: `(X, y)` arrays or tensors, a `Dataset`, a `DataLoader`, a name, a path, or `Data(train=…,
             validation=…, test=…)`. Without a validation part one is split off by seed.
-        loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats.
+        loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats, and
+            the loss in the model's outputs (`outputs.loss`) for batches that are no `(inputs, targets)` pair; `"own"`
+            asks for that one.
         metric: `metric(outputs, targets)`, higher is better: it sees the outputs and targets of a whole part at once,
             on the CPU. Or an object with `update`, `compute` and `reset` (torchmetrics), the name of one of
             scikit-learn's scorers (`"f1"`), or a `Metric`, which can say that it is a mean over examples
-            (`additive=True`) or an error. By default accuracy (over labels that the loss does not ignore) or the
-            squared error.
+            (`additive=True`) or an error. By default accuracy (over labels that the loss does not ignore), the
+            squared error, or the loss itself where labels are no tensor.
             A batch that is not an `(inputs, targets)` pair is handed to model, loss and metric whole.
+        forward: `forward(model, batch)` returns the outputs for a batch as its loader gives it, where that is another
+            call than the default: a tuple is spread, a mapping gives keywords, anything else is one argument.
         recipe: a name from `lottery list recipes`; everything else here beats it.
         config: a TOML file or a mapping of settings; beats the recipe.
         out: the folder in which runs are kept.
@@ -89,7 +96,8 @@ def find_ticket(
         merged["criterion"] = getattr(criterion, "__name__", type(criterion).__name__)
     bars = bars_wanted(quiet)
     search = run_search(
-        Request(model, data, merged, loss, metric, criterion, Path(out), force, resume), Display(bars, None)
+        Request(model, data, merged, loss, metric, criterion, Path(out), force, resume, forward=forward),
+        Display(bars, None),
     )
     named = frozenset(given for given in (model, data) if isinstance(given, str))
     return dataclasses.replace(winning_ticket(search), named=named)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ from lottery.bars import with_bar
 from lottery.callers_settings import own_settings
 from lottery.connectivity import POINTS, Curve, Line, check_same_tensors, connect
 from lottery.counts import check_count
-from lottery.objective import BatchFunction, GivenMetric, Measure
+from lottery.metric import GivenMetric, Measure
+from lottery.objective import GivenLoss
 from lottery.preparing import Prepared, Request, prepare_search
 from lottery.records import read_run_config, split_seed
 from lottery.reopening import reopen
@@ -22,6 +23,7 @@ from lottery.ticket_directory import open_ticket
 from lottery.torch_state import digest
 from lottery.torch_view import TorchView, torch_view
 from lottery.trust import given_or_stored
+from pruning.calling import Forward
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Params
@@ -115,8 +117,9 @@ def connect_tickets(
     points: int = POINTS,
     parts: Sequence[str] | None = None,
     examples: int | None = None,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     trust: bool = False,
 ) -> Connections:
     """Evaluate the straight line between the trained weights of every pair of tickets, whoever trained them.
@@ -131,6 +134,7 @@ def connect_tickets(
         examples: the most examples of each part; by default all.
         loss: the loss of the search, where it was the caller's own.
         metric: likewise.
+        forward: likewise.
         trust: run a model that only the first ticket's record names as `package.module:callable`.
 
     Raises:
@@ -150,7 +154,7 @@ def connect_tickets(
     for ticket, params in zip(tickets[1:], weights[1:], strict=True):
         check_same_tensors(weights[0], params)
         _check_same_frame(tickets[0], ticket)
-    view = _view(tickets[0], model, data, loss, metric, trust)
+    view = _view(tickets[0], model, data, {"loss": loss, "metric": metric, "forward": forward}, trust)
     if parts is None:
         parts = ("train", "test" if view.parts.test is not None else "validation")
     starts = [_starts(ticket) for ticket in tickets]
@@ -220,7 +224,7 @@ def _run_of(ticket: Ticket) -> Path | None:
     return next((folder for folder in above if (folder / "environment.json").exists()), None)
 
 
-def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any, trust: bool) -> TorchView:
+def _view(ticket: Ticket, model: Any, data: Any, given: Mapping[str, Any], trust: bool) -> TorchView:
     """Return a ticket's model and data in PyTorch, whoever trained it."""
     chosen = {
         kind: given_or_stored(kind, value, ticket.info, ticket.path, trust, ticket.named)
@@ -232,16 +236,20 @@ def _view(ticket: Ticket, model: Any, data: Any, loss: Any, metric: Any, trust: 
     run = _run_of(ticket)
     if run is not None and config.get("data_diet") is not None:
         plain = get_criterion("magnitude").score  # nothing is pruned here
-        return torch_view(reopen(run, model, data, loss=loss, metric=metric, criterion=plain, trust=trust)[1])
+        return torch_view(reopen(run, model, data, **given, criterion=plain, trust=trust)[1])
     settings = {key: config[key] for key in _FRAME if config.get(key) is not None}
     settings |= {"levels": 0, "prunable": tuple(ticket.mask), "split_seed": _split(ticket)[0]}
-    ready = prepare_search(Request(chosen["model"], chosen["data"], settings, loss, metric), Silent())
+    ready = prepare_search(Request(chosen["model"], chosen["data"], settings, **given), Silent())
     _check_same_as_found(ticket, ready, chosen["data"])
     return torch_view(ready)
 
 
 def _check_same_as_found(ticket: Ticket, ready: Prepared, data: Any) -> None:
     stored = _run_config(ticket) or {}
-    for key, what in (("data_fingerprint", f"other data than {data!r}"), ("objective", "another loss or metric")):
-        if stored.get("identity") == FORMAT and stored.get(key) != ready.identity.settings[key]:
+    for key, what in (
+        ("data_fingerprint", f"other data than {data!r}"),
+        ("objective", "another loss or metric"),
+        ("forward", "another forward"),
+    ):
+        if stored.get("identity") == FORMAT and stored.get(key) != ready.identity.settings.get(key):
             raise ConfigMismatch(f"{ticket.path} was found with {what}; give what it was found with")

@@ -19,7 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lottery.counts import check_count
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
-from lottery.objective import Metric, call
+from lottery.metric import Metric
+from lottery.objective import call
 from lottery.threads import threads_for, using_threads
 from lottery.torch_view import TorchView
 from pruning.errors import BadValue, MaskMismatch, nearest
@@ -203,7 +204,7 @@ def limited(part: Part, examples: int | None) -> Part:
     if examples is None or not isinstance(part, Tensors) or len(part) <= examples:
         return part
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))[:examples]
-    return part.take(order.to(part.inputs.device))
+    return part.take(order.to(part.device))
 
 
 def mask_overlap(a: Mask, b: Mask) -> float:
@@ -226,7 +227,7 @@ def _threads(view: TorchView, params: Params, parts: Sequence[Part]) -> int:
     if len(tensors) < len(parts) or view.device.type != "cpu":
         return torch.get_num_threads()
     network = view.network(params)
-    return max((threads_for(network, part.inputs[:_BATCH]) for part in tensors), default=1)
+    return max((threads_for(network, part.rows(0, _BATCH)[0]) for part in tensors), default=1)
 
 
 def part_of(parts: Parts, name: str) -> Part:

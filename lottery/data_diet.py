@@ -111,6 +111,8 @@ def _scorable(ask: Ask) -> Tensors:
     train = ask.parts.train
     if not isinstance(train, Tensors):
         raise DataError("data_diet picks examples from tensors, not from a DataLoader: give (X, y) or a Dataset")
+    if not train.is_pair:
+        raise DataError("data_diet needs one tensor of inputs and one of labels")
     if train.targets.dtype != torch.int64 or train.targets.dim() != 1:
         shape = [*train.targets.shape]
         raise DataError(f"data_diet needs one integer label an example, not {train.targets.dtype} labels {shape}")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import torch
 
 from es.torch_functions import to_torch
-from lottery.objective import BatchFunction, Metric, collects
+from lottery.metric import BatchFunction, Metric, collects
 from lottery.tallies import reading, weighted
 
 
@@ -41,13 +41,14 @@ class HostReading:
         return self._reading.value()
 
 
-def weigh_batch(loss: BatchFunction, value: float, targets: Any) -> tuple[float, float]:
-    """Return a batch's loss times its weight, and its weight (see `lottery.class_losses.loss_weight`).
+def weigh_batch(loss: BatchFunction, value: float, outputs: Any, targets: Any) -> tuple[float, float]:
+    """Return a batch's loss times its weight, and its weight (see `lottery.tallies.weighted`).
 
-    >>> weigh_batch(lambda outputs, targets: 0.0, 0.5, jnp.zeros(4))
+    >>> weigh_batch(lambda outputs, targets: 0.0, 0.5, jnp.zeros(4), jnp.zeros(4))
     (2.0, 4.0)
     """
-    share, weight = weighted(loss, torch.tensor(value, dtype=torch.float64), to_torch(targets)).tolist()
+    host = to_torch((outputs, targets))
+    share, weight = weighted(loss, torch.tensor(value, dtype=torch.float64), *host).tolist()
     return share, weight
 
 

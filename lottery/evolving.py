@@ -34,8 +34,9 @@ from lottery.evolved_check import checked
 from lottery.evolved_metrics import HostReading, weigh_batch
 from lottery.gd.trainable import NAMED, trainable_names
 from lottery.jax_source import JaxSource
+from lottery.metric import Measure, Metric
 from lottery.models.source import ModelSource
-from lottery.objective import Measure, Metric, objective_for
+from lottery.objective import objective_for
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import Ask, Setup
 from pruning.errors import BadValue, DataError, NothingToPrune, RunError
@@ -231,7 +232,7 @@ def _read(parts: Parts, seed: int) -> Parts:
         return Tensors(*mapped(_as_read, joined(batches)))
 
     test = read(parts.test) if parts.test is not None else None
-    return Parts(read(parts.train), read(parts.validation), test, parts.name)
+    return replace(parts, train=read(parts.train), validation=read(parts.validation), test=test)
 
 
 def _in_plain_containers(batch: Any) -> bool:

@@ -24,7 +24,8 @@ from lottery.connectivity import POINTS, connect, part_of
 from lottery.counts import check_count
 from lottery.instability_report import LevelStability, Stability, stability_json
 from lottery.levels import Outcome, store
-from lottery.objective import BatchFunction, GivenMetric
+from lottery.metric import GivenMetric
+from lottery.objective import GivenLoss
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter
 from lottery.reading import read_search
@@ -33,6 +34,7 @@ from lottery.results import Search
 from lottery.run_directory import RunDirectory, locked
 from lottery.telling import say_stored
 from lottery.torch_view import TorchView, torch_view
+from pruning.calling import Forward
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.files import write_json
@@ -70,8 +72,9 @@ def instability(
     points: int = POINTS,
     parts: Sequence[str] | None = None,
     examples: int | None = None,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     device: str | None = None,
     trust: bool = False,
     display: Display | None = None,
@@ -95,6 +98,7 @@ def instability(
         examples: the most examples of a part; by default all.
         loss: what the search was given.
         metric: likewise.
+        forward: likewise.
         device: where to train now.
         trust: run a model that only the run's records name as `package.module:callable`.
         display: shows progress.
@@ -112,7 +116,16 @@ def instability(
     counter = StepCounter(display or Display(False, None))
     plain = get_criterion("magnitude").score  # nothing is pruned here
     directory, ready = reopen(
-        run, model, data, loss=loss, metric=metric, criterion=plain, device=device, watch=counter, trust=trust
+        run,
+        model,
+        data,
+        loss=loss,
+        metric=metric,
+        forward=forward,
+        criterion=plain,
+        device=device,
+        watch=counter,
+        trust=trust,
     )
     require_still_masks(ready)
     view = torch_view(ready)

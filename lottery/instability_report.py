@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lottery.connectivity import STABLE
 from lottery.intervals import Bounds, t_interval
-from lottery.objective import Measure
+from lottery.metric import Measure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

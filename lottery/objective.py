@@ -6,9 +6,9 @@ import contextlib
 import copy
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,58 +17,12 @@ from torch import nn
 from lottery.class_losses import IGNORED, class_loss
 from lottery.data.batch import copied
 from lottery.identity import identify
-from pruning.calling import spread
+from lottery.metric import BatchFunction, GivenMetric, Metric, as_metric
+from lottery.own_loss import own_loss, own_loss_sums
+from pruning.calling import call_once
 from pruning.copying import copy_module
-from pruning.errors import BadValue, DataError
+from pruning.errors import BadValue, DataError, unknown
 from pruning.users_code import users_code
-
-BatchFunction = Callable[[Any, Any], Any]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How a metric is read: its name, its direction, and whether 0.005 means half a percentage point."""
-
-    name: str
-    higher_is_better: bool = True
-    is_fraction: bool = False
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What "as good as dense" is measured with.
-
-    A metric is read over a whole part of the data: `function` is called once, with the outputs and the targets of all
-    its batches joined, on the CPU. What can be put together from batches may say how, and needs no room for the whole.
-
-    Attributes:
-        name: for tables.
-        function: `function(outputs, targets)` returns one number; or an object that collects batches by itself, with
-            `update(outputs, targets)`, `compute()` and `reset()` (of torchmetrics, for example).
-        higher_is_better: False for errors.
-        is_fraction: True where 0.005 means half a percentage point.
-        additive: `function` is a mean over examples: it is called batch by batch, where the data is, and averaged by
-            the batches' sizes.
-        sums: `sums(outputs, targets)` returns a float64 tensor of two for a batch; over all batches added up, the
-            metric is the first by the second (hits by labels that count).
-    """
-
-    name: str
-    function: Any
-    higher_is_better: bool = True
-    is_fraction: bool = False
-    additive: bool = False
-    sums: BatchFunction | None = None
-
-    @property
-    def measure(self) -> Measure:
-        """How it is read."""
-        return Measure(self.name, self.higher_is_better, self.is_fraction)
-
-    @property
-    def adds_up(self) -> bool:
-        """Whether it is put together from batches, rather than read from the whole part."""
-        return self.additive or self.sums is not None
 
 
 @dataclass(frozen=True)
@@ -103,7 +57,7 @@ class Objective:
                 module.training = training
 
 
-def own(function: BatchFunction, device: torch.device | None = None) -> BatchFunction:
+def own(function: Any, device: torch.device | None = None) -> Any:
     """Return a copy of a loss or metric that may keep state: a module, on a device, or an object of another class.
 
     A function is returned as it is. Of an object, counts and values are its copy's own; a list in which it records
@@ -120,54 +74,41 @@ def own(function: BatchFunction, device: torch.device | None = None) -> BatchFun
         return copy.copy(function)
 
 
-class Collects(Protocol):
-    """A metric that collects batches by itself, as those of torchmetrics do."""
+GivenLoss = BatchFunction | str
+"""A loss as callers give it: a function of (outputs, targets), or `"own"` for the one in the model's outputs."""
 
-    def update(self, outputs: Any, targets: Any, /) -> Any:
-        """See one batch."""
-        ...
-
-    def compute(self) -> Any:
-        """Return the metric over all batches so far."""
-        ...
-
-    def reset(self) -> Any:
-        """Forget them."""
-        ...
+OWN = "own"
 
 
-GivenMetric = Metric | BatchFunction | Collects | str
-"""A metric as callers give it: ready, a function or an object, or the name of one of scikit-learn's scorers."""
-
-
-def objective_for(targets: Any, loss: BatchFunction | None = None, metric: GivenMetric | None = None) -> Objective:
+def objective_for(targets: Any, loss: GivenLoss | None = None, metric: GivenMetric | None = None) -> Objective:
     """Return the objective for labels of this type.
 
     Args:
         targets: a batch of labels. Integers: cross-entropy and accuracy. Booleans: binary cross-entropy on logits
-            and accuracy. Floats: mean squared error, both as loss and as metric.
-        loss: the caller's own `loss(outputs, targets)`. The default accuracy leaves out the label that it ignores
-            (`ignore_index`), and reads class probabilities where it is a cross-entropy.
+            and accuracy. Floats: mean squared error, both as loss and as metric. Anything else (a whole batch): the
+            loss in the model's outputs (`lottery.own_loss`), both as loss and as metric.
+        loss: the caller's own `loss(outputs, targets)`, or "own" for the model's. The default accuracy leaves out the
+            label that it ignores (`ignore_index`), and reads class probabilities where it is a cross-entropy. Of labels
+            that are no tensor the loss is the metric too, as a mean over examples.
         metric: the caller's own `metric(outputs, targets)` (higher is better), an object that collects batches, a
             `Metric`, or one of scikit-learn's scorer names (`f1`, `balanced_accuracy`, …).
 
     Raises:
-        DataError: labels of another type, without a loss and a metric of the caller's own.
         BadValue: a metric that is none of these.
-        UnknownName: a name that scikit-learn does not know.
+        UnknownName: a name that scikit-learn does not know, or a loss by another name than "own".
 
     >>> objective_for(torch.tensor([1, 0])).metric.name
     'accuracy'
     """
-    loss = _default_loss(targets) if loss is None else loss
-    given = _default_metric(targets, loss) if metric is None else _as_metric(metric, loss)
+    loss = _loss(loss, targets)
+    given = _default_metric(targets, loss) if metric is None else as_metric(metric, loss)
     kind = f"{given.name} {'up' if given.higher_is_better else 'down'}{' fraction' if given.is_fraction else ''}"
     kind += "" if given.sums is not None else " additive" if given.additive else " whole"
     return Objective(loss, given, f"{identify(loss)} / {identify(given.function)} {kind}")
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Return the model's outputs for a batch of inputs, handed over as `pruning.calling.spread` says.
+    """Return the model's outputs for a batch of inputs, handed over as `pruning.calling` says.
 
     They are handed over as copies: a model may change them in place (`x /= 255`, a first layer that is `inplace`), and
     what is looked at again must be what it was.
@@ -175,23 +116,26 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return call_once(model, copied(inputs))
 
 
-def call_once(model: nn.Module, inputs: Any) -> Any:
-    """As `call`, for inputs that nobody looks at again: a batch that was just gathered."""
-    args, kwargs = spread(model, inputs)
-    return model(*args, **kwargs)
-
-
-def _default_loss(targets: Any) -> BatchFunction:
+def _loss(given: GivenLoss | None, targets: Any) -> BatchFunction:
+    """Return the loss that was given, the model's own, or the default for labels of this type."""
+    if isinstance(given, str):
+        if given != OWN:
+            raise unknown("loss", given, [OWN])
+        return own_loss
+    if given is not None:
+        return given
     if not isinstance(targets, torch.Tensor):
-        raise DataError("labels that are no tensor need both a loss and a metric of your own")
+        return own_loss
     if targets.dtype == torch.bool:
         return binary_loss
     return squared_error if targets.is_floating_point() else F.cross_entropy
 
 
 def _default_metric(targets: Any, loss: BatchFunction) -> Metric:
+    if loss is own_loss:
+        return Metric("loss", own_loss, higher_is_better=False, sums=own_loss_sums)
     if not isinstance(targets, torch.Tensor):
-        raise DataError("labels that are no tensor need both a loss and a metric of your own")
+        return Metric("loss", loss, higher_is_better=False, additive=True)
     if targets.dtype == torch.bool:
         return Metric("accuracy", binary_accuracy, is_fraction=True, sums=binary_hits)
     how = class_loss(loss)
@@ -201,34 +145,6 @@ def _default_metric(targets: Any, loss: BatchFunction) -> Metric:
         return Metric("accuracy", accuracy, is_fraction=True, sums=hits)
     function, sums = (functools.partial(each, ignored=how.ignored) for each in (accuracy, hits))
     return Metric("accuracy", function, is_fraction=True, sums=sums)
-
-
-def _as_metric(metric: GivenMetric, loss: BatchFunction) -> Metric:
-    if isinstance(metric, Metric):
-        if not collects(metric.function) and not callable(metric.function):
-            raise BadValue(f"metric {metric.name!r}: its function must be callable, not {metric.function!r}")
-        return metric
-    if isinstance(metric, str):
-        from lottery.scorers import scorer_metric
-
-        how = class_loss(loss)
-        return scorer_metric(metric, IGNORED if how is None else how.ignored)
-    if isinstance(metric, type):
-        raise BadValue(f"metric {metric.__name__} is a class: give an instance of it, {metric.__name__}(…)")
-    if collects(metric):
-        # torchmetrics says so where it knows; a name of its own is better than none.
-        return Metric(type(metric).__name__, metric, getattr(metric, "higher_is_better", None) is not False)
-    if not callable(metric):
-        raise BadValue(
-            "metric must be a function of (outputs, targets), an object with update, compute and reset, a Metric, or "
-            f"the name of one of scikit-learn's scorers, not {metric!r}"
-        )
-    return Metric(getattr(metric, "__name__", "metric"), metric)
-
-
-def collects(metric: Any) -> bool:
-    """Say whether a metric is an object that collects batches by itself, as those of torchmetrics do."""
-    return all(callable(getattr(metric, name, None)) for name in ("update", "compute", "reset"))
 
 
 def accuracy(outputs: torch.Tensor, targets: torch.Tensor, ignored: int = IGNORED) -> torch.Tensor:

@@ -16,8 +16,9 @@ from lottery.data_scores import DATA_SCORES
 from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
+from lottery.metric import GivenMetric
 from lottery.models.source import Start, model_source
-from lottery.objective import BatchFunction, GivenMetric
+from lottery.objective import GivenLoss
 from lottery.plan import Plan
 from lottery.planning import plan_of
 from lottery.probes import TorchProber
@@ -28,6 +29,7 @@ from lottery.settings import build, check_names
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
 from lottery.using import uses_for
+from pruning.calling import Forward
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError, RunError, shown
 from pruning.jobs import Budget, Job, Params, Prober, Trained
@@ -58,18 +60,20 @@ class Request:
         force: start over.
         resume: go on with a stored run that nothing can tell apart from another experiment's.
         ticket: where training begins, instead of at the model's own initialization.
+        forward: the caller's own way to hand a batch to the model, or None.
     """
 
     model: Any
     data: Any
     settings: Mapping[str, Any]
-    loss: BatchFunction | None = None
+    loss: GivenLoss | None = None
     metric: GivenMetric | None = None
     criterion: str | ScoreFunction | None = None
     out: Path = Path("runs")
     force: bool = False
     resume: bool = False
     ticket: Ticket | None = None
+    forward: Forward | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
         UsageError: something in the request is wrong.
     """
     config, trainer_config = resolve(request.settings)
-    parts = _parts(request.data, config)
+    parts = _parts(request.data, config, request.forward)
     source = model_source(request.model, parts, config.init)
     if request.ticket is not None:
         source = source.starting_at(Start(request.ticket.params, request.ticket.mask))
@@ -170,15 +174,19 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     return config, trainer_config
 
 
-def _parts(data: Any, config: SearchConfig) -> Parts | Episodes:
+def _parts(data: Any, config: SearchConfig, forward: Forward | None) -> Parts | Episodes:
     """Return checked parts of a data set, or an environment."""
     if isinstance(data, str) and ":" in data:
         from es.tasks.environments import is_environment
         from lottery.data.episodes import load_episodes
 
         if is_environment(data):
+            if forward is not None:
+                raise BadValue(
+                    f"{data} is an environment, whose observations are handed to the model: leave forward out"
+                )
             return load_episodes(data)
-    return prepare(load_data(data), config.split_seed, config.validation_size)
+    return prepare(load_data(data), config.split_seed, config.validation_size, forward)
 
 
 def _check_needs(criterion: Criterion, setup: Setup, prober: Prober) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lottery.bars import terminal_size
 from lottery.checkpoints import clear_checkpoints, read_checkpoint, write_checkpoint
-from lottery.objective import Measure
+from lottery.metric import Measure
 from lottery.results import Level
 from lottery.run_directory import RunDirectory
 from lottery.table import HEADER, level_row

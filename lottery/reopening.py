@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lottery.behaviour import agree
-from lottery.objective import BatchFunction, GivenMetric
+from lottery.metric import GivenMetric
+from lottery.objective import GivenLoss
 from lottery.preparing import Prepared, Request, prepare_search
 from lottery.records import read_run_config, split_seed
 from lottery.replicates import seeds_of
@@ -15,6 +16,7 @@ from lottery.run_directory import RunDirectory
 from lottery.telling import say
 from lottery.telling_apart import FORMAT
 from lottery.trust import check_stored, given_or_stored
+from pruning.calling import Forward
 from pruning.criteria import ScoreFunction
 from pruning.errors import ConfigMismatch, FileFormatError, shown
 from pruning.files import is_there
@@ -26,8 +28,9 @@ def reopen(
     model: Any = None,
     data: Any = None,
     *,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     criterion: str | ScoreFunction | None = None,
     device: str | None = None,
     watch: Watch | None = None,
@@ -41,6 +44,7 @@ def reopen(
         data: likewise.
         loss: likewise.
         metric: likewise.
+        forward: likewise.
         criterion: likewise, where it was a function; or its name, `package.module:function`.
         device: where to train now; by default the trainer's own choice.
         watch: is told of progress.
@@ -61,10 +65,14 @@ def reopen(
     }
     if criterion is None:
         check_stored("criterion", settings.get("criterion", ""), run.path, trust)
+    if (forward is None) != ("forward" not in stored):
+        raise ConfigMismatch(
+            f"{run.path} was made with{'' if forward is None else 'out'} a `forward` of its caller's own: give the same"
+        )
     if device is not None:
         settings["device"] = device
     settings["split_seed"] = split_seed(settings)
-    request = Request(chosen["model"], chosen["data"], settings, loss, metric, criterion)
+    request = Request(chosen["model"], chosen["data"], settings, loss, metric, criterion, forward=forward)
     prepared = prepare_search(request, watch or Silent())
     _check_same(run, stored, prepared, chosen)
     return run, prepared
@@ -84,6 +92,8 @@ def _check_same(run: RunDirectory, stored: Mapping[str, Any], prepared: Prepared
             raise ConfigMismatch(f"{run.path} was made with another {kind} than this one ({shown(chosen[kind])}){hint}")
     if found.settings["objective"] != stored.get("objective"):
         raise ConfigMismatch(f"{run.path} was made with another loss or metric ({stored['objective']})")
+    if found.settings.get("forward") != stored.get("forward"):
+        raise ConfigMismatch(f"{run.path} was made with another forward ({stored['forward']})")
     if found.settings["device"] == stored.get("device") and not agree(stored.get("behaviour") or {}, found.behaviour):
         raise ConfigMismatch(
             f"{run.path} was made with a model, a loss or a metric that gave something else before training: code that "

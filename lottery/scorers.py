@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pruning.errors import DataError, unknown
 
 if TYPE_CHECKING:
-    from lottery.objective import Metric
+    from lottery.metric import Metric
 
 
 def scorer_metric(name: str, ignored: int) -> Metric:
@@ -27,7 +27,7 @@ def scorer_metric(name: str, ignored: int) -> Metric:
     """
     from sklearn.metrics import get_scorer_names
 
-    from lottery.objective import Metric
+    from lottery.metric import Metric
 
     if name not in get_scorer_names():
         raise unknown("metric", name, get_scorer_names())

@@ -19,7 +19,9 @@ from torch import nn
 
 from lottery.class_losses import loss_weight, sums
 from lottery.joining import Joined, examples, join, on_host
-from lottery.objective import BatchFunction, Metric, Objective, collects, own
+from lottery.metric import BatchFunction, Metric, collects
+from lottery.objective import Objective, own
+from lottery.own_loss import own_loss, own_weight
 from pruning.errors import DataError
 from pruning.users_code import users_code
 
@@ -65,15 +67,19 @@ def loss_sums(loss: BatchFunction, outputs: Any, targets: Any) -> torch.Tensor:
     """Return a batch's loss times its weight, and its weight: float64 [2]. Works under `torch.func.vmap`."""
     with users_code("the loss"):
         value = number(loss(outputs, targets), "loss")
-    return weighted(loss, value, targets)
+    return weighted(loss, value, outputs, targets)
 
 
-def weighted(loss: BatchFunction, value: torch.Tensor, targets: Any) -> torch.Tensor:
-    """Return the float64 value of a loss on a batch times its weight, and its weight: [2] (see `loss_weight`)."""
+def weighted(loss: BatchFunction, value: torch.Tensor, outputs: Any, targets: Any) -> torch.Tensor:
+    """Return the float64 value of a loss on a batch times its weight, and its weight: [2].
+
+    The weight is that of `loss_weight`, or, for the model's own loss, of `own_weight`.
+    """
     count = examples(targets)
     if sums(loss):
         return torch.stack([value, torch.full_like(value, count)])
-    weight = torch.as_tensor(loss_weight(loss, targets, count), dtype=torch.float64, device=value.device)
+    found = own_weight(outputs, targets) if loss is own_loss else loss_weight(loss, targets, count)
+    weight = torch.as_tensor(found, dtype=torch.float64, device=value.device)
     # A batch in which no label counts has a loss of 0 / 0, and no say.
     return torch.stack([torch.where(weight > 0, value * weight, 0.0), weight])
 

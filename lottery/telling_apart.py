@@ -33,6 +33,8 @@ def identity_of(
     settings |= {} if source.varies else {"seed": seed}
     settings |= {"identity": FORMAT, "device": setup.device, "objective": setup.objective}
     settings |= {"criterion": f"{criterion.name} {identify(criterion.score)}", "data_fingerprint": parts.fingerprint()}
+    if isinstance(parts, Parts) and parts.forward is not None:
+        settings["forward"] = identify(parts.forward)
     job = Job(initial[seed], plan.dense[seed], job_seed(seed, 0), Budget(0, 0))
     unsure = [*parts.unsure] if isinstance(parts, Parts) else []
     behaviour = {} if unsure else setup.behave(job)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lottery.objective import BatchFunction, GivenMetric
+from lottery.metric import GivenMetric
+from lottery.objective import GivenLoss
 from lottery.preparing import Request
 from lottery.progress import Display
 from lottery.records import split_seed
@@ -16,6 +17,7 @@ from lottery.settings import field_names, layer
 from lottery.ticket import Ticket
 from lottery.trainers import TRAINERS
 from lottery.trust import given_or_stored
+from pruning.calling import Forward
 from pruning.errors import BadValue
 
 # What a ticket was found with that also says how it is trained again.
@@ -32,8 +34,9 @@ def train_ticket(
     data: Any = None,
     *,
     settings: Mapping[str, Any] | None = None,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     out: str | Path = "runs",
     force: bool = False,
     resume: bool = False,
@@ -50,6 +53,7 @@ def train_ticket(
             of the ticket's own trainer are kept where the trainer stays the same.
         loss: as `find_ticket` takes it.
         metric: likewise.
+        forward: likewise.
         out: the folder in which runs are kept.
         force: start over.
         resume: go on with a stored run though nothing tells whether it is of the same experiment.
@@ -73,7 +77,9 @@ def train_ticket(
     merged = layer(
         _inherited(ticket, settings, same_data), settings, named, {"levels": 0, "prunable": tuple(ticket.mask)}
     )
-    request = Request(model, data, merged, loss, metric, out=Path(out), force=force, resume=resume, ticket=ticket)
+    request = Request(
+        model, data, merged, loss, metric, out=Path(out), force=force, resume=resume, ticket=ticket, forward=forward
+    )
     return run_search(request, display or Display(False, None))
 
 

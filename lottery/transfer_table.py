@@ -20,7 +20,8 @@ from lottery.config import SearchConfig
 from lottery.engine import job_seed
 from lottery.identity import short_hash
 from lottery.levels import Outcome, read_replicate, store
-from lottery.objective import BatchFunction, GivenMetric
+from lottery.metric import GivenMetric
+from lottery.objective import GivenLoss
 from lottery.plan import Plan
 from lottery.preparing import Prepared, resolve
 from lottery.progress import Display, StepCounter
@@ -32,6 +33,7 @@ from lottery.statistics import Estimate, by_seed, level_estimate, paired_differe
 from lottery.telling import say_stored
 from lottery.torch_state import digest
 from lottery.transfer_members import Member, choose_members, common_seeds
+from pruning.calling import Forward
 from pruning.criteria import CRITERIA
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Job
@@ -89,8 +91,9 @@ def transfer_table(
     *,
     model: Any = None,
     data: Sequence[Any] | None = None,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     device: str | None = None,
     out: str | Path = "runs/transfer",
     trust: bool = False,
@@ -110,6 +113,7 @@ def transfer_table(
         data: likewise, one for each run.
         loss: likewise.
         metric: likewise.
+        forward: likewise.
         device: where to train now.
         out: the folder in which the trainings are kept.
         trust: run a model that only the runs' records name as `package.module:callable`.
@@ -128,8 +132,8 @@ def transfer_table(
         raise BadValue(f"data must name one data set for each of the {len(runs)} runs, not {len(data)}")
     members = choose_members([Path(run) for run in runs], density, level)
     out, counter = Path(out), StepCounter(display or Display(False, None))
-    given: dict[str, Any] = {"model": model, "loss": loss, "metric": metric, "device": device, "watch": counter}
-    given["trust"] = trust
+    given: dict[str, Any] = {"model": model, "loss": loss, "metric": metric, "forward": forward}
+    given |= {"device": device, "watch": counter, "trust": trust}
     # No mask is drawn here: a run whose criterion is its owner's own function can lend its training too.
     given["criterion"] = CRITERIA["magnitude"].value.score
     with locked(out, "transfer"), counter.display.training(len(members) ** 2):

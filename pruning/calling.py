@@ -1,13 +1,50 @@
-"""How a batch of inputs is handed to a model."""
+"""How a batch of inputs is handed to a model: the one place that says so."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as torch_tree
+
+Forward = Callable[[Any, Any], Any]
+"""The caller's own way to call a model: `forward(model, batch)` returns the outputs."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Inputs that a function of the caller's hands to the model: a whole batch, as its loader gave it.
+
+    A container of one entry, for PyTorch's pytrees too; the function is no part of the data.
+
+    Attributes:
+        batch: with the labels.
+        forward: `forward(model, batch)` returns the outputs.
+    """
+
+    batch: Any
+    forward: Forward
+
+
+torch_tree.register_pytree_node(
+    Whole, lambda whole: ([whole.batch], whole.forward), lambda batches, forward: Whole(next(iter(batches)), forward)
+)
+
+
+def call_once(model: Any, inputs: Any) -> Any:
+    """Return the model's outputs for a batch of inputs that nobody looks at again: it may change them in place.
+
+    >>> call_once(nn.Identity(), Whole((1, 2), lambda model, batch: model(batch[1])))
+    2
+    """
+    if isinstance(inputs, Whole):
+        return inputs.forward(model, inputs.batch)
+    args, kwargs = spread(model, inputs)
+    return model(*args, **kwargs)
 
 
 def spread(model: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -48,7 +48,8 @@ class Supervised:
         test: likewise, or None.
         loss: `loss(outputs, targets)` returns a scalar.
         metric: returns a fresh reading of the metric.
-        weigh: `weigh(loss, targets)` returns a batch's loss times its weight in the mean over a part, and that weight.
+        weigh: `weigh(loss, outputs, targets)` returns a batch's loss times its weight in the mean over a part, and that
+            weight.
         batch_size: examples a generation, drawn with replacement; the whole part where it has no more.
         params: all parameters and buffers of such a network, for `flops` alone.
     """
@@ -60,7 +61,7 @@ class Supervised:
     test: Examples | None
     loss: BatchFunction
     metric: Callable[[], Reading]
-    weigh: Callable[[float, Any], tuple[float, float]]
+    weigh: Callable[[float, Any, Any], tuple[float, float]]
     batch_size: int
     params: Arrays = field(repr=False)
     _measure: Callable[..., Any] = field(init=False, repr=False)
@@ -111,7 +112,7 @@ class Supervised:
         for start in range(0, size(part), at_once):
             inputs, targets = jax.tree.map(lambda leaf, start=start: leaf[start : start + at_once], part)
             outputs, loss = self._measure(params, inputs, targets)
-            share, weight = self.weigh(float(loss), targets)
+            share, weight = self.weigh(float(loss), outputs, targets)
             total, weights = total + share, weights + weight
             reading.add(outputs, targets)
         return total / weights if weights else math.nan, reading.value()
@@ -121,12 +122,13 @@ class Supervised:
         return outputs, jnp.asarray(self.loss(outputs, targets), jnp.float32).reshape(())
 
 
-def by_examples(loss: float, targets: Any) -> tuple[float, float]:
+def by_examples(loss: float, outputs: Any, targets: Any) -> tuple[float, float]:
     """Weigh a batch's loss by its number of examples.
 
-    >>> by_examples(0.5, jnp.zeros(4))
+    >>> by_examples(0.5, jnp.zeros(4), jnp.zeros(4))
     (2.0, 4.0)
     """
+    del outputs
     return loss * size(targets), float(size(targets))
 
 

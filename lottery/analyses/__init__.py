@@ -24,9 +24,11 @@ from pruning.users_code import users_code
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lottery.objective import BatchFunction, GivenMetric
+    from lottery.metric import GivenMetric
+    from lottery.objective import GivenLoss
     from lottery.preparing import Prepared
     from lottery.torch_view import TorchView
+    from pruning.calling import Forward
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ def study(
     model: Any = None,
     data: Any = None,
     *,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     trust: bool = False,
 ) -> Study:
     """Return a finished (or cut off) search, ready to be analysed; its model and data are made when first asked for.
@@ -139,6 +142,7 @@ def study(
         data: likewise.
         loss: the search's loss, where it was the caller's own.
         metric: likewise.
+        forward: likewise.
         trust: run a model that only the run's records name as `package.module:callable`; without it an analysis that
             needs that model raises `Untrusted`.
 
@@ -153,7 +157,7 @@ def study(
     def prepare() -> Prepared:
         # Nothing is pruned here: the search's own criterion, which may be a caller's function, is not needed.
         plain = get_criterion("magnitude").score
-        return reopen(path, model, data, loss=loss, metric=metric, criterion=plain, trust=trust)[1]
+        return reopen(path, model, data, loss=loss, metric=metric, forward=forward, criterion=plain, trust=trust)[1]
 
     return Study(read_search(path), RunDirectory(path), prepare)
 
@@ -165,11 +169,12 @@ def analyze(
     model: Any = None,
     data: Any = None,
     *,
-    loss: BatchFunction | None = None,
+    loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
+    forward: Forward | None = None,
     trust: bool = False,
 ) -> Findings:
     """Return what one analysis finds in a run (see `study`); raises `UnknownName` for one that does not exist."""
     chosen = ANALYSES[name].value
     with users_code(f"the analysis {name!r}"):
-        return chosen(study(path, model, data, loss=loss, metric=metric, trust=trust))
+        return chosen(study(path, model, data, loss=loss, metric=metric, forward=forward, trust=trust))

@@ -11,14 +11,23 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
+from pruning.calling import Forward, Whole
 from pruning.errors import DataError
 
 
-def split_batch(batch: Any) -> tuple[Any, Any]:
-    """Return `(inputs, targets)`: a pair is taken apart, any other pytree is both (its loss finds the labels)."""
-    if isinstance(batch, tuple | list) and len(batch) == 2:
-        return batch[0], batch[1]
-    return batch, batch
+def split_batch(batch: Any, forward: Forward | None = None) -> tuple[Any, Any]:
+    """Return `(inputs, targets)`: a pair is taken apart, any other pytree is both (its loss finds the labels).
+
+    Args:
+        batch: as its loader gave it.
+        forward: the caller's own way to call a model, which gets the whole batch.
+
+    >>> split_batch((1, 2)), split_batch({"x": 1})
+    ((1, 2), ({'x': 1}, {'x': 1}))
+    """
+    pair = isinstance(batch, tuple | list) and len(batch) == 2
+    inputs, targets = (batch[0], batch[1]) if pair else (batch, batch)
+    return (inputs if forward is None else Whole(batch, forward)), targets
 
 
 def move(value: Any, device: torch.device) -> Any:
@@ -141,6 +150,8 @@ def mapped(function: Callable[..., Any], *batches: Any, whole: Callable[[Any], b
     def each(*items: Any) -> Any:
         return mapped(function, *items, whole=whole)
 
+    if isinstance(first, Whole):
+        return Whole(each(*(batch.batch for batch in batches)), first.forward)
     if isinstance(first, Mapping):
         return {key: each(*(batch[key] for batch in batches)) for key in first}
     if dataclasses.is_dataclass(first):
@@ -159,6 +170,8 @@ def _inside(value: Any) -> list[Any] | None:
     """Return what a container of a batch holds, or None for anything else."""
     if isinstance(value, PackedSequence):
         return None
+    if isinstance(value, Whole):
+        return [value.batch]
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, tuple | list):

@@ -15,7 +15,9 @@ def check_labels(parts: Parts) -> None:
     The label −100 is none: the default loss and the default accuracy leave it out.
     """
     for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
-        if not isinstance(part, Tensors) or part.targets.dtype != torch.int64:
+        if not isinstance(part, Tensors) or not isinstance(part.targets, torch.Tensor):
+            continue
+        if part.targets.dtype != torch.int64:
             continue
         counted = part.targets[part.targets != IGNORED]
         if not len(counted):

@@ -1,12 +1,9 @@
-"""Parts of a data set, ready to train on: tensors on a device, or a `DataLoader` as given."""
+"""Parts of a data set, ready to train on: what callers hand over, checked, read and split."""
 
 from __future__ import annotations
 
-import collections
-import functools
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,99 +13,14 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 from lottery.data import Data
 from lottery.data.arrays import as_inputs, as_targets, scale_images
 from lottery.data.batch import split_batch
-from lottery.data.file_stamps import cached_digest
-from lottery.data.passes import pass_digest, repeats
-from lottery.data.reading import loaded, unshared
-from lottery.data.splitting import examples_of, says_its_length, split_loader
+from lottery.data.part import Loader, Part, Tensors
+from lottery.data.passes import repeats
+from lottery.data.reading import unshared
+from lottery.data.splitting import examples_of, split_loader
 from lottery.randomness import seeded_everywhere
-from lottery.torch_state import to_numpy
-from pruning.errors import DataError, LotteryError, RunError
+from pruning.calling import Forward
+from pruning.errors import DataError
 from pruning.users_code import users_code
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """A part as two tensors with the examples along the first axis."""
-
-    inputs: torch.Tensor
-    targets: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def take(self, index: torch.Tensor) -> Tensors:
-        """Return the examples at these positions."""
-        return Tensors(self.inputs[index], self.targets[index])
-
-    def with_floats(self, dtype: torch.dtype) -> Tensors:
-        """Return the part with floating-point tensors in this type; other pytrees as they are."""
-        both = (self.inputs, self.targets)
-        inputs, targets = (t.to(dtype) if isinstance(t, torch.Tensor) and t.is_floating_point() else t for t in both)
-        return Tensors(inputs, targets)
-
-    def fingerprint(self) -> str:
-        """Return a hash of every value."""
-        digest = hashlib.sha256()
-        for tensor in (self.inputs, self.targets):
-            array = to_numpy(tensor)
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(array.reshape(-1).view(np.uint8).data)
-        return digest.hexdigest()[:16]
-
-    @property
-    def unsure(self) -> None:
-        """Nothing is: every value is in memory."""
-        return None
-
-
-@dataclass(frozen=True)
-class Loader:
-    """A part as a `DataLoader`, iterated as given (its own order, collation, transforms and workers).
-
-    Attributes:
-        loader: as the caller gave it.
-        what: how errors call it.
-        counted: how many batches each seed's epoch turned out to have.
-    """
-
-    loader: DataLoader[Any]
-    what: str = "the DataLoader"
-    counted: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
-
-    def __len__(self) -> int:
-        """Return how many batches the loader says it has."""
-        return len(self.loader)
-
-    def batches(self, seed: int, kind: type[LotteryError] = RunError, epoch: int = 0) -> Iterator[tuple[Any, Any]]:
-        """Yield `(inputs, targets)` of one epoch, whose order follows from `seed`; errors are of this kind."""
-        count = 0
-        for batch in loaded(self.loader, seed, self.what, kind, epoch):
-            count += 1
-            yield batch
-        self.counted[seed] = count
-
-    def length(self, seed: int, epoch: int) -> int:
-        """Return how many batches one seed's epoch has: read through once where the loader's `len` may be a guess."""
-        if says_its_length(self.loader):
-            return len(self.loader)
-        if seed not in self.counted:
-            collections.deque(self.batches(seed, epoch=epoch), maxlen=0)
-        return self.counted[seed]
-
-    def fingerprint(self) -> str:
-        """Return a hash of every item that one seeded pass gives, in its order (where they lie in files: of those)."""
-        return cached_digest(self.loader, lambda: pass_digest(self._once))[:16]
-
-    @functools.cached_property
-    def unsure(self) -> str | None:
-        """Why a hash of what the loader gives says nothing; None where it gives the same each time."""
-        return None if repeats(self._once) else "its DataLoader gives something else each time it is read"
-
-    def _once(self) -> Iterator[Any]:
-        return self.batches(0, DataError)
-
-
-Part = Tensors | Loader
 
 _ADJECTIVES = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -123,6 +35,7 @@ class Parts:
         test: what is only reported on, or None.
         name: for tables and paths.
         default_model: the registered model that is taken where none is named.
+        forward: the caller's own way to hand a batch to a model, or None.
     """
 
     train: Part
@@ -130,6 +43,7 @@ class Parts:
     test: Part | None
     name: str
     default_model: str = "mlp"
+    forward: Forward | None = None
 
     @property
     def example(self) -> tuple[Any, Any]:
@@ -179,13 +93,14 @@ class Parts:
         return [f"of the {name} part {part.unsure}" for name, part in named.items() if part is not None and part.unsure]
 
 
-def prepare(data: Data, seed: int, validation_size: int | float | None = None) -> Parts:
+def prepare(data: Data, seed: int, validation_size: int | float | None = None, forward: Forward | None = None) -> Parts:
     """Return checked parts; a missing validation part is split off the training part by seed.
 
     Args:
         data: what the caller handed over.
         seed: of the split.
         validation_size: examples or fraction to hold out; by default `data.validation_size`.
+        forward: the caller's own way to hand a batch to a model, or None.
 
     Raises:
         DataError: unusable data, or a `DataLoader` without a validation part that cannot be split.
@@ -197,7 +112,8 @@ def prepare(data: Data, seed: int, validation_size: int | float | None = None) -
     if "validation" not in parts:
         size = data.validation_size if validation_size is None else validation_size
         parts["train"], parts["validation"] = _split(parts["train"], size, seed)
-    return Parts(parts["train"], parts["validation"], parts.get("test"), data.name)
+    called = {name: part.called_by(forward) for name, part in parts.items()}
+    return Parts(called["train"], called["validation"], called.get("test"), data.name, forward=forward)
 
 
 def _scaled(given: dict[str, Any]) -> dict[str, Any]:
@@ -283,13 +199,13 @@ def _split(train: Part, size: int | float, seed: int) -> tuple[Part, Part]:
     if isinstance(train, Tensors):
         return train.take(kept), train.take(held_out)
     first, second = split_loader(train.loader, kept.tolist(), held_out.tolist())
-    return Loader(first, train.what), Loader(second, "the validation DataLoader")
+    return replace(train, loader=first, counted={}), Loader(second, "the validation DataLoader")
 
 
 def _check_against(train: Part, part: Part, name: str) -> None:
     if not isinstance(train, Tensors) or not isinstance(part, Tensors):
         return
-    if part.inputs.shape[1:] != train.inputs.shape[1:]:
+    if part.is_pair and train.is_pair and part.inputs.shape[1:] != train.inputs.shape[1:]:
         raise DataError(
             f"{name} inputs have shape {tuple(part.inputs.shape[1:])}, training inputs {tuple(train.inputs.shape[1:])}"
         )

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from lottery.data.batch import split_batch
 from lottery.data.generators import Streams, streams_of
 from pruning.errors import LotteryError, RunError
 from pruning.users_code import is_users_file, users_code
@@ -33,8 +32,8 @@ def seeded(loader: DataLoader[Any], seed: int) -> Iterator[None]:
 
 def loaded(
     loader: DataLoader[Any], seed: int, what: str, kind: type[LotteryError] = RunError, epoch: int = 0
-) -> Iterator[tuple[Any, Any]]:
-    """Yield the loader's batches, `(inputs, targets)` each, in an order that follows from `seed` alone.
+) -> Iterator[Any]:
+    """Yield the loader's batches in an order that follows from `seed` alone.
 
     While the loader works, all random state is that of its own stream; in between it is that of the code around. Both
     go on undisturbed by each other, so that a batch does not depend on what was drawn since the one before (dropout),
@@ -60,7 +59,7 @@ def loaded(
         if batch is _END:
             break
         count += 1
-        yield split_batch(batch)
+        yield batch
     if not count:
         raise kind(f"{what} yields no batch (drop_last with fewer examples than a batch? an iterator that is used up?)")
 

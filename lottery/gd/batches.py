@@ -53,8 +53,7 @@ def sample(part: Part, count: int, seed: int) -> Batch:
     """
     if isinstance(part, Tensors):
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:count]
-        chosen = part.take(order.to(part.inputs.device))
-        return chosen.inputs, chosen.targets
+        return part.gathered(order.to(part.device))
     alike: dict[Any, list[Batch]] = {}
     read = 0
     for number, batch in enumerate(part.batches(seed)):
@@ -70,15 +69,15 @@ def sample(part: Part, count: int, seed: int) -> Batch:
 def evaluation_batches(part: Part, batch_size: int) -> Iterator[Batch]:
     """Yield the whole part in order."""
     if isinstance(part, Tensors):
-        yield from zip(part.inputs.split(batch_size), part.targets.split(batch_size), strict=True)
+        yield from (part.rows(first, first + batch_size) for first in range(0, len(part), batch_size))
     else:
         yield from part.batches(0)
 
 
 def _shuffled(part: Tensors, batch_size: int, seed: int, first: int, last: int) -> Iterator[Batch]:
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed)).to(part.inputs.device)
+    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed)).to(part.device)
     for index in order.split(batch_size)[first:last]:
-        yield part.inputs.index_select(0, index), part.targets.index_select(0, index)
+        yield part.gathered(index)
 
 
 def _loaded(part: Loader, seed: int, start: int, stop: int) -> Iterator[Batch]:

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_map_only
 
 from lottery.data.batch import is_divisible, rows, size
 from lottery.gd.batches import Batch
-from lottery.objective import BatchFunction, call
+from lottery.metric import BatchFunction
+from lottery.objective import call
 from pruning.errors import BadValue
 
 # Values that the gradients of one chunk of examples may take together: 256 MiB of float32.

@@ -16,7 +16,8 @@ from lottery.data.parts import Tensors
 from lottery.gd.batches import evaluation_batches
 from lottery.gd.evaluation import evaluating
 from lottery.gd.trainable import freeze_others
-from lottery.objective import BatchFunction, Objective
+from lottery.metric import BatchFunction
+from lottery.objective import Objective
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import loss_sums, metric_sums, ratio, reading
 from lottery.torch_state import State, load_state, named_tensors, to_numpy

@@ -82,6 +82,8 @@ def can_stack(
         return "a job may end before its budget"
     if not all(isinstance(part, Tensors) for part in (parts.train, parts.validation, parts.test) if part is not None):
         return "a DataLoader gives one order at a time"
+    if not all(part.is_pair for part in (parts.train, parts.validation, parts.test) if isinstance(part, Tensors)):
+        return "the batches are more than one tensor of inputs and one of targets"
     if not floats <= _TOLERANCE.keys():
         return "the weights are neither float32 nor float64"
     if sparse_embedding(model) is not None:

@@ -21,7 +21,7 @@ from lottery.data.batch import chunks, is_divisible, move, rows, size
 from lottery.data.parts import Loader, Part, Tensors
 from lottery.gd.batches import Batch
 from lottery.gd.example_gradients import Network, chunk_size, mean_squares, require_divisible
-from lottery.objective import BatchFunction
+from lottery.metric import BatchFunction
 from pruning.errors import BadValue
 from pruning.jobs import Job
 
@@ -242,5 +242,4 @@ def _in_seeded_order(part: Part, seed: int, most: int) -> Iterator[Batch]:
         yield from part.batches(seed)
     else:
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed))[:most]
-        chosen = part.take(order.to(part.inputs.device))
-        yield chosen.inputs, chosen.targets
+        yield part.gathered(order.to(part.device))

@@ -23,9 +23,10 @@ from lottery.gd.optimizers import make_optimizer
 from lottery.gd.stacked import groups_of, train_stacked
 from lottery.gd.std import ESTIMATORS, Estimator, Training
 from lottery.gd.trainable import freeze_others
-from lottery.objective import Objective, call, call_once
+from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of, unset_buffers
+from pruning.calling import call_once
 from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite, stays_finite

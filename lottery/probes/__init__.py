@@ -15,7 +15,8 @@ from torch import nn
 
 from lottery.data.parts import Part
 from lottery.gd.batches import Batch, move, sample
-from lottery.objective import BatchFunction, own
+from lottery.metric import BatchFunction
+from lottery.objective import own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import load_state, to_numpy
 from pruning.copying import copy_module

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from lottery.gd.batches import Batch, size
-from lottery.objective import BatchFunction, call
+from lottery.metric import BatchFunction
+from lottery.objective import call
 from pruning.structures import map_tensors
 
 # Into how many groups the examples are split, each with signs of its own.

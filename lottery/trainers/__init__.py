@@ -11,8 +11,9 @@ from lottery.data.parts import Parts
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
 from lottery.behaviour import Behaviour
+from lottery.metric import GivenMetric, Measure
 from lottery.models.source import Source
-from lottery.objective import BatchFunction, GivenMetric, Measure
+from lottery.objective import GivenLoss
 from pruning.jobs import Job, Trainer
 from pruning.registry import Registry
 from pruning.watch import Watch
@@ -74,7 +75,7 @@ class Ask:
     source: Source
     parts: Parts | Episodes
     config: Any
-    loss: BatchFunction | None
+    loss: GivenLoss | None
     metric: GivenMetric | None
     watch: Watch
     seed: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -86,10 +87,10 @@ def _check_optimizer(model: nn.Module, config: GDConfig) -> None:
 
 def _on_device(parts: Parts, device: torch.device) -> Parts:
     def moved(part: Part) -> Part:
-        return Tensors(part.inputs.to(device), part.targets.to(device)) if isinstance(part, Tensors) else part
+        return part.map(lambda tensor: tensor.to(device)) if isinstance(part, Tensors) else part
 
     test = moved(parts.test) if parts.test is not None else None
-    return Parts(moved(parts.train), moved(parts.validation), test, parts.name)
+    return replace(parts, train=moved(parts.train), validation=moved(parts.validation), test=test)
 
 
 def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: torch.device) -> float:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lottery.identity import identify, module_identity
-from lottery.objective import Metric, objective_for
+from lottery.metric import Metric
+from lottery.objective import objective_for
 
 LABELS = torch.tensor([0, 1])
 

@@ -18,7 +18,8 @@ from lottery import Data, find_ticket
 from lottery.data.parts import Loader, Tensors
 from lottery.gd.evaluation import evaluate
 from lottery.gd.stack import evaluate_stack, stack_of
-from lottery.objective import Metric, accuracy, hits, objective_for
+from lottery.metric import Metric
+from lottery.objective import accuracy, hits, objective_for
 from lottery.tallies import Tally
 from lottery.torch_state import state_of
 from pruning.errors import BadValue, DataError, Diverged, LotteryError, RunError, UnknownName

@@ -31,7 +31,7 @@ from lottery.behaviour import agree, described
 from lottery.data.file_stamps import file_stamps
 from lottery.data.parts import prepare
 from lottery.identity import identify, module_identity
-from lottery.objective import Metric
+from lottery.metric import Metric
 from lottery.preparing import Request, prepare_search
 from lottery.reading import read_search
 from lottery.replicates import groups_of, join
