@@ -7,7 +7,7 @@ A leaf's name is its path, joined with dots (`pruning.pytrees.leaf_names`). Arra
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,19 +19,22 @@ from pruning.errors import BadValue, MaskMismatch, NothingToPrune, nearest
 from pruning.jobs import Params
 from pruning.mask import check_not_single
 from pruning.names import match_patterns
-from pruning.pytrees import leaf_names
+from pruning.pytrees import leaf_names, match_leaves
 
 # What arrays that are no matrices are called, and the layers that hold nothing but such.
 _NEVER = {"bias", "scale", "offset", "embedding", "embeddings", "embed"}
 _LAYER = re.compile(r"(norms?|embed|embeddings?)$|^(bn|ln)$")
 
 
-def jax_network(params_tree: Any, apply: Callable[[Any, Any], Any]) -> tuple[Network, Params]:
+def jax_network(
+    params_tree: Any, apply: Callable[[Any, Any], Any], fixed: Collection[str] = ()
+) -> tuple[Network, Params]:
     """Return the network of a JAX pair, and its initial parameters.
 
     Args:
         params_tree: any pytree: dictionaries, lists, Flax variables, an Equinox module.
         apply: `apply(tree, inputs)` returns the outputs for a batch; it gets a tree of the same structure. Pure.
+        fixed: names of arrays that are not evolved (statistics, caches).
 
     Returns:
         The network, whose evolved parameters are the floating-point arrays in the tree's order but for Flax's
@@ -54,7 +57,7 @@ def jax_network(params_tree: Any, apply: Callable[[Any, Any], Any]) -> tuple[Net
     def network_apply(arrays: Arrays, inputs: Any) -> Any:
         return apply(rebuild(params_tree, arrays), inputs)
 
-    evolved = [name for name, array in params.items() if _is_float(array) and "batch_stats" not in name.split(".")]
+    evolved = [name for name, array in params.items() if _is_float(array) and not _is_fixed(name, fixed)]
     return Network(network_apply, tuple(evolved)), params
 
 
@@ -62,21 +65,28 @@ def rebuild(tree: Any, params: Mapping[str, Any]) -> Any:
     """Return `tree` with the arrays named in `params` in place of its own; all else is kept.
 
     Raises:
-        MaskMismatch: a name that is no array of the tree (with the closest ones).
+        MaskMismatch: a name that is no array of the tree (with the closest ones), or another shape.
 
-    >>> rebuild({"w": np.zeros(1), "act": "relu"}, {"w": 5.0})
+    >>> rebuild({"w": np.zeros(()), "act": "relu"}, {"w": 5.0})
     {'act': 'relu', 'w': 5.0}
     """
     known = _named_arrays(tree)
+    matched = match_leaves(params, known)
     for name in params:
-        if name not in known:
+        if name not in matched:
             raise MaskMismatch(f"the tree has no array {name!r} (closest: {', '.join(nearest(name, known)) or 'none'})")
     leaves, structure = jax.tree.flatten(tree)
-    replaced = [params.get(name, leaf) for name, leaf in zip(leaf_names(tree), leaves, strict=True)]
+    new = {leaf: params[name] for name, leaf in matched.items()}
+    for name, value in new.items():
+        if np.shape(value) != known[name].shape:
+            raise MaskMismatch(f"{name!r} has shape {known[name].shape} in the tree, not {np.shape(value)}")
+    replaced = [new.get(name, leaf) for name, leaf in zip(leaf_names(tree), leaves, strict=True)]
     return jax.tree.unflatten(structure, replaced)
 
 
-def jax_prunable(tree: Any, only: Sequence[str] = (), skip: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
+def jax_prunable(
+    tree: Any, only: Sequence[str] = (), skip: Sequence[str] = (), fixed: Collection[str] = ()
+) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays that a mask covers, by name, in the tree's order.
 
     By default: floating-point arrays of two or more dimensions. Names of Flax, Equinox and Haiku are understood: what
@@ -88,6 +98,7 @@ def jax_prunable(tree: Any, only: Sequence[str] = (), skip: Sequence[str] = ()) 
         tree: any pytree.
         only: shell-style patterns; where given, exactly the floating-point arrays that match.
         skip: shell-style patterns of arrays to leave dense.
+        fixed: names of arrays that are not trained, and so not pruned.
 
     Raises:
         NothingToPrune: no array is left.
@@ -98,7 +109,7 @@ def jax_prunable(tree: Any, only: Sequence[str] = (), skip: Sequence[str] = ()) 
     {'fc.kernel': (3, 2)}
     """
     arrays = _named_arrays(tree)
-    floating = {name: array for name, array in arrays.items() if _is_float(array)}
+    floating = {name: array for name, array in arrays.items() if _is_float(array) and not _is_fixed(name, fixed)}
     if only:
         names = match_patterns(only, floating, "prunable")
     else:
@@ -127,6 +138,10 @@ def _is_array(leaf: Any) -> bool:
 
 def _is_float(array: Any) -> bool:
     return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def _is_fixed(name: str, fixed: Collection[str]) -> bool:
+    return name in fixed or "batch_stats" in name.split(".")
 
 
 def _stays_dense(name: str) -> bool:

@@ -44,7 +44,9 @@ def find_ticket(
     Args:
         model: any `torch.nn.Module` (its weights are the initialization; it is never changed), a callable that makes
             one from a seed (needed for replicates), a name from `lottery list models`, or `package.module:callable`.
-            For `trainer="es"` also a pair `(params, apply)` of plain JAX, or a callable that makes one.
+            For `trainer="es"` also a JAX model, or a callable that makes one from `seed`, `key` or `rngs`: a pair
+            `(params, apply)`, a module of Flax Linen (begun by its `init` on a batch), Flax nnx or Equinox (called on
+            one example at a time), `(variables, module)`, `(module, state)`, a `TrainState`, Haiku's `transform`.
         data: `(X, y)` arrays or tensors, a `Dataset`, a `DataLoader`, a name, a path, or `Data(train=…,
             validation=…, test=…)`. Without a validation part one is split off by seed.
         loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats, and

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from es import jax_kinds
 from pruning.plain import plain
+
+_IN_JAX = {
+    jax_kinds.LINEN: ("module", "variables"),
+    jax_kinds.LINEN_WITH_VARIABLES: ("(variables, module)", "variables, module"),
+    jax_kinds.NNX: ("module", "module"),
+    jax_kinds.EQUINOX: ("module", "module"),
+    jax_kinds.EQUINOX_WITH_STATE: ("(module, state)", "module, state"),
+    jax_kinds.EQUINOX_PARTITION: ("(params, static)", "params, static"),
+    jax_kinds.TRANSFORMED: ("transformed", "params"),
+    jax_kinds.TRAIN_STATE: ("state", "state"),
+}
 
 
 def card(record: Mapping[str, Any]) -> str:
     """Return the card of a ticket from its `config.json`."""
     metric = plain(record["metric"]["name"])
     dense = record.get("dense") or {}
-    # A registered model is made again by its name; any other is handed over.
-    model = "model" if ":" in record.get("given", {}).get("model", ":") else ""
+    in_jax = record.get("framework") == "jax"
     lines = [
         "---",
-        "library_name: pytorch",
+        f"library_name: {'jax' if in_jax else 'pytorch'}",
         "tags: [lottery-ticket, pruning, sparse]",
         "---",
         "",
@@ -58,12 +69,33 @@ def card(record: Mapping[str, Any]) -> str:
         "from lottery import Ticket",
         "",
         'ticket = Ticket.load("this-folder")',
-        f"network = ticket.rewound({model})   # masked, at its rewind weights; stays masked while it trains",
-        f"network = ticket.trained({model})   # the same, trained",
+        *(_loaded_in_jax(record) if in_jax else _loaded_in_torch(record)),
         "```",
         "",
     ]
     return "\n".join(lines)
+
+
+def _loaded_in_torch(record: Mapping[str, Any]) -> list[str]:
+    # A registered model is made again by its name; any other is handed over.
+    model = "model" if ":" in record.get("given", {}).get("model", ":") else ""
+    return [
+        f"network = ticket.rewound({model})   # masked, at its rewind weights; stays masked while it trains",
+        f"network = ticket.trained({model})   # the same, trained",
+    ]
+
+
+def _loaded_in_jax(record: Mapping[str, Any]) -> list[str]:
+    """Say what goes in and what comes out, by the kind of model (`es.jax_kinds`)."""
+    given, found = _IN_JAX.get(record.get("model_kind", ""), ("(params, apply)", "params, apply"))
+    return [
+        f"{found} = ticket.rewound({given})   # masked, at its rewind weights",
+        f"{found} = ticket.trained({given})   # the same, trained",
+        "",
+        "from pruning.pytrees import apply_mask",
+        "",
+        "tree = apply_mask(tree, ticket.mask)   # after each step of a loop of your own: removed weights stay 0",
+    ]
 
 
 def _said(record: Mapping[str, Any], key: str) -> str:

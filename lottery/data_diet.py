@@ -107,7 +107,7 @@ def _scorable(ask: Ask) -> Tensors:
     if not isinstance(ask.parts, Parts):
         raise DataError(f"data_diet scores training examples, and {ask.parts.name} is an environment")
     if not isinstance(ask.source, ModelSource):
-        raise BadValue("data_diet trains PyTorch networks, and this model is a JAX pair")
+        raise BadValue("data_diet trains PyTorch networks, and this model is in JAX")
     train = ask.parts.train
     if not isinstance(train, Tensors):
         raise DataError("data_diet picks examples from tensors, not from a DataLoader: give (X, y) or a Dataset")

@@ -204,5 +204,5 @@ def _other_network(model: str, recorded: str, measured: str, close: float) -> Ru
     return RunError(
         f"evolution recorded {recorded} for model {model!r}, and PyTorch gives {measured} for the same weights (a "
         f"fraction of {close:g} is allowed): the translation of the model, the loss or the metric to JAX does not hold "
-        "there, and this training is not stored; train it with trainer 'gd', or evolve a JAX pair (params, apply)"
+        "there, and this training is not stored; train it with trainer 'gd', or evolve a JAX model (params, apply)"
     )

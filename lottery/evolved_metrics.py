@@ -17,7 +17,7 @@ from lottery.tallies import reading, weighted
 class HostReading:
     """A metric over one part of the data, of a network in JAX.
 
-    A function that came with a JAX pair sees JAX arrays; every other metric sees PyTorch tensors.
+    A function that came with a JAX model sees JAX arrays; every other metric sees PyTorch tensors.
     """
 
     def __init__(self, metric: Metric, jax_pair: bool) -> None:

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from es.config import ESConfig
 from es.coordinates import Space
 from es.device import choose_devices
-from es.jax_functions import jax_network
 from es.network import Network
 from es.objectives import binary_cross_entropy, cross_entropy, squared_error
 from es.strategies import make_strategy, require_per_weight_std
@@ -108,13 +107,13 @@ def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
         network, trained = torch_network(model, inputs), trainable_names(model, only)
         return _evolving(network, trained), ask.source.initial_state(ask.seed)
     if isinstance(ask.source, JaxSource):
-        network, params = jax_network(*ask.source.pair(ask.seed))
+        network, params = ask.source.network(ask.seed)
         named = [text for text in only if text in NAMED]
         if named:
-            raise BadValue(f"train_only {named[0]!r} looks at the layers of a PyTorch module; name leaves of the pair")
+            raise BadValue(f"train_only {named[0]!r} looks at the layers of a PyTorch module; name arrays")
         trained = match_patterns(only, network.evolved, "train_only") if only else network.evolved
         return _evolving(network, trained), params
-    raise BadValue(f"trainer 'es' evolves PyTorch modules and JAX pairs, not {type(ask.source).__name__}")
+    raise BadValue(f"trainer 'es' evolves PyTorch modules and JAX models, not {type(ask.source).__name__}")
 
 
 def _evolving(network: Network, names: Collection[str]) -> Network:
@@ -208,7 +207,7 @@ def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str,
 
 
 def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any) -> Any:
-    """Return a loss as a JAX function: ours by name, a JAX pair's as it is, a torch one translated."""
+    """Return a loss as a JAX function: ours by name, a JAX model's as it is, a torch one translated."""
     ours = next((jax_loss for torch_loss, jax_loss in _IN_JAX.items() if torch_loss is function), None)
     if ours is not None:
         return ours

@@ -100,7 +100,7 @@ def export_ticket(
     Raises:
         Untrusted: a model that only the record names, and that is not one of ours.
         UnknownName: a format, weights, model or data set that does not exist.
-        BadValue: a model or data that has no name and was not given, a folder that is there already, a JAX pair, or
+        BadValue: a model or data that has no name and was not given, a folder that is there already, a JAX model, or
             what the format cannot express.
         MaskMismatch: a model that the ticket does not fit.
         RunError: outputs that differ.

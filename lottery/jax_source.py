@@ -1,22 +1,27 @@
-"""Networks of plain JAX: pairs `(params, apply)`, from which any pytree of weights can be searched."""
+"""Networks of JAX people: pairs `(params, apply)` of any pytree, modules of Flax and of Equinox."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from es.jax_examples import described
 from es.jax_functions import jax_network, jax_prunable, rebuild
+from es.jax_kinds import is_jax_model, jax_kind, needs_example
+from es.jax_modules import JaxModel, jax_model
 from es.jax_uses import jax_uses
+from es.network import Network
 from es.torch_functions import to_jax
 from lottery.identity import identify, short_hash, without_addresses
-from lottery.models.source import Make, Start, is_jax_pair
+from lottery.models.source import Make, Start
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import digest
 from pruning.errors import BadValue
+from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.pytrees import leaf_names
 from pruning.users_code import users_code
@@ -25,65 +30,86 @@ from pruning.uses import Uses
 
 @dataclass(frozen=True)
 class JaxSource:
-    """A maker of JAX pairs.
+    """A maker of JAX models.
 
     Attributes:
         name: for tables and paths.
-        make: returns `(params, apply)` from a seed.
+        make: returns a JAX model of any kind (`es.jax_kinds`) from a seed.
         varies: whether another seed gives other weights.
+        example: returns a small batch of inputs, for models that have no weights before they have seen one.
         start: a ticket that every network begins at, or None.
     """
 
     name: str
     make: Make
     varies: bool
+    example: Callable[[], Any]
     start: Start | None = None
     framework: str = "jax"
     layout: str = "as the pytree holds it"
 
-    def pair(self, seed: int) -> tuple[Any, Any]:
-        """Return the pair of one seed; raises `BadValue` where `make` gives something else."""
+    def model(self, seed: int) -> JaxModel:
+        """Return the model of one seed; raises `BadValue` where `make` gives something else."""
         with seeded_everywhere(seed), users_code(f"model {self.name!r}", BadValue):
-            made = self.make(seed)
-        if not is_jax_pair(made):
-            raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a pair (params, apply)")
+            made = self._made(seed)
+            model = jax_model(made, seed, to_jax(self.example()) if needs_example(made) else None)
         if self.start is None:
-            return made
-        tree, apply = made
+            return model
+        tree = model.tree
         names = {name: np.shape(leaf) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True)}
         self.start.mask.fit(names)
-        return rebuild(tree, self.start.params), apply
+        return replace(model, tree=rebuild(tree, self.start.params))
+
+    def network(self, seed: int) -> tuple[Network, Params]:
+        """Return the function of one seed's model, and its first arrays, by dotted name."""
+        model = self.model(seed)
+        return jax_network(model.tree, model.apply, model.fixed)
 
     def initial_state(self, seed: int) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the arrays of one seed's pytree, by dotted name."""
-        return dict(jax_network(*self.pair(seed))[1])
+        """Return the arrays of one seed's model, by dotted name."""
+        return dict(self.network(seed)[1])
 
     def initial_mask(self, seed: int) -> Mask | None:
-        """Return the ticket's mask; a JAX pair by itself carries none."""
+        """Return the ticket's mask; a JAX model by itself carries none."""
         del seed
         return self.start.mask if self.start is not None else None
 
     def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the leaves that a mask covers, by name (see `es.jax_functions.jax_prunable`)."""
-        return jax_prunable(self.pair(seed)[0], only, skip)
+        model = self.model(seed)
+        return jax_prunable(model.tree, only, skip, model.fixed)
 
     def uses(self, seed: int, inputs: Any) -> Uses:
         """Return how one seed's function uses its matrices on a batch (see `es.jax_uses.jax_uses`)."""
-        network, params = jax_network(*self.pair(seed))
+        network, params = self.network(seed)
         matrices = [name for name in network.evolved if params[name].ndim > 1]
         return jax_uses(network, params, matrices, to_jax(inputs))
 
+    def facts(self, seed: int) -> Mapping[str, Any]:
+        """Return what a ticket's record says of how its model is made again: its kind, and what it is first shown."""
+        made = self._made(seed)
+        shown = {"example": described(to_jax(self.example()))} if needs_example(made) else {}
+        return {"model_kind": jax_kind(made), **shown}
+
     def fingerprint(self, seed: int) -> str:
-        """Return a hash of one seed's pair: the function's code, the tree's structure, all values, and the mask."""
-        tree, apply = self.pair(seed)
-        leaves, structure = jax.tree.flatten(tree)
-        state = self.initial_state(seed)
+        """Return a hash of one seed's model: its code, the tree's structure, all values, and the mask."""
+        model = self.model(seed)
+        leaves, structure = jax.tree.flatten(model.tree)
+        state, names = self.initial_state(seed), leaf_names(model.tree)
         # functions, sizes, random keys
-        others = [identify(leaf) for name, leaf in zip(leaf_names(tree), leaves, strict=True) if name not in state]
+        others = [identify(leaf) for name, leaf in zip(names, leaves, strict=True) if name not in state]
         mask = digest(dict(self.start.mask)) if self.start is not None else ""
-        parts = [identify(apply), without_addresses(str(structure)), *others, digest(state), mask]
+        code = [without_addresses(part) if isinstance(part, str) else identify(part) for part in model.code]
+        parts = [*code, without_addresses(str(structure)), *others, digest(state), mask]
         return short_hash(parts, length=64)
 
     def starting_at(self, start: Start) -> JaxSource:
         """Return a source whose networks all begin at a ticket; seeds differ in everything else."""
         return replace(self, start=start, varies=True)
+
+    def _made(self, seed: int) -> Any:
+        with seeded_everywhere(seed), users_code(f"model {self.name!r}", BadValue):
+            made = self.make(seed)
+            if not is_jax_model(made):
+                raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a JAX model")
+            return made

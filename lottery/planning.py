@@ -11,7 +11,7 @@ from lottery.config import SearchConfig, ladder
 from lottery.data.parts import Parts, Tensors
 from lottery.drawing import Drawing
 from lottery.held_out import held_out
-from lottery.models.source import ModelSource, Source
+from lottery.models.source import Source
 from lottery.plan import Plan
 from lottery.rewind import parse_rewind
 from lottery.trainers import Setup
@@ -73,7 +73,7 @@ def plan_of(
         "framework": source.framework,
         "layout": source.layout,
         "given": {key: value for key, value in given.items() if isinstance(value, str)},
-        **_sizes(source),
+        **source.facts(config.seed),
         "trainer": config.trainer,
         "criterion": config.criterion,
         "scope": config.scope,
@@ -95,13 +95,6 @@ def plan_of(
         total_steps=setup.total_steps,
         about=about,
     )
-
-
-def _sizes(source: Source) -> dict[str, Any]:
-    """Return what a model that is made for the data's sizes can be made again from."""
-    if not isinstance(source, ModelSource) or source.sizes is None:
-        return {}
-    return {"sizes": {"input_shape": list(source.sizes[0]), "outputs": source.sizes[1]}}
 
 
 def _dense_mask(config: SearchConfig, source: Source, seed: int, pattern: Pattern, uses: Uses) -> Mask:

@@ -50,7 +50,7 @@ class Request:
     """What a caller asks for.
 
     Attributes:
-        model: a module, a JAX pair, a callable, a name, `package.module:callable`, or None for the data's default.
+        model: a module, a JAX model, a callable, a name, `package.module:callable`, or None for the data's default.
         data: whatever `load_data` understands, or an environment's name.
         settings: flat settings of the search and of its trainer.
         loss: the caller's own loss, or None.

@@ -29,7 +29,7 @@ def prober_for(ask: Ask, config: SearchConfig, needs: frozenset[str]) -> Prober:
     if not any(need in PROBES for need in needs):
         return NoProber("the criterion looks at weights alone")
     if not isinstance(ask.source, ModelSource):
-        return NoProber("needs gradients in PyTorch, and this model is a JAX pair: use magnitude, random or snr")
+        return NoProber("needs gradients in PyTorch, and this model is in JAX: use magnitude, random or snr")
     model = ask.source.build(ask.seed)
     supervised = isinstance(ask.parts, Parts)
     # Evolution's own devices are JAX's; a probe is a few passes and runs where PyTorch has a device.

@@ -43,7 +43,7 @@ def sparse_reports(
 
     Raises:
         Untrusted: a model that only the record names, and that is not one of ours.
-        BadValue: a model or data without a name, or a JAX pair.
+        BadValue: a model or data without a name, or a JAX model.
         MaskMismatch: a model that the ticket does not fit.
     """
     if not batches or not all(

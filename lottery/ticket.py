@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from es.jax_kinds import is_jax_model
 from lottery.callers_settings import own_settings
 from lottery.card import card
 from lottery.models.recorded import maker_of
-from lottery.models.source import is_jax_pair
 from lottery.randomness import seeded_everywhere
 from lottery.results import Search
 from lottery.ticket_directory import CARD, MASK, RECORD, foreign_names, is_ticket, open_ticket, seal_ticket
@@ -116,8 +116,9 @@ class Ticket:
         Args:
             model: the architecture (never changed), a callable that makes one (from a seed, if it takes one), the name
                 of a registered model or `package.module:callable`; by default the registered model that the ticket
-                was found in. For a JAX pair `(params, apply)` the result is such a pair; apply the mask yourself while
-                you train it (`pruning.pytrees.apply_mask`).
+                was found in. For a JAX model the result is what was given: a pair `(params, apply)`, an nnx or Equinox
+                module; for a Linen module its variables. Apply the mask yourself while you train it
+                (`pruning.pytrees.apply_mask`).
 
         Raises:
             UsageError: no model, for a ticket that was not found in a registered one.
@@ -151,7 +152,7 @@ class Ticket:
 
         Raises:
             MaskMismatch: names or shapes that are not this ticket's.
-            BadValue: an example that the model does not take, or a JAX pair.
+            BadValue: an example that the model does not take, or a JAX model.
         """
         from pruning.sparse.module import sparse_module
 
@@ -160,7 +161,8 @@ class Ticket:
         network = self._into(model, self.params if self.trained_params is None else self.trained_params)
         if not isinstance(network, nn.Module):
             raise BadValue(
-                "the sparse forward pass is for PyTorch modules; a JAX pair has it while it is evolved (es/population)"
+                "ticket.sparse is for PyTorch modules; a JAX model runs sparse while it is evolved; elsewhere take "
+                "ticket.trained(model), whose removed weights are 0"
             )
         tensors = [torch.from_numpy(given) if isinstance(given, np.ndarray) else given for given in example]
         devices = {t.device for t in tensors if isinstance(t, torch.Tensor)}
@@ -192,8 +194,8 @@ class Ticket:
             make = maker_of(model, self.info, params)
             with users_code("the model"):
                 made = make(self.info["seed"])
-        if is_jax_pair(made):
-            return _into_tree(made, params, self.mask)
+        if is_jax_model(made):
+            return _into_tree(made, self.info, params, self.mask)
         if not isinstance(made, nn.Module):
             raise MaskMismatch(f"expected a torch.nn.Module, not {type(made).__name__}")
         duplicate, _ = clean_copy(made)
@@ -265,12 +267,17 @@ def _check_finite(path: Path, params: Mapping[str, NDArray[Any]]) -> None:
         raise FileFormatError(f"{path}: weights that are not finite, of a training that did not diverge")
 
 
-def _into_tree(pair: Any, params: Mapping[str, NDArray[Any]], mask: Mask) -> tuple[Any, Any]:
+def _into_tree(made: Any, info: Mapping[str, Any], params: Mapping[str, NDArray[Any]], mask: Mask) -> Any:
+    import jax.numpy as jnp
+
+    from es.jax_examples import shapes_of
     from es.jax_functions import rebuild
+    from es.jax_modules import jax_model
     from pruning.pytrees import apply_mask
 
-    tree, apply = pair
-    return apply_mask(rebuild(tree, params), mask), apply
+    model = jax_model(made, info["seed"], shapes_of(info["example"]) if "example" in info else None)
+    tree = rebuild(model.tree, {name: jnp.asarray(value) for name, value in params.items()})
+    return model.given(apply_mask(tree, mask))
 
 
 def _shapes(params: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, tuple[int, ...]]:

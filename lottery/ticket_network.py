@@ -80,12 +80,12 @@ def ticket_network(
     Raises:
         Untrusted: a model that only the record names, and that is not one of ours.
         UnknownName: weights, a model or a data set that does not exist.
-        BadValue: a model or data that has no name and was not given, weights that were not stored, or a JAX pair.
+        BadValue: a model or data that has no name and was not given, weights that were not stored, or a JAX model.
         MaskMismatch: a model that the ticket does not fit.
     """
     params = _params(ticket, weights)
     if ticket.info.get("framework") == "jax":
-        raise BadValue("this needs a PyTorch module, and the ticket is of a JAX pair")
+        raise BadValue("this needs a PyTorch module, and the ticket is of a JAX model")
     chosen = {
         kind: given_or_stored(kind, value, ticket.info, ticket.path or "this ticket", trust, ticket.named)
         for kind, value in (("model", model), ("data", data))
@@ -93,7 +93,7 @@ def ticket_network(
     parts = _parts(ticket, chosen["data"])
     source = model_source(chosen["model"], parts, "model")
     if not isinstance(source, ModelSource):
-        raise BadValue("this needs a PyTorch module, and the model is a JAX pair")
+        raise BadValue("this needs a PyTorch module, and the model is a JAX model")
     network = source.build(ticket.info["seed"])
     load_state(network, params)
     mask = ticket.mask.fit({name: tuple(p.shape) for name, p in network.named_parameters()})

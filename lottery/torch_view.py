@@ -52,13 +52,13 @@ def torch_view(ready: Prepared) -> TorchView:
     """Return the networks and data of a search in PyTorch.
 
     Raises:
-        BadValue: a search on an environment, or of a JAX pair.
+        BadValue: a search on an environment, or of a JAX model.
     """
     ask = ready.ask
     if not isinstance(ask.parts, Parts):
         raise BadValue(f"{ask.parts.name} is an environment: this analysis needs labelled examples")
     if not isinstance(ask.source, ModelSource):
-        raise BadValue("this analysis looks at PyTorch modules, and this model is a JAX pair")
+        raise BadValue("this analysis looks at PyTorch modules, and this model is in JAX")
     model = ask.source.build(ask.seed)
     parts = ask.parts.with_floats(float_type(model))
     device = choose_device("auto")

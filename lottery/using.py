@@ -100,7 +100,7 @@ def _uses(ask: Ask, shapes: Shapes, asked: bool) -> Uses:
     from lottery.jax_source import JaxSource
 
     if not isinstance(ask.source, JaxSource):
-        return Uses(reason=f"{type(ask.source).__name__} is neither a PyTorch module nor a JAX pair")
+        return Uses(reason=f"{type(ask.source).__name__} is neither a PyTorch module nor a JAX model")
     return ask.source.uses(ask.seed, _batch(ask, torch.float32)[0])
 
 

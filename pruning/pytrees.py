@@ -7,10 +7,12 @@ A leaf's name joins the keys on its path with dots, so that a flat `{"fc.weight"
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
 from pruning.errors import MaskMismatch
@@ -30,10 +32,26 @@ def leaf_names(tree: Any) -> list[str]:
     return names
 
 
+def match_leaves(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Map each wanted name to the leaf that it means; a name that means none is left out.
+
+    An exact match wins. Otherwise what Flax puts around the paths of a module does not count: `params.` in variables of
+    Linen, `.value` in a state of nnx.
+
+    >>> match_leaves(["fc.kernel", "w"], ["params.fc.kernel", "w"])
+    {'fc.kernel': 'params.fc.kernel', 'w': 'w'}
+    """
+    known = list(known)
+    own = {_own_path(name): name for name in known} | {name: name for name in known}
+    found = {name: own.get(name) or own.get(_own_path(name)) for name in wanted}
+    return {name: leaf for name, leaf in found.items() if leaf is not None}
+
+
 def apply_mask(tree: Any, mask: Mask) -> Any:
     """Return `tree` with its removed weights set to 0.
 
-    Works on any pytree (dict, list, Flax, Equinox) and under `jit`, `vmap` and `grad`.
+    Works on any pytree (dict, list, Flax, Equinox) and under `jit`, `vmap` and `grad`. A mask of a Flax module fits the
+    module's variables and its state as well (see `match_leaves`).
 
     Raises:
         MaskMismatch: names or shapes that do not fit (with the closest names).
@@ -43,12 +61,18 @@ def apply_mask(tree: Any, mask: Mask) -> Any:
     """
     leaves, structure = jax.tree_util.tree_flatten(tree)
     names = leaf_names(tree)
-    fitted = mask.fit({name: jnp.shape(leaf) for name, leaf in zip(names, leaves, strict=True)})
+    matched = match_leaves(mask, names)
+    shapes = {name: np.shape(leaf) for name, leaf in zip(names, leaves, strict=True)}
+    fitted = Mask({matched.get(name, name): keep for name, keep in mask.items()}).fit(shapes)
     masked = [
         jnp.where(fitted[name], leaf, jnp.zeros((), leaf.dtype)) if name in fitted else leaf
         for name, leaf in zip(names, leaves, strict=True)
     ]
     return jax.tree_util.tree_unflatten(structure, masked)
+
+
+def _own_path(name: str) -> str:
+    return name.removeprefix("params.").removesuffix(".value")
 
 
 def _key(part: Any) -> str:

@@ -47,7 +47,7 @@ class Study:
 
     @cached_property
     def view(self) -> TorchView:
-        """Networks and data in PyTorch; raises `BadValue` for an environment or a JAX pair."""
+        """Networks and data in PyTorch; raises `BadValue` for an environment or a JAX model."""
         from lottery.torch_view import torch_view
 
         return torch_view(self.prepare())

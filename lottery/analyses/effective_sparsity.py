@@ -109,7 +109,7 @@ def _chain(ready: Prepared) -> dict[str, tuple[int, ...]]:
 
     ask = ready.ask
     if not isinstance(ask.source, ModelSource):
-        raise BadValue("this analysis looks at PyTorch modules, and this model is a JAX pair")
+        raise BadValue("this analysis looks at PyTorch modules, and this model is in JAX")
     model = ask.source.build(ask.seed)
     inputs = ask.parts.example[0][:2] if isinstance(ask.parts, Parts) else torch.zeros(2, *ask.parts.input_shape)
     if isinstance(inputs, torch.Tensor) and inputs.is_floating_point():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from es.tasks.environments import Environment, make_environment
 
 
@@ -24,6 +26,10 @@ class Episodes:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one observation."""
         return self.environment.observation_shape
+
+    def few(self, count: int) -> torch.Tensor:
+        """Return a few observations."""
+        return torch.zeros(count, *self.input_shape)
 
     @property
     def outputs(self) -> int:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from lottery.data import Data
 from lottery.data.arrays import as_inputs, as_targets, scale_images
-from lottery.data.batch import split_batch
+from lottery.data.batch import mapped, split_batch
 from lottery.data.part import Loader, Part, Tensors
 from lottery.data.passes import repeats
 from lottery.data.reading import unshared
@@ -51,6 +51,10 @@ class Parts:
         if isinstance(self.train, Tensors):
             return self.train.inputs, self.train.targets
         return next(self.train.batches(0, DataError))
+
+    def few(self, count: int) -> Any:
+        """Return the inputs of the first examples."""
+        return mapped(lambda leaf: leaf[:count], self.example[0])
 
     @property
     def input_shape(self) -> tuple[int, ...]:

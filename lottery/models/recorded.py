@@ -13,8 +13,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from es.jax_kinds import is_jax_model
 from lottery.models import MODELS, Build
-from lottery.models.source import Make, Sizes, is_jax_pair, seeded_maker, takes_sizes
+from lottery.models.source import Make, Sizes, seeded_maker, takes_sizes
 from lottery.randomness import seeded_everywhere
 from pruning.errors import BadValue, LotteryError, MaskMismatch, UsageError
 from pruning.jobs import Params
@@ -28,7 +29,7 @@ def maker_of(model: Any, info: Mapping[str, Any], params: Params) -> Make:
     """Return a function of a seed that makes the network of a ticket.
 
     Args:
-        model: a module, a JAX pair or a callable; the name of a registered model or `package.module:callable`; None
+        model: a module, a JAX model or a callable; the name of a registered model or `package.module:callable`; None
             for the registered model that the ticket was found in.
         info: the ticket's record.
         params: the ticket's tensors, which the network of a registered model fits.
@@ -43,7 +44,7 @@ def maker_of(model: Any, info: Mapping[str, Any], params: Params) -> Make:
     if isinstance(model, str) and ":" in model:
         with users_code(f"importing the model {model!r}"):
             model = import_by_path(model, "model")
-    if isinstance(model, nn.Module) or is_jax_pair(model):
+    if isinstance(model, nn.Module) or is_jax_model(model):
         return lambda seed: model
     if isinstance(model, str):
         return _sized(MODELS[model].value, _sizes_of(model, info, params))

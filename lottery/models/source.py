@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from torch import nn
 
+from es.jax_kinds import is_jax_model, needs_example
 from lottery.callers_settings import staying_here
 from lottery.data.parts import Parts
 from lottery.identity import module_identity, short_hash
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 Make = Callable[[int], Any]
 Sizes = tuple[tuple[int, ...], int]
+
+# So many examples are enough for a model that has no weights before it has seen some.
+FEW = 8
 
 
 class Source(Protocol):
@@ -64,6 +68,10 @@ class Source(Protocol):
 
     def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the tensors that a mask covers, by name."""
+        ...
+
+    def facts(self, seed: int) -> Mapping[str, Any]:
+        """Return what a ticket's record says of how one seed's network is made again."""
         ...
 
     def fingerprint(self, seed: int) -> str:
@@ -126,6 +134,11 @@ class ModelSource:
         """Return the shapes of the tensors that a mask covers, by name (see `pruning.torch_modules.prunable`)."""
         return prunable(self.build(seed), only, skip)
 
+    def facts(self, seed: int) -> Mapping[str, Any]:
+        """Return the sizes that a model was made for, if it was made for any."""
+        del seed
+        return {} if self.sizes is None else {"sizes": {"input_shape": list(self.sizes[0]), "outputs": self.sizes[1]}}
+
     def fingerprint(self, seed: int) -> str:
         """Return a hash of one seed's network: structure, code, values, what is trainable and what is pruned."""
         module, mask = self._build(seed)
@@ -158,12 +171,13 @@ class ModelSource:
 
 
 def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
-    """Return a source for a module, a JAX pair, a callable, a registered name or `package.module:callable`.
+    """Return a source for a module, a JAX model, a callable, a registered name or `package.module:callable`.
 
     Args:
-        model: what the caller handed over; None for the data's own default. A pair is `(params, apply)` in JAX. A
-            callable that has a parameter `seed`, or exactly one parameter without a default, is given the seed; one
-            that needs `shape` and `outputs` is given the data's; any other is called without arguments.
+        model: what the caller handed over; None for the data's own default. A JAX model is any of `es.jax_kinds`. A
+            callable that has a parameter `seed`, or exactly one parameter without a default, is given the seed (as a
+            key of JAX where the parameter is called `key`, as `nnx.Rngs` where it is called `rngs`); one that needs
+            `shape` and `outputs` is given the data's; any other is called without arguments.
         parts: the data, which sizes a named model.
         init: a registered initializer, or `model`.
 
@@ -183,39 +197,35 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
         return ModelSource(name, lambda seed: module, initialize, varies=init != "model")
     if isinstance(thing, str):
         return _sized_source(thing, MODELS[thing].value, parts, initialize)
-    if is_jax_pair(thing):
-        return _jax_source("jax", lambda seed: thing, init, varies=False)
+    if is_jax_model(thing):
+        name = "jax" if isinstance(thing, tuple) else type(thing).__name__
+        return _jax_source(name, lambda seed: thing, parts, init, varies=needs_example(thing))
     if not callable(thing):
         raise BadValue(f"model: expected a torch.nn.Module, a callable or a name, not {type(model).__name__}")
     if takes_sizes(thing):
         return _sized_source(name, thing, parts, initialize)
     make = seeded_maker(thing)
     with staying_here(), seeded_everywhere(0), users_code(f"the model {name!r}"):
-        makes_pairs = is_jax_pair(make(0))
-    if makes_pairs:
-        return _jax_source(name, make, init, varies=True)
+        in_jax = is_jax_model(make(0))
+    if in_jax:
+        return _jax_source(name, make, parts, init, varies=True)
     return ModelSource(name, make, initialize, varies=True)
 
 
 def torch_source(model: Any, parts: Parts | Episodes, init: str) -> ModelSource:
-    """Return what `model_source` does, for PyTorch only; raises `BadValue` for a JAX pair."""
+    """Return what `model_source` does, for PyTorch only; raises `BadValue` for a JAX model."""
     source = model_source(model, parts, init)
     if not isinstance(source, ModelSource):
-        raise BadValue("expected a PyTorch module, and this model is a JAX pair")
+        raise BadValue("expected a PyTorch module, and this model is in JAX")
     return source
 
 
-def is_jax_pair(thing: Any) -> bool:
-    """Say whether `thing` is a pair `(params, apply)` of plain JAX."""
-    return isinstance(thing, tuple) and len(thing) == 2 and callable(thing[1])
-
-
-def _jax_source(name: str, make: Make, init: str, varies: bool) -> Source:
+def _jax_source(name: str, make: Make, parts: Parts | Episodes, init: str, varies: bool) -> Source:
     from lottery.jax_source import JaxSource
 
     if init != "model":
-        raise BadValue(f"init {init!r} redraws the layers of a PyTorch module; a JAX pair brings its own weights")
-    return JaxSource(name, make, varies)
+        raise BadValue(f"init {init!r} redraws the layers of a PyTorch module; a JAX model brings its own weights")
+    return JaxSource(name, make, varies, lambda: parts.few(FEW))
 
 
 def _sized_source(name: str, build: Callable[..., Any], parts: Parts | Episodes, initialize: Initialize) -> ModelSource:
@@ -233,6 +243,8 @@ def seeded_maker(function: Callable[..., Any]) -> Make:
     if "seed" in _parameters(function):
         return lambda seed: function(seed=seed)
     required = _required(function)
+    if required == ["key"] or required == ["rngs"]:
+        return lambda seed: function(**{required[0]: _streams(seed, required[0])})
     if len(required) == 1:
         return lambda seed: function(**{required[0]: seed}) if _keyword_only(function, required[0]) else function(seed)
     if required:
@@ -243,9 +255,23 @@ def seeded_maker(function: Callable[..., Any]) -> Make:
     return lambda seed: function()
 
 
+def _streams(seed: int, called: str) -> Any:
+    """Return what JAX people call `key`, or `rngs`."""
+    if called == "key":
+        import jax
+
+        return jax.random.key(seed)
+    from flax import nnx
+
+    return nnx.Rngs(seed)
+
+
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        return inspect.signature(function).parameters
+        parameters = inspect.signature(function).parameters
+        if isinstance(function, type) and not _named(parameters):  # nnx: its metaclass takes anything
+            return dict(list(inspect.signature(function.__init__).parameters.items())[1:])
+        return parameters
     except (TypeError, ValueError) as error:  # some that are written in C do not say
         shown = getattr(function, "__name__", type(function).__name__)
         raise BadValue(f"model {shown!r} does not say which arguments it takes; wrap it in a function") from error
@@ -257,6 +283,9 @@ def _keyword_only(function: Callable[..., Any], name: str) -> bool:
 
 def _required(function: Callable[..., Any]) -> list[str]:
     """Return the names of the parameters that have no default."""
-    parameters = _parameters(function)
+    return [p.name for p in _named(_parameters(function)) if p.default is p.empty]
+
+
+def _named(parameters: Mapping[str, inspect.Parameter]) -> list[inspect.Parameter]:
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters.values() if p.default is p.empty and p.kind not in variadic]
+    return [p for p in parameters.values() if p.kind not in variadic]

@@ -48,7 +48,10 @@ def setup(ask: Ask) -> Setup:
     if not isinstance(ask.parts, Parts):
         raise BadValue(f"trainer 'gd' learns from examples, and {ask.parts.name} is an environment: use trainer 'es'")
     if not isinstance(ask.source, ModelSource):
-        raise BadValue("trainer 'gd' trains PyTorch modules, and this model is a JAX pair: use trainer 'es'")
+        raise BadValue(
+            "trainer 'gd' trains PyTorch modules, and this model is in JAX: use trainer 'es', or train "
+            "ticket.rewound(model) in a loop of your own with pruning.pytrees.apply_mask after each step"
+        )
     device = choose_device(config.device)
     model = ask.source.build(ask.seed).to(device)
     # Said here, before anything is written.

@@ -192,7 +192,7 @@ class TestModels:
             search(tmp_path, jax_pair(3), replicates=2)
 
     def test_a_jax_pair_cannot_descend(self, tmp_path):
-        with pytest.raises(BadValue, match="this model is a JAX pair: use trainer 'es'"):
+        with pytest.raises(BadValue, match="this model is in JAX: use trainer 'es'"):
             find_ticket(jax_pair, DATA, out=tmp_path)
 
     def test_integer_only_parameters_leave_nothing_to_prune(self, tmp_path):

@@ -450,10 +450,10 @@ class TestWrongRequests:
     def test_a_jax_pair(self, tmp_path):
         model = nn.Linear(6, 3)
         ticket = Ticket(ticket_of(model).mask, state_of(model), state_of(model), {"seed": 0, "framework": "jax"})
-        with pytest.raises(BadValue, match="the ticket is of a JAX pair"):
+        with pytest.raises(BadValue, match="the ticket is of a JAX model"):
             export_ticket(ticket, "csr", model, SEQUENCES, out=tmp_path / "out")
         pair = ({"weight": np.zeros((3, 6))}, lambda params, x: x)
-        with pytest.raises(BadValue, match="the model is a JAX pair"):
+        with pytest.raises(BadValue, match="the model is a JAX model"):
             export_ticket(ticket_of(model), "csr", pair, SEQUENCES, out=tmp_path / "out")
 
     def test_an_existing_folder_is_replaced_only_where_it_is_an_export_and_force_says_so(self, tickets, tmp_path):
