@@ -20,9 +20,11 @@ from pruning.jobs import Params
 from pruning.mask import check_not_single
 from pruning.names import match_patterns
 from pruning.pytrees import leaf_names, match_leaves
+from pruning.uses import NOT_LOOKED_AT, Uses
 
 # What arrays that are no matrices are called, and the layers that hold nothing but such.
 _NEVER = {"bias", "scale", "offset", "embedding", "embeddings", "embed"}
+_TABLES = {"embedding", "embeddings", "embed"}
 _LAYER = re.compile(r"(norms?|embed|embeddings?)$|^(bn|ln)$")
 
 
@@ -85,20 +87,27 @@ def rebuild(tree: Any, params: Mapping[str, Any]) -> Any:
 
 
 def jax_prunable(
-    tree: Any, only: Sequence[str] = (), skip: Sequence[str] = (), fixed: Collection[str] = ()
+    tree: Any,
+    only: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    fixed: Collection[str] = (),
+    uses: Uses = NOT_LOOKED_AT,
 ) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays that a mask covers, by name, in the tree's order.
 
     By default: floating-point arrays of two or more dimensions. Names of Flax, Equinox and Haiku are understood: what
     the array itself is called says that it is a bias, a scale or a table of embeddings (`bias`, `b`, `in_scale`,
     `offset`, `embedding`), and a word of what its layer is called that it normalizes or embeds (`LayerNorm_0`,
-    `embed_tokens`), unless the array is a `kernel`. A layer called `upscale` or `unbias` is one like any other.
+    `embed_tokens`), unless the array is a `kernel`. A layer called `upscale` or `unbias` is one like any other. What
+    the function does with an array weighs more: a factor of a product with activations is prunable (but for tables of
+    embeddings), and what it looks up or adds to activations is not.
 
     Args:
         tree: any pytree.
         only: shell-style patterns; where given, exactly the floating-point arrays that match.
         skip: shell-style patterns of arrays to leave dense.
         fixed: names of arrays that are not trained, and so not pruned.
+        uses: how the function uses its arrays; without it, names decide alone.
 
     Raises:
         NothingToPrune: no array is left.
@@ -113,7 +122,11 @@ def jax_prunable(
     if only:
         names = match_patterns(only, floating, "prunable")
     else:
-        names = [name for name, array in floating.items() if array.ndim >= 2 and not _stays_dense(name)]
+        names = [
+            name
+            for name, array in floating.items()
+            if array.ndim >= 2 and name not in uses.apart and (not _stays_dense(name) or _multiplies(name, array, uses))
+        ]
     if skip:
         skipped = match_patterns(skip, arrays, "skip")
         names = [name for name in names if name not in skipped]
@@ -144,15 +157,27 @@ def _is_fixed(name: str, fixed: Collection[str]) -> bool:
     return name in fixed or "batch_stats" in name.split(".")
 
 
+def _multiplies(name: str, array: Any, uses: Uses) -> bool:
+    """Say whether an array is seen to be a factor, whatever its name says; a table of embeddings stays one."""
+    return name in uses.factors and sum(size > 1 for size in array.shape) > 1 and not _TABLES & set(_own_words(name))
+
+
 def _stays_dense(name: str) -> bool:
     """Judge by the array's own name and by that of the layer that owns it (numbers and `value` are no names)."""
-    parts = [words for words in map(_words, re.split(r"[./]", name.removesuffix(".value"))) if words]
-    own, layer = (parts or [[]])[-1], parts[-2] if len(parts) > 1 else []
+    own, layer = _own_words(name), (_named_parts(name)[-2:-1] or [[]])[0]
     if own == ["kernel"]:  # of a product, whatever the layer is called
         return False
     if own == ["b"] or own[:1] == ["bias"] or not _NEVER.isdisjoint(own[-1:]):
         return True
     return any(_LAYER.search(word) for words in (layer, own) for word in (*words, "".join(words)))
+
+
+def _named_parts(name: str) -> list[list[str]]:
+    return [words for words in map(_words, re.split(r"[./]", name.removesuffix(".value"))) if words]
+
+
+def _own_words(name: str) -> list[str]:
+    return (_named_parts(name) or [[]])[-1]
 
 
 def _words(part: str) -> list[str]:

@@ -8,7 +8,7 @@ operation (a reshape) its axes are not known.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -16,10 +16,52 @@ from jax.extend.core import Literal
 
 from es.network import Arrays, Network
 from pruning.axes import Axes
-from pruning.uses import NOTHING, Trace, Uses, joined
+from pruning.uses import ADDED, NOTHING, TABLE, UNUSED, Trace, Uses, joined
 
 Places = tuple[int, ...]  # the array's own axes, in the order in which a value has them
-_MULTIPLY = {"dot_general", "conv_general_dilated"}
+_MULTIPLY = {"dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general"}
+_SUMS = {"add", "sub", "concatenate", "add_any"}
+# What an array goes through and is still 0 where it was 0 (or its element is, elsewhere).
+_KEEP_ZEROS = frozenset(
+    {
+        "abs",
+        "broadcast_in_dim",
+        "ceil",
+        "complex",
+        "concatenate",
+        "conj",
+        "convert_element_type",
+        "copy",
+        "div",
+        "dynamic_slice",
+        "expand_dims",
+        "floor",
+        "gather",
+        "imag",
+        "integer_pow",
+        "mul",
+        "neg",
+        "optimization_barrier",
+        "pad",
+        "real",
+        "reduce_precision",
+        "reshape",
+        "rev",
+        "round",
+        "select_n",
+        "sharding_constraint",
+        "sign",
+        "sin",
+        "sinh",
+        "slice",
+        "sqrt",
+        "square",
+        "squeeze",
+        "stop_gradient",
+        "tanh",
+        "transpose",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +71,7 @@ class _Value:
     trace: Trace = NOTHING
     name: str = ""
     places: Places | None = None
+    zeros: bool = True  # whether it is 0 where the array is
 
 
 @dataclass
@@ -36,12 +79,17 @@ class _Found:
     shapes: Mapping[str, tuple[int, ...]]
     order: list[str] = field(default_factory=list)
     axes: dict[str, Axes | None] = field(default_factory=dict)
+    multiplied: set[str] = field(default_factory=set)
+    factors: set[str] = field(default_factory=set)
+    apart: dict[str, str] = field(default_factory=dict)
 
     def used(self, names: Iterable[str]) -> None:
         self.order += [name for name in self.shapes if name in set(names) and name not in self.order]
 
     def product(self, value: _Value, outputs: Sequence[int], inputs: Sequence[int]) -> None:
         """An array is a factor of a product whose axes are these; of two products that differ neither is believed."""
+        if value.zeros:
+            self.factors.add(value.name)
         if value.places is None:
             self.axes[value.name] = None
             return
@@ -83,8 +131,12 @@ def jax_uses(network: Network, params: Arrays, names: Iterable[str], inputs: Any
     axes = {name: axes for name, axes in found.axes.items() if axes is not None and name}
     axes |= {name: Axes(shape, tuple(range(len(shape))), ()) for name, shape in shapes.items() if len(shape) < 2}
     reason = "" if outputs else "its outputs do not depend on them"
-    factors = frozenset(found.axes) - {""}
-    return Uses(axes, tuple(found.order) if outputs else (), outputs, factors, reason)
+    if reason:
+        return Uses(axes, reason=reason)
+    apart = {n: why for n, why in found.apart.items() if why == TABLE or n not in found.multiplied}
+    apart |= {n: UNUSED for n in shapes if n not in found.order}
+    factors = frozenset(found.factors) - apart.keys() - {""}
+    return Uses(axes, tuple(found.order), outputs, factors, apart)
 
 
 def _run(program: Any, given: Sequence[_Value], found: _Found) -> list[_Value]:
@@ -106,7 +158,16 @@ def _plain(step: Any, taken: Sequence[_Value], found: _Found) -> _Value:
     """Return what one operation makes."""
     trace, used = joined([value.trace for value in taken])
     found.used(used)
-    if step.primitive.name in _MULTIPLY and trace.live:
+    kind = step.primitive.name
+    if kind == "gather" and taken[0].name and not taken[0].trace.live and taken[1].trace.live:
+        if not taken[1].trace.names:  # the index comes with the data: the network did not compute it
+            found.apart[taken[0].name] = TABLE
+    elif kind in _SUMS and trace.live:
+        for value in taken:
+            if value.name and not value.trace.live:
+                found.apart.setdefault(value.name, ADDED)
+    if kind in _MULTIPLY and trace.live:
+        found.multiplied |= used
         for side, value in enumerate(taken[:2]):
             if value.name and not value.trace.live:
                 found.product(value, *_axes(step, side))
@@ -118,7 +179,8 @@ def _plain(step: Any, taken: Sequence[_Value], found: _Found) -> _Value:
         places = tuple(array.places[axis] for axis in step.params["permutation"])
     elif step.outvars[0].aval.shape == atom.aval.shape and step.primitive.name != "reshape":
         places = array.places
-    return _Value(trace, array.name, places)
+    divided = kind == "div" and taken[0] is not array
+    return _Value(trace, array.name, places, array.zeros and kind in _KEEP_ZEROS and not divided)
 
 
 def _axes(step: Any, side: int) -> tuple[list[int], list[int]]:
@@ -128,6 +190,12 @@ def _axes(step: Any, side: int) -> tuple[list[int], list[int]]:
         inputs, count = list(contracted[side]), len(step.invars[side].aval.shape)
         del batched  # other units for each entry of a batch
         return [axis for axis in range(count) if axis not in inputs], inputs
+    if step.primitive.name.startswith("ragged"):
+        (contracted, _), count = (
+            step.params["ragged_dot_dimension_numbers"].dot_dimension_numbers,
+            len(step.invars[side].aval.shape),
+        )
+        return [axis for axis in range(count) if axis not in contracted[side]], list(contracted[side])
     out, into, *_ = step.params["dimension_numbers"].rhs_spec
     return [out], [into]
 
@@ -167,7 +235,7 @@ def _repeated(
 
 def _sliced(value: _Value) -> _Value:
     """Return one entry along the first axis: of stacked layers, every entry has units of its own."""
-    return value if value.places is None else _Value(value.trace, value.name, value.places[1:])
+    return value if value.places is None else replace(value, places=value.places[1:])
 
 
 def _either(values: Sequence[_Value]) -> _Value:

@@ -6,7 +6,6 @@ training part ─▶ some networks, trained for a little ─▶ a score for each
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,10 +23,12 @@ from lottery.models.source import ModelSource
 from lottery.torch_state import load_state
 from lottery.trainers import Ask
 from lottery.trainers.gd import setup
+from lottery.using import follow
 from pruning.errors import BadValue, DataError, Diverged
 from pruning.jobs import Budget, Job, Trained
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
+from pruning.uses import Uses
 from pruning.watch import Silent
 
 # Sets the seeds of these networks apart from those of the search.
@@ -124,7 +125,8 @@ def _networks(ask: Ask, config: SearchConfig, trainer: GDTrainer, steps: int) ->
     source = ask.source
     assert isinstance(source, ModelSource)
     seeds = network_seeds(config.seed, config.data_diet_networks)
-    masks = [_mask(source, seed, config.prunable, config.skip) for seed in seeds]
+    uses = follow(ask)
+    masks = [_mask(source, seed, config, uses) for seed in seeds]
     budget = Budget(0, steps)
     jobs = [Job(source.initial_state(s), mask, s, budget) for s, mask in zip(seeds, masks, strict=True)]
     models: list[nn.Module] = []
@@ -147,9 +149,9 @@ def network_seeds(seed: int, count: int) -> list[int]:
     return [int(s) for s in np.random.SeedSequence([seed, _STREAM]).generate_state(count, np.uint32)]
 
 
-def _mask(source: ModelSource, seed: int, only: Sequence[str], skip: Sequence[str]) -> Mask:
+def _mask(source: ModelSource, seed: int, config: SearchConfig, uses: Uses) -> Mask:
     already = source.initial_mask(seed)
-    return Mask.dense(source.prunable(seed, only, skip)) if already is None else already
+    return Mask.dense(source.prunable(seed, config.prunable, config.skip, uses)) if already is None else already
 
 
 def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

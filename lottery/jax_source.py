@@ -25,7 +25,7 @@ from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.pytrees import leaf_names
 from pruning.users_code import users_code
-from pruning.uses import Uses
+from pruning.uses import NOT_LOOKED_AT, Uses
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,12 @@ class JaxSource:
         del seed
         return self.start.mask if self.start is not None else None
 
-    def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    def prunable(
+        self, seed: int, only: Sequence[str], skip: Sequence[str], uses: Uses = NOT_LOOKED_AT
+    ) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the leaves that a mask covers, by name (see `es.jax_functions.jax_prunable`)."""
         model = self.model(seed)
-        return jax_prunable(model.tree, only, skip, model.fixed)
+        return jax_prunable(model.tree, only, skip, model.fixed, uses)
 
     def uses(self, seed: int, inputs: Any) -> Uses:
         """Return how one seed's function uses its matrices on a batch (see `es.jax_uses.jax_uses`)."""

@@ -99,7 +99,7 @@ def plan_of(
 
 def _dense_mask(config: SearchConfig, source: Source, seed: int, pattern: Pattern, uses: Uses) -> Mask:
     """Return level 0's mask: everything, or what `torch.nn.utils.prune` had left of it."""
-    shapes = source.prunable(seed, config.prunable, config.skip)
+    shapes = source.prunable(seed, config.prunable, config.skip, uses)
     dense = Mask.dense(without_outputs(pattern, shapes, uses.outputs, config.prunable))
     already = source.initial_mask(seed)
     if already is None:

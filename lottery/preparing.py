@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.by_seed import BySeed
 from lottery.config import SearchConfig
-from lottery.coverage import warn_not_covered
+from lottery.coverage import Coverage, coverage, warn_not_covered
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.data_diet import on_diet
 from lottery.data_scores import DATA_SCORES
@@ -87,6 +87,7 @@ class Prepared:
         initial: initial weights of each replicate, by seed; made when they are asked for.
         identity: what tells its run from others.
         name: the readable part of the run's name.
+        coverage: what its masks cover.
     """
 
     plan: Plan
@@ -95,6 +96,7 @@ class Prepared:
     initial: Mapping[int, Params]
     identity: Identity
     name: str
+    coverage: Coverage
 
     @property
     def test_examples(self) -> int | None:
@@ -134,10 +136,12 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     _check_needs(criterion, setup, prober)
     given = {"model": request.model or parts.default_model, "data": request.data}
     uses = uses_for(ask, config)
-    warn_not_covered(ask, config, source.prunable(config.seed, config.prunable, ()), uses)
+    warn_not_covered(ask, config, source.prunable(config.seed, config.prunable, (), uses), uses)
     drawing = _drawing(config, criterion, prober, uses)
     check_early_bird(config, drawing)
     plan = plan_of(config, trainer_config, drawing, source, parts, setup, given, uses)
+    covers = coverage(ask, list(plan.dense[config.seed]), uses)
+    plan = replace(plan, about={**plan.about, "coverage": covers.as_json()})
     if config.early_bird is not None and "moves" in plan.about["config"]:
         _check_start(plan)
     initial = BySeed(source.initial_state)
@@ -145,9 +149,9 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     if request.ticket is None:
         warn_same_replicates({seed: initial[seed] for seed in config.seeds}, plan.dense[config.seed])
     _try_criterion(plan.drawing, initial[config.seed], plan.dense[config.seed])
-    identity = identity_of(config, plan, setup, criterion, ask, initial)
+    identity = identity_of(config, plan, setup, criterion, ask, initial, uses)
     name = f"{parts.name}-{source.name}-{config.trainer}-{config.criterion}"
-    return Prepared(plan, setup, ask, initial, identity, name)
+    return Prepared(plan, setup, ask, initial, identity, name, covers)
 
 
 def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:

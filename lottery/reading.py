@@ -59,6 +59,7 @@ def read_search(path: Path) -> Search:
         seconds=run_seconds(run, levels),
         device=read_environment(path)["device"],
         config=config,
+        coverage=first.get("coverage"),
     )
 
 

@@ -89,6 +89,9 @@ _MORE = {
     "given": table_of(text),
     "dense": optional(table({}, _MEASURED)),
     "early_bird_step": optional(whole()),
+    "coverage": table(
+        {}, {"parameters": fraction, "multiply_adds": optional(fraction), "left": table_of(fraction), "unseen": text}
+    ),
     "transfer": table({}, {"identity": text}),
 }
 _CHECK_TICKET = table(_TICKET, {**_MORE, **{name: check for name, check in _LEVEL.items() if name not in _TICKET}})

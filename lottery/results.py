@@ -155,6 +155,7 @@ class Search:
         seconds: time spent on its levels (of a level that was interrupted, by the attempt that finished it).
         device: where it trained.
         config: the resolved configuration.
+        coverage: which share of the network its masks cover, as it is stored; None of a run that does not say.
     """
 
     run: Path
@@ -170,6 +171,7 @@ class Search:
     seconds: float
     device: str
     config: Mapping[str, Any]
+    coverage: Mapping[str, Any] | None = None
 
     @property
     def winning_replicate(self) -> Replicate | None:

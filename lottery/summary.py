@@ -34,6 +34,7 @@ def as_json(search: Search) -> dict[str, Any]:
         "higher_is_better": search.higher_is_better,
         "measured_at": search.config.get("measure_at"),
         "tolerance": {"value": search.tolerance.value, "rule": search.tolerance.rule},
+        "coverage": search.coverage,
         "levels": [level_json(level, search) for level in search.levels],
         "winning": winning,
         "reason": search.reason,

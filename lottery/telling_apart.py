@@ -13,7 +13,9 @@ from lottery.plan import Plan
 from lottery.run_identity import Identity
 from lottery.trainers import Ask, Setup
 from pruning.criteria import Criterion
+from pruning.errors import NothingToPrune
 from pruning.jobs import Budget, Job, Params
+from pruning.uses import NOT_LOOKED_AT, Uses
 
 FORMAT = 2
 # The seed of the network and of the order of data that tell experiments apart: whichever replicates are asked for.
@@ -21,7 +23,13 @@ FIRST_SEED = 0
 
 
 def identity_of(
-    config: SearchConfig, plan: Plan, setup: Setup, criterion: Criterion, ask: Ask, initial: Mapping[int, Params]
+    config: SearchConfig,
+    plan: Plan,
+    setup: Setup,
+    criterion: Criterion,
+    ask: Ask,
+    initial: Mapping[int, Params],
+    uses: Uses,
 ) -> Identity:
     """Return what tells a search from others: read, hashed and tried out, but for training.
 
@@ -31,6 +39,7 @@ def identity_of(
     settings = {key: value for key, value in plan.about["config"].items() if key not in ("seed", "replicates")}
     seed = FIRST_SEED if source.varies else config.seed
     settings |= {} if source.varies else {"seed": seed}
+    settings |= _found_by_use(config, ask, uses)
     settings |= {"identity": FORMAT, "device": setup.device, "objective": setup.objective}
     settings |= {"criterion": f"{criterion.name} {identify(criterion.score)}", "data_fingerprint": parts.fingerprint()}
     if isinstance(parts, Parts) and parts.forward is not None:
@@ -46,3 +55,19 @@ def identity_of(
         unsure.append("the model's maker gives another network each time it is called with the same seed")
     settings |= {"model_fingerprint": fingerprint}
     return Identity(settings, {} if unsure else behaviour, tuple(unsure))
+
+
+def _found_by_use(config: SearchConfig, ask: Ask, uses: Uses) -> dict[str, list[str]]:
+    """Return what is prunable where it is not what kinds of layers or names alone would say.
+
+    Runs of such networks that were made before use was looked at covered less: they are others.
+    """
+    found, otherwise = (_prunable(config, ask, each) for each in (uses, NOT_LOOKED_AT))
+    return {} if found == otherwise else {"found_by_use": found}
+
+
+def _prunable(config: SearchConfig, ask: Ask, uses: Uses) -> list[str]:
+    try:
+        return list(ask.source.prunable(ask.seed, config.prunable, config.skip, uses))
+    except NothingToPrune:
+        return []

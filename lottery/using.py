@@ -1,6 +1,7 @@
 """How a search's network uses its tensors, as far as the search must know, and what follows for masks.
 
-Only what is asked for is followed: a scope that looks at the order of layers, or a pattern that would remove outputs.
+One small batch goes through it. What is prunable follows from it, and for a scope that looks at the order of layers, or
+a pattern that would remove outputs, what they need to know.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from lottery.config import SearchConfig
 from lottery.data.parts import Parts
@@ -23,7 +25,7 @@ from lottery.trainers import Ask
 from pruning.errors import BadValue, NothingToPrune
 from pruning.patterns import Pattern, get_pattern
 from pruning.scopes import SCOPES
-from pruning.torch_axes import torch_axes
+from pruning.torch_modules import is_number
 from pruning.uses import Uses
 
 FEW = 8
@@ -40,15 +42,15 @@ def uses_for(ask: Ask, config: SearchConfig) -> Uses:
 
     Args:
         ask: model and data.
-        config: the search; its scope and its pattern decide what is looked for.
+        config: the search; its scope and its pattern decide what must be known.
 
     Raises:
         BadValue: a pattern that needs to know the axes of a prunable tensor, and they are not known.
     """
-    shapes = ask.source.prunable(ask.seed, config.prunable, config.skip)
+    uses = follow(ask)
+    shapes = ask.source.prunable(ask.seed, config.prunable, config.skip, uses)
     pattern = get_pattern(config.pattern, config.pattern_params)
     asked = SCOPES[config.scope].value.follows or config.pattern != "unstructured"
-    uses = _uses(ask, shapes, asked)
     if config.pattern != "unstructured":
         _check_axes(pattern, shapes, uses)
     if not asked or not uses.reason:
@@ -62,6 +64,35 @@ def uses_for(ask: Ask, config: SearchConfig) -> Uses:
         stacklevel=2,
     )
     return replace(uses, order=tuple(shapes), outputs=frozenset({last}))
+
+
+def follow(ask: Ask) -> Uses:
+    """Return how a network uses its tensors on a few training examples; `reason` says why where that is not found out.
+
+    Args:
+        ask: model and data.
+    """
+    if isinstance(ask.source, ModelSource):
+        model = ask.source.build(ask.seed)
+        inputs, targets = _batch(ask, float_type(model))
+        objective = (
+            objective_for(targets, own(ask.loss) if ask.loss else None, ask.metric) if targets is not None else None
+        )
+        return torch_uses(model, matrices(model), inputs, objective.loss if objective else None, targets)
+    from lottery.jax_source import JaxSource
+
+    if not isinstance(ask.source, JaxSource):
+        return Uses(reason=f"{type(ask.source).__name__} is neither a PyTorch module nor a JAX model")
+    return ask.source.uses(ask.seed, _batch(ask, torch.float32)[0])
+
+
+def matrices(model: nn.Module) -> list[str]:
+    """Return the names of the tensors of a network that have two axes or more.
+
+    >>> matrices(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)))
+    ['0.weight']
+    """
+    return [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and is_number(parameter)]
 
 
 def without_outputs(pattern: Pattern, shapes: Shapes, outputs: Iterable[str], named: Sequence[str]) -> Shapes:
@@ -84,24 +115,6 @@ def without_outputs(pattern: Pattern, shapes: Shapes, outputs: Iterable[str], na
             "network itself; name it in `prunable` if they may go"
         )
     return {name: shape for name, shape in shapes.items() if name not in spared}
-
-
-def _uses(ask: Ask, shapes: Shapes, asked: bool) -> Uses:
-    if isinstance(ask.source, ModelSource):
-        model = ask.source.build(ask.seed)
-        if not asked:
-            return Uses(torch_axes(model))
-        inputs, targets = _batch(ask, float_type(model))
-        matrices = [name for name, p in model.named_parameters() if p.ndim > 1 and p.is_floating_point()]
-        objective = (
-            objective_for(targets, own(ask.loss) if ask.loss else None, ask.metric) if targets is not None else None
-        )
-        return torch_uses(model, matrices, inputs, objective.loss if objective else None, targets)
-    from lottery.jax_source import JaxSource
-
-    if not isinstance(ask.source, JaxSource):
-        return Uses(reason=f"{type(ask.source).__name__} is neither a PyTorch module nor a JAX model")
-    return ask.source.uses(ask.seed, _batch(ask, torch.float32)[0])
 
 
 def _batch(ask: Ask, dtype: torch.dtype) -> tuple[Any, Any]:

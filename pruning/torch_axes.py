@@ -1,4 +1,4 @@
-"""The axes of PyTorch's weights: by the kind of the layer that owns them, or by the product that they are in."""
+"""The axes of PyTorch's weights: by the kind of the layer that owns them, or by the convolution that they are in."""
 
 from __future__ import annotations
 
@@ -59,32 +59,23 @@ def _gates(layer: nn.Module) -> int:
     return next((_GATES[kind] for kind in kinds if kind in _GATES), 1)
 
 
-def axes_in_product(operation: Any, arguments: Sequence[Any], weight: torch.Tensor) -> Axes | None:
-    """Return the axes of a weight that is a factor of a matrix product or a convolution, whoever owns it.
+def axes_in_convolution(arguments: Sequence[Any], weight: torch.Tensor) -> Axes | None:
+    """Return the axes of a whole weight in `torch.ops.aten.convolution`; None where it is not the very kernel.
 
     Args:
-        operation: of `torch.ops.aten`.
-        arguments: what it is called with; the weight may be there transposed.
+        arguments: what the operation is called with.
         weight: the tensor as its module has it.
 
-    >>> weight = torch.ones(3, 4)
-    >>> axes_in_product(torch.ops.aten.mm.default, (torch.ones(2, 4), weight.t()), weight)
-    Axes(shape=(3, 4), outputs=(0,), inputs=(1,))
+    >>> weight = torch.ones(3, 4, 2)
+    >>> axes_in_convolution((torch.ones(1, 4, 5), weight, None, [1], [0], [1], False, [0], 1), weight)
+    Axes(shape=(3, 4, 2), outputs=(0,), inputs=(1,))
     """
-    name, shape = str(operation), tuple(weight.shape)
-    if name.startswith("aten.convolution") and _is(arguments[1], weight):
-        transposed, groups = arguments[6], arguments[8]
-        split = (groups, shape[0] // groups, *shape[1:])
-        return Axes(split, (0, 2), (1,)) if transposed else Axes(shape, (0,), (1,))
-    factors = {"aten.mm": arguments[:2], "aten.addmm": arguments[1:3], "aten.bmm": arguments[:2]}
-    for side, factor in enumerate(factors.get(name.removesuffix(".default"), ())):
-        matrix = factor.squeeze(0) if factor.ndim == 3 else factor
-        summed = 1 - side
-        if _is(matrix, weight):
-            return Axes(shape, (1 - summed,), (summed,))
-        if matrix.ndim == 2 and _is(matrix.t(), weight):
-            return Axes(shape, (summed,), (1 - summed,))
-    return None
+    shape = tuple(weight.shape)
+    if not _is(arguments[1], weight):
+        return None
+    transposed, groups = arguments[6], arguments[8]
+    split = (groups, shape[0] // groups, *shape[1:])
+    return Axes(split, (0, 2), (1,)) if transposed else Axes(shape, (0,), (1,))
 
 
 def _is(value: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -18,10 +18,12 @@ from pruning.errors import BadValue, NothingToPrune, UnknownName
 from pruning.holding import is_held as is_held
 from pruning.mask import Mask, check_not_single
 from pruning.names import match_patterns
+from pruning.uses import NOT_FOLLOWED, NOT_LOOKED_AT, TABLE, Uses
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _PRUNABLE_LAYERS = (nn.Linear, nn.Bilinear, _ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_CANDIDATES = 6
 NEVER_PRUNABLE = (nn.Embedding, nn.EmbeddingBag, _NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -36,46 +38,55 @@ def unwrap(model: nn.Module) -> nn.Module:
             return model
 
 
-def prunable(model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
+def prunable(
+    model: nn.Module, only: Sequence[str] = (), skip: Sequence[str] = (), uses: Uses = NOT_LOOKED_AT
+) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the tensors that a mask covers, by dotted name, in the model's order.
 
-    By default: trainable weights of linear, convolution, attention and recurrent layers; never biases,
-    normalization or embeddings (nor a weight tied to an embedding). A tied weight counts once, by its first name.
+    By default: trainable tensors of two or more axes that a product multiplies with activations, whoever owns them,
+    and the weights of linear, convolution, attention and recurrent layers, whether a forward pass used them or not.
+    Never biases, normalization or embeddings (nor a weight tied to an embedding). A tied weight counts once, by its
+    first name.
 
     Args:
         model: any module.
         only: shell-style patterns; where given, exactly the trainable tensors that match, of any layer.
         skip: shell-style patterns of tensors to leave dense.
+        uses: how a forward pass uses its tensors; without it, the kinds of layers decide alone.
 
     Raises:
         NothingToPrune: no tensor is left.
-        UnknownName: a pattern that matches nothing, or the name of a frozen or complex tensor.
+        UnknownName: a pattern that matches nothing, or the name of a frozen tensor.
         BadValue: a tensor without axes: it is a single number.
 
     >>> prunable(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)))
     {'0.weight': (3, 4), '2.weight': (2, 3)}
     """
     model = unwrap(model)
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()}
+    trainable = {name: p for name, p in model.named_parameters() if is_trainable(p)}
     if only:
-        others = [name for name, _ in model.named_parameters() if name not in trainable]
+        frozen = [name for name, _ in model.named_parameters() if name not in trainable]
         for pattern in only:
-            if pattern in others:
-                why = "is complex" if model.get_parameter(pattern).is_complex() else "is frozen (no requires_grad)"
-                raise UnknownName(f"prunable: {pattern!r} {why}, and a mask covers trainable real weights only")
+            if pattern in frozen:
+                raise UnknownName(
+                    f"prunable: {pattern!r} is frozen (no requires_grad), and a mask covers trainable weights only"
+                )
         names = match_patterns(only, trainable, "prunable")
     else:
         inside = {id(p) for name, p in own_tensors(model, _PRUNABLE_LAYERS) if _is_weight(name)}
         outside = {id(p) for _, p in own_tensors(model, NEVER_PRUNABLE)}
-        names = [name for name, p in trainable.items() if id(p) in inside - outside]
+        names = [
+            name
+            for name, p in trainable.items()
+            if id(p) not in outside
+            and (id(p) in inside or (name in uses.factors and is_matrix(p)))
+            and uses.apart.get(name) != TABLE
+        ]
     if skip:
         skipped = match_patterns(skip, dict(model.named_parameters()), "skip")
         names = [name for name in names if name not in skipped]
     if not names:
-        raise NothingToPrune(
-            f"{type(model).__name__} has no prunable tensor: none of its trainable parameters is the weight of a "
-            "linear, convolution, attention or recurrent layer; name some with `prunable`"
-        )
+        raise NothingToPrune(_nothing(model, trainable, uses))
     shapes = {name: tuple(trainable[name].shape) for name in names}
     check_not_single(shapes)
     return shapes
@@ -221,6 +232,42 @@ def own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tu
     """Return the parameters of all layers of these kinds, by the name that the layer itself has for them."""
     layers = [module for module in model.modules() if isinstance(module, kinds)]
     return [named for layer in layers for named in layer.named_parameters(recurse=False)]
+
+
+def is_trainable(parameter: torch.Tensor) -> bool:
+    """Say whether a mask can cover a parameter: it is trained, and of real or complex numbers.
+
+    >>> is_trainable(nn.Parameter(torch.ones(2), requires_grad=False))
+    False
+    """
+    return parameter.requires_grad and is_number(parameter)
+
+
+def is_number(tensor: torch.Tensor) -> bool:
+    """Say whether a tensor holds real or complex numbers: no integers, and nothing quantized."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def is_matrix(tensor: torch.Tensor) -> bool:
+    """Say whether more than one axis of a tensor holds more than one entry.
+
+    >>> is_matrix(torch.ones(2, 3, 1)), is_matrix(torch.ones(1, 3))
+    (True, False)
+    """
+    return sum(size > 1 for size in tensor.shape) > 1
+
+
+def _nothing(model: nn.Module, trainable: Mapping[str, torch.Tensor], uses: Uses) -> str:
+    """Return the message for a model in which nothing is prunable: what could be named, and why it is not."""
+    matrices = [name for name, parameter in trainable.items() if is_matrix(parameter)]
+    largest = sorted(matrices, key=lambda name: -trainable[name].numel())[:_CANDIDATES]
+    reasons = [f"{name!r} ({uses.apart[name]})" if name in uses.apart else f"{name!r}" for name in largest]
+    looked = f" ({NOT_FOLLOWED}: {uses.reason})" if uses.reason and uses is not NOT_LOOKED_AT else ""
+    return (
+        f"{type(model).__name__} has no prunable tensor: none of its trainable parameters is the weight of a linear, "
+        f"convolution, attention or recurrent layer, or is seen to multiply activations{looked}; "
+        + (f"name some with `prunable`: {', '.join(reasons)}" if reasons else "none has two axes")
+    )
 
 
 def _is_weight(name: str) -> bool:

@@ -16,7 +16,10 @@ class Uses:
         axes: what the axes of each are, as far as that is known.
         order: those that a forward pass uses, in the order of their first use; empty where it could not be followed.
         outputs: those whose layer makes the network's outputs: no other of them stands between.
-        factors: those that a product multiplies with activations, as far as that was looked for.
+        factors: those that a product multiplies with activations, where a 0 in the tensor is a 0 in the product.
+        apart: of the others: what they are used for, in words. Tables are there whatever else they do (tied heads).
+        work: multiplications that products with each of them took in the pass.
+        total_work: those of all products; None where that is not known.
         reason: why the pass could not be followed; empty where it could.
     """
 
@@ -24,7 +27,19 @@ class Uses:
     order: tuple[str, ...] = ()
     outputs: frozenset[str] = frozenset()
     factors: frozenset[str] = frozenset()
+    apart: Mapping[str, str] = field(default_factory=dict)
+    work: Mapping[str, float] = field(default_factory=dict)
+    total_work: float | None = None
     reason: str = ""
+
+
+NOT_LOOKED_AT = Uses(reason="no batch was looked at")
+TABLE = "a table that is looked up (an embedding)"
+COMPUTED = "a 0 in it is no 0 in what is computed from it"
+SCALES = "multiplies activations element by element"
+ADDED = "added to or joined with activations"
+UNUSED = "not used in a forward pass"
+NOT_FOLLOWED = "the forward pass could not be followed"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pruning.mask import Mask
 from pruning.registry import import_by_path
 from pruning.torch_modules import clean_copy, prunable
 from pruning.users_code import users_code
+from pruning.uses import NOT_LOOKED_AT, Uses
 
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
@@ -66,7 +67,9 @@ class Source(Protocol):
         """Return what was already removed from the network of one seed."""
         ...
 
-    def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    def prunable(
+        self, seed: int, only: Sequence[str], skip: Sequence[str], uses: Uses = NOT_LOOKED_AT
+    ) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the tensors that a mask covers, by name."""
         ...
 
@@ -130,9 +133,11 @@ class ModelSource:
         """Return the parameters and buffers of one seed's network, by name."""
         return state_of(self.build(seed))
 
-    def prunable(self, seed: int, only: Sequence[str], skip: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    def prunable(
+        self, seed: int, only: Sequence[str], skip: Sequence[str], uses: Uses = NOT_LOOKED_AT
+    ) -> dict[str, tuple[int, ...]]:
         """Return the shapes of the tensors that a mask covers, by name (see `pruning.torch_modules.prunable`)."""
-        return prunable(self.build(seed), only, skip)
+        return prunable(self.build(seed), only, skip, uses)
 
     def facts(self, seed: int) -> Mapping[str, Any]:
         """Return the sizes that a model was made for, if it was made for any."""
