@@ -104,8 +104,10 @@ def any_text() -> Iterator[None]:
         yield
     finally:
         for stream, errors in changed:
-            if not stream.closed:
-                stream.reconfigure(errors=errors)
+            # The stream's descriptor may lead to a file of another kind by now (a pipe, in which nothing is sought).
+            with contextlib.suppress(OSError):
+                if not stream.closed:
+                    stream.reconfigure(errors=errors)
 
 
 def error_stream() -> TextIO:

@@ -75,6 +75,13 @@ def test_whatever_a_users_code_prints_is_no_result(tmp_path):
         assert said in done.stderr
 
 
+def test_a_result_that_nobody_wants_is_no_error_while_the_rest_goes_to_a_pipe():
+    command = [sys.executable, "-m", "lottery", "list", "models", "--json"]
+    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=where, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_every_command_with_json_prints_one_object(capfd, tmp_path):
     def found(*words):
         code = run([*words, "--json"])
