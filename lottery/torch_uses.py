@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from lottery.data.batch import copied
-from lottery.objective import call_once
 from lottery.randomness import seeded_everywhere
+from pruning.calling import call_once
 from pruning.copying import copy_module
 from pruning.structures import tensors_in
 from pruning.torch_axes import torch_axes
