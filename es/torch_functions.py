@@ -9,7 +9,6 @@ in weights, in data and in what the code itself creates; bfloat16 and float16 st
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,12 +23,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
-from torch.utils import _pytree as torch_tree
 
 from es.network import Arrays, Network
 from es.torch_translation import called_in, explained, first_line, plain, to_jax, to_jax_array, translation
 from pruning.calling import Whole, call_once
+from pruning.copying import copy_module, tensors_within
 from pruning.errors import BadValue
+from pruning.own_parameters import require_own_parameters
+from pruning.shared_memory import groups_in_memory
 from pruning.torch_modules import unwrap
 
 jax.tree_util.register_pytree_node(
@@ -68,6 +69,7 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
     frozen = _duplicate(module)
     _check_randomness(frozen, example_inputs)
     frozen.eval()
+    _check_own(module, frozen, example_inputs)
     tensors = _named_tensors(frozen)
     label = type(frozen).__name__
 
@@ -155,20 +157,15 @@ def _cloned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _constants(module: nn.Module) -> list[torch.Tensor]:
-    """Return the tensors that the submodules hold as plain attributes, also inside lists and dictionaries."""
-    kept = ("_parameters", "_buffers", "_modules")
-    values = [value for layer in module.modules() for key, value in vars(layer).items() if key not in kept]
-    return [leaf for leaf in torch_tree.tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+    """Return the tensors that the module holds in other places than parameters and buffers."""
+    named = {id(tensor) for tensor in _named_tensors(module).values()}
+    return [tensor for tensor in tensors_within(module) if id(tensor) not in named]
 
 
 def _duplicate(module: nn.Module) -> nn.Module:
     """Return a copy on the host whose parameters are plain tensors that share the caller's values where they can."""
-    memo: dict[int, Any] = {id(t): t.detach().cpu().clone() for t in _constants(module)}
-    memo |= {id(t): t.detach().cpu() for t in _named_tensors(module).values()}
-    try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:  # a caller's module may bring its own copying, which may raise anything
-        raise BadValue(f"{type(module).__name__} cannot be copied: {first_line(error)}") from error
+    instead = {id(t): t.detach().cpu().clone() for t in _constants(module)}
+    return copy_module(module, instead | {id(t): t.detach().cpu() for t in _named_tensors(module).values()})
 
 
 def _bound(
@@ -176,15 +173,15 @@ def _bound(
 ) -> nn.Module:
     """Return a copy of `frozen` with other tensors in place of its own.
 
-    A copy for each call keeps the function pure when `forward` assigns attributes; the memo of `deepcopy` reaches a
-    tensor wherever it is referred to (tied weights, the weight lists of recurrent layers).
+    A copy for each call keeps the function pure when `forward` assigns attributes; what the copy holds instead is found
+    wherever it is referred to (tied weights, the weight lists of recurrent layers, closures).
     """
-    memo: dict[int, Any] = {id(t): constant(t) for t in _constants(frozen)}
-    memo |= {id(t): tensors[name] for name, t in _named_tensors(frozen).items()}
+    instead = {id(t): constant(t) for t in _constants(frozen)}
+    instead |= {id(t): tensors[name] for name, t in _named_tensors(frozen).items()}
     for parameter in frozen.parameters():
         # What makes any tensor an instance of nn.Parameter, which some code asks for
-        memo[id(parameter)]._is_param = True
-    return copy.deepcopy(frozen, memo)
+        instead[id(parameter)]._is_param = True
+    return copy_module(frozen, instead)
 
 
 # ------------------------------------------------------------------------------------------------------- translation
@@ -242,6 +239,22 @@ def _check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
             call_once(probe, to_torch(example_inputs))
     if found:
         raise _stochastic(found[0])
+
+
+def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> None:
+    """Refuse a module that computes with other parameters than its own, or sees them in another way than by name."""
+    if groups_in_memory(tensors_within(module)):
+        raise BadValue(
+            f"{type(module).__name__} keeps a view of a parameter as an attribute, which does not follow what evolves: "
+            "make the view in forward, or use trainer 'gd'"
+        )
+    bound = _bound(frozen, _cloned(_named_tensors(frozen)), torch.clone)
+    outputs: Any = ()
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with suppress(Exception):  # what fails is said by the run that is compared with JAX
+            outputs = call_once(bound, to_torch(example_inputs))
+    require_own_parameters(bound, outputs)
 
 
 def _run_torch(called: Callable[..., Any], args: tuple[Any, ...], label: str) -> Any:

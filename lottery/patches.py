@@ -72,7 +72,7 @@ def _input_of(network: nn.Module, layer: nn.Module, inputs: Any) -> list[NDArray
 
     handle = layer.register_forward_pre_hook(hook)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             call(network, inputs)
     except _Seen:
         pass

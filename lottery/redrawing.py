@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from lottery.models.source import ModelSource, Source
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import state_of
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import Params
 
@@ -34,7 +34,7 @@ def check_initializer(source: Source, init: str, seed: int, names: Iterable[str]
     made = source.without_init().build(seed)
     states = [state_of(made)]
     for other in (0, 1):
-        network = copy.deepcopy(made)
+        network = copy_module(made)
         with seeded_everywhere(other):
             source.initialize(network)
         states.append(state_of(network))

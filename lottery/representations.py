@@ -69,7 +69,7 @@ def each_layer(
         for name in layers
     ]
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             call(network, inputs)
     finally:
         for handle in handles:

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from lottery.objective import call
+from lottery.flops import forward_flops
 
 # Below so many operations a pass over a batch, several threads win little on an idle machine, and on a busy one they
 # wait for each other many times longer than they work.
@@ -18,10 +17,12 @@ _SMALL = 1_000_000_000
 
 
 def threads_for(network: nn.Module, inputs: Any) -> int:
-    """Return how many threads a forward pass of these inputs is worth: one, or as many as PyTorch uses now."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call(network, inputs)
-    return 1 if counter.get_total_flops() < _SMALL else torch.get_num_threads()
+    """Return how many threads a forward pass of these inputs is worth: one, or as many as PyTorch uses now.
+
+    A network whose operations cannot be counted gets as many as PyTorch uses.
+    """
+    flops = forward_flops(network, inputs)
+    return 1 if flops is not None and flops < _SMALL else torch.get_num_threads()
 
 
 @contextlib.contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
@@ -96,29 +95,6 @@ def unset_buffers(model: nn.Module) -> list[str]:
         for name, tensor in module._buffers.items()
         if tensor is None and name not in module._non_persistent_buffers_set
     ]
-
-
-@contextlib.contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Give every buffer its value back after the block: some layers follow the data in evaluation mode too."""
-    before = [(module, dict(module._buffers)) for module in model.modules()]
-    values = [{n: t.detach().clone() for n, t in buffers.items() if t is not None} for _, buffers in before]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for (module, buffers), kept in zip(before, values, strict=True):
-                module._buffers.clear()
-                module._buffers.update(buffers)
-                for name, value in kept.items():
-                    _fill(buffers[name], value)
-
-
-def _fill(tensor: torch.Tensor | None, value: torch.Tensor) -> None:
-    assert tensor is not None
-    if tensor.shape != value.shape:
-        tensor.resize_(value.shape)
-    tensor.copy_(value)
 
 
 def _replace_buffer(model: nn.Module, name: str, old: torch.Tensor | None, value: torch.Tensor) -> None:

@@ -76,6 +76,8 @@ class Held:
 class GradientMask:
     """Zeroes the gradient of removed weights, wherever the parameter lies by then."""
 
+    put_on_by_module = True  # a copied parameter gets it from its copied module (`pruning.copying`)
+
     def __init__(self, removed: torch.Tensor) -> None:
         self.removed = removed
 

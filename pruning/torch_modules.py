@@ -18,6 +18,7 @@ from pruning.errors import BadValue, NothingToPrune, UnknownName
 from pruning.holding import is_held as is_held
 from pruning.mask import Mask, check_not_single
 from pruning.names import match_patterns
+from pruning.shared_memory import require_disjoint
 from pruning.uses import NOT_FOLLOWED, NOT_LOOKED_AT, TABLE, Uses
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -187,9 +188,10 @@ def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
         The caller's model is not touched.
 
     Raises:
-        BadValue: a model that holds what cannot be copied, or TorchScript.
+        BadValue: a model that holds what cannot be copied, or TorchScript; two parameters in one memory.
     """
     model = unwrap(model)
+    require_disjoint(model)
     for name, part in model.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             raise BadValue(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,8 +16,9 @@ from lottery.gd.batches import evaluation_batches, move
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import Tally
-from lottery.torch_state import buffers_kept
+from pruning.copying import copy_module
 from pruning.jobs import Evaluation
+from pruning.structures import map_tensors
 from pruning.users_code import users_code
 
 
@@ -26,23 +27,53 @@ def evaluate(
 ) -> tuple[float, float]:
     """Return the mean loss and the metric over `part`, in evaluation mode; NaN for no part.
 
-    It changes nothing: every layer gets its mode back (a frozen batch norm may be in evaluation mode all along) and
-    every buffer its values, and no random number is taken that training would have taken.
+    It changes nothing: a copy of the model is measured, and no random number is taken that training would have taken.
 
     Raises:
         LotteryError: what the model, the loss or the metric raises, in one line.
     """
     if part is None:
         return float("nan"), float("nan")
+    # A loss or a metric of the caller's may count what it sees, too.
+    objective = objective.private()
     tally = Tally(objective)
-    with torch.no_grad(), undisturbed(model), _seeded(part), objective.measuring():
+    with torch.no_grad(), _seeded(part), objective.measuring():
+        with users_code("the model in evaluation mode"):
+            run = InEvaluation(model)
         for inputs, targets in evaluation_batches(part, batch_size):
             # The model gets copies of the inputs (`call`); a loss or a metric may change the targets in place.
             inputs, targets = move(inputs, device), copied(move(targets, device))
             with users_code("the model in evaluation mode"):
-                outputs = call(model, inputs)
+                outputs = run(inputs)
             tally.add(outputs, targets)
         return tally.result()
+
+
+class InEvaluation:
+    """What a model computes in evaluation mode, computed by a copy of it: whatever that writes, training goes on as is.
+
+    Buffers, counters, caches that grow, random generators that the model holds, adapters that are merged into weights
+    on `eval()`: all are the copy's. Gradients are not recorded, unless the model takes some itself and cannot do
+    without (forces that are the gradient of an energy).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._copy = copy_module(model).eval()
+        self._gradients = False
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the outputs for a batch, outside of any graph."""
+        try:
+            with torch.set_grad_enabled(self._gradients):
+                outputs = call(self._copy, inputs)
+        except RuntimeError as error:
+            # PyTorch's words for a gradient of what was not recorded, in both forms that they have.
+            if self._gradients or "does not require grad" not in str(error):
+                raise
+            self._copy, self._gradients = copy_module(self._model).eval(), True
+            return self(inputs)
+        return map_tensors(torch.Tensor.detach, outputs) if self._gradients else outputs
 
 
 def failed_loss(point: Evaluation) -> str | None:
@@ -56,25 +87,6 @@ def failed_loss(point: Evaluation) -> str | None:
     if not math.isfinite(point.validation_loss or 0.0):
         return f"the loss on the validation part is not finite at step {point.step}"
     return None
-
-
-@contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode; every layer's mode and every buffer are afterwards as they were."""
-    with buffers_kept(model), evaluating(model):
-        yield
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and give every layer its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _seeded(part: Part) -> contextlib.AbstractContextManager[None]:

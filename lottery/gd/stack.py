@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch.func import functional_call, vmap
 from lottery.data.batch import copied
 from lottery.data.parts import Tensors
 from lottery.gd.batches import evaluation_batches
-from lottery.gd.evaluation import evaluating
 from lottery.gd.trainable import freeze_others
 from lottery.metric import BatchFunction
 from lottery.objective import Objective
@@ -48,15 +46,19 @@ class Stack:
 
         return vmap(one)(self.trained, self.fixed, inputs, targets)
 
+    def in_evaluation(self) -> Stack:
+        """Return the networks as they are now, in evaluation mode: whatever they write there, these go on as is."""
+        fixed = {name: tensor.clone() for name, tensor in self.fixed.items()}
+        return Stack(copy_module(self.model).eval(), self.trained, fixed)
+
     @torch.no_grad()
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what every network gives for the same inputs [B, …], in evaluation mode: [J, …]."""
+        """Return what every network gives for the same inputs [B, …]: [J, …]."""
 
         def one(trained: Any, fixed: Any) -> torch.Tensor:
             return functional_call(self.model, (trained, fixed), (inputs,))
 
-        with evaluating(self.model):
-            return vmap(one)(self.trained, self.fixed)
+        return vmap(one)(self.trained, self.fixed)
 
     def network(self, row: int) -> State:
         """Return one job's tensors, copied to the host, in the model's order."""
@@ -115,10 +117,12 @@ def evaluate_stack(
     total: torch.Tensor | None = None
     together = False
     readings = [] if objective.metric.adds_up else [reading(objective.metric) for _ in rows]
-    with torch.no_grad(), _buffers_kept(stack), seeded_everywhere(0), objective.measuring():
+    objective = objective.private()  # a loss or a metric of the caller's may count what it sees
+    with torch.no_grad(), seeded_everywhere(0), objective.measuring():
+        looking = stack.in_evaluation()
         for number, (inputs, targets) in enumerate(evaluation_batches(part, batch_size)):
             inputs, targets = copied((inputs, targets))  # a model or a loss may change them in place
-            outputs = stack.outputs(inputs).index_select(0, chosen)
+            outputs = looking.outputs(inputs).index_select(0, chosen)
             if together:
                 measured = _measured_together(objective, outputs, targets)
             else:
@@ -152,15 +156,3 @@ def _agree(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor, e
     except Exception:  # a caller's metric may be anything: a NumPy function, one that returns a plain number
         return False
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-8, equal_nan=True)
-
-
-@contextlib.contextmanager
-def _buffers_kept(stack: Stack) -> Iterator[None]:
-    """Give every buffer that a forward pass writes in evaluation mode its values back."""
-    before = {name: (tensor.clone(), tensor._version) for name, tensor in stack.fixed.items()}
-    try:
-        yield
-    finally:
-        for name, (values, version) in before.items():
-            if stack.fixed[name]._version != version:
-                stack.fixed[name].copy_(values)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
-from torch.utils.flop_counter import FlopCounterMode
 
 from lottery.data.parts import Parts, Tensors
+from lottery.flops import forward_flops
 from lottery.gd.config import GDConfig
 from lottery.gd.optimizers import sparse_embedding
 from lottery.gd.stack import network_of, stack_of
@@ -88,6 +88,8 @@ def can_stack(
         return "the weights are neither float32 nor float64"
     if sparse_embedding(model) is not None:
         return "sparse gradients cannot be stacked"
+    if any(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None) for p in model.parameters()):
+        return "hooks on parameters see one network's gradients"
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         return "recurrent layers keep their weights where they cannot be stacked"
     if any(isinstance(module, _DropoutNd) and module.p > 0 for module in training):
@@ -118,7 +120,7 @@ def refusal(
             warnings.simplefilter("error")  # torch.func says so where it loops over the jobs instead
             losses = stack.losses(objective.loss, inputs, targets)
             losses.sum().backward()
-            outputs = stack.outputs(inputs[0])
+            outputs = stack.in_evaluation().outputs(inputs[0])
             if not isinstance(outputs, torch.Tensor):
                 return "the network's output is no tensor"
         except (Exception, SystemExit) as error:  # torch.func refuses in many ways; a model or loss may raise anything
@@ -162,13 +164,12 @@ def gains(model: nn.Module, flops: float, count: int, device: torch.device) -> b
     return count >= STACKED_JOBS[device.type] and flops <= STACKED_FLOPS[device.type]
 
 
-def forward_flops(model: nn.Module, parts: Parts, batch_size: int) -> float:
-    """Return how many operations the forward pass of one batch takes."""
+def batch_flops(model: nn.Module, parts: Parts, batch_size: int) -> float | None:
+    """Return how many operations the forward pass of one batch takes; None where that cannot be counted."""
     assert isinstance(parts.train, Tensors)
-    with seeded_everywhere(0), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        few = parts.train.inputs[:_TRIAL_EXAMPLES]
-        call(model, few)
-    return counter.get_total_flops() / len(few) * batch_size
+    few = parts.train.inputs[:_TRIAL_EXAMPLES]
+    flops = forward_flops(model, few)
+    return None if flops is None else flops / len(few) * batch_size
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -18,7 +18,7 @@ from lottery.gd.evaluation import failed_loss
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import make_optimizer
 from lottery.gd.stack import Stack, evaluate_stack, network_of, stack_of, stacked_keeps
-from lottery.gd.stackable import FULL_FLOPS, can_stack, forward_flops, gains, refusal
+from lottery.gd.stackable import FULL_FLOPS, batch_flops, can_stack, gains, refusal
 from lottery.gd.stacked_batches import stacked_batches
 from lottery.torch_state import State
 from pruning.jobs import BEST, Evaluation, Job, Params, Trained, stays_finite
@@ -50,8 +50,8 @@ def _most(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str]) -> int
     if can_stack(trainer.model, config, parts, jobs, needs) is not None:
         return 1
     model = network_of(trainer.model, jobs[0], config.train_only, device)
-    flops = forward_flops(model, parts, config.batch_size)
-    if not gains(model, flops, len(jobs), device):
+    flops = batch_flops(model, parts, config.batch_size)
+    if flops is None or not gains(model, flops, len(jobs), device):
         return 1
     if refusal(trainer.model, config, parts, trainer.objective, jobs, device) is not None:
         return 1

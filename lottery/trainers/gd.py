@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Part, Parts, Tensors
+from lottery.flops import forward_flops
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.gd.behaviour import behaviour
 from lottery.gd.config import GDConfig
 from lottery.gd.device import choose_device
-from lottery.gd.evaluation import evaluate, undisturbed
+from lottery.gd.evaluation import InEvaluation, evaluate
 from lottery.gd.optimizers import make_optimizer
 from lottery.gd.trainable import freeze_others
 from lottery.gd.trainer import GDTrainer
@@ -27,6 +28,7 @@ from lottery.tallies import loss_sums, metric_sums
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
 from pruning.errors import BadValue, DataError, RunError
+from pruning.own_parameters import require_own_parameters
 from pruning.users_code import users_code
 
 # Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
@@ -62,8 +64,9 @@ def setup(ask: Ask) -> Setup:
     objective = objective_for(parts.example[1], loss, ask.metric)
     if ask.loss is None:
         check_labels(parts)
-    flops = _check_fit(model, parts, objective, device)
-    single = device.type == "cpu" and flops * config.batch_size < SINGLE_THREAD_FLOPS
+    inputs, count = _check_fit(model, parts, objective, device)
+    flops = forward_flops(ask.source.build(ask.seed), inputs) if device.type == "cpu" else None
+    single = flops is not None and flops / count * config.batch_size < SINGLE_THREAD_FLOPS
     threads = 1 if single else torch.get_num_threads()
     per_epoch = steps_per_epoch(parts.train, config.batch_size)
     total = config.total_steps(per_epoch)
@@ -96,7 +99,7 @@ def _on_device(parts: Parts, device: torch.device) -> Parts:
     return replace(parts, train=moved(parts.train), validation=moved(parts.validation), test=test)
 
 
-def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: torch.device) -> float:
+def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: torch.device) -> tuple[Any, int]:
     """Train on one small batch and measure it, so that a mismatch is one clear line before anything is written.
 
     The loss sees what the model gives in training mode; loss and metric see what it gives in evaluation mode, where
@@ -104,21 +107,22 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
     few examples it may be undefined.
 
     Returns:
-        Floating-point operations of one example's forward pass.
+        The batch's inputs, and how many examples they are.
     """
     with seeded_everywhere(0):
         inputs, targets = next(training_batches(parts.train, 8, seed=0, start=0, stop=1))
         inputs, targets = move(inputs, device), move(targets, device)
         shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
         where = f"on a batch of this data ({type(model).__name__}, inputs {shape})"
-        with users_code(f"the model {where}", DataError), FlopCounterMode(display=False) as counter:
+        with users_code(f"the model {where}", DataError):
             outputs = call(model, inputs)
+        require_own_parameters(model, outputs)
         if objective.loss is F.cross_entropy and isinstance(outputs, torch.Tensor):
             check_outputs(tuple(outputs.shape), parts)
         with users_code(f"the loss {where}", DataError):
             objective.loss(outputs, targets).backward()
-        with users_code(f"the model in evaluation mode {where}", DataError), torch.no_grad(), undisturbed(model):
-            outputs = call(model, inputs)
+        with users_code(f"the model in evaluation mode {where}", DataError):
+            outputs = InEvaluation(model)(inputs)
         try:
             with torch.no_grad(), objective.measuring():
                 loss_sums(objective.loss, outputs, targets)
@@ -128,7 +132,7 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
                 evaluate(model, parts.validation, objective, device, MEASURED_AT_ONCE)
         except RunError as error:
             raise DataError(f"{error}, on what the model returns in evaluation mode") from error
-        return counter.get_total_flops() / size(targets)
+        return inputs, size(targets)
 
 
 TRAINERS.add(

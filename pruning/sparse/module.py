@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
@@ -229,9 +230,9 @@ def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosin
         mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
         apply_mask(dense, mask).eval()
         skeleton = skeleton_of(dense)
-        reason = side_effect(copy.deepcopy(dense), example)
+        reason = side_effect(copy_module(dense), example)
         if reason:
-            trainable, recipe = Trainable(copy.deepcopy(dense), None, None), run_itself(reason)
+            trainable, recipe = Trainable(copy_module(dense), None, None), run_itself(reason)
         else:
             trainable = choose_trainable(dense, mask, example, choosing)
             recipe = choose_recipe(dense, mask, example, choosing)

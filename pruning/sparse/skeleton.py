@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
+
+from pruning.copying import copy_module
 
 
 def skeleton_of(network: nn.Module) -> nn.Module:
     """Return the architecture alone, without numbers; parameters that are tied stay tied."""
-    skeleton = copy.deepcopy(network).to("meta")
+    skeleton = copy_module(network).to("meta")
     return _tie(skeleton, _ties(network))
 
 
 def filled(skeleton: nn.Module, state: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> nn.Module:
     """Return a network of this architecture that holds these tensors, in evaluation mode."""
-    network, ties = copy.deepcopy(skeleton), _ties(skeleton)
+    network, ties = copy_module(skeleton), _ties(skeleton)
     network.load_state_dict(state, strict=False, assign=True)
     _tie(network, ties)
     for path, module in network.named_modules():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruning.copying import copy_module
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing import step
@@ -42,7 +42,7 @@ def choose_trainable(dense: nn.Module, mask: Mask, example: Sequence[Any], choos
         example: the arguments of one call.
         choosing: how to choose.
     """
-    replaced = replace_layers(copy.deepcopy(dense), mask, example, choosing, training=True)
+    replaced = replace_layers(copy_module(dense), mask, example, choosing, training=True)
     nothing = not any(layer.choice.backends for layer in replaced.layers)
     if nothing or choosing.backend is not None or choosing.by == "model":
         return Trainable(replaced.network, None, None)
@@ -52,7 +52,7 @@ def choose_trainable(dense: nn.Module, mask: Mask, example: Sequence[Any], choos
         winner, times = fastest(runs, "dense", first.device, 2 * choosing.seconds)
     if winner == "sparse":
         return Trainable(replaced.network, times["dense"], times["sparse"])
-    return Trainable(copy.deepcopy(dense), times["dense"], times["dense"])
+    return Trainable(copy_module(dense), times["dense"], times["dense"])
 
 
 def _step(network: nn.Module, example: Sequence[Any]) -> Callable[[], object]:

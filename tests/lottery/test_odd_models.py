@@ -16,11 +16,12 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from lottery import Data, find_ticket
 from lottery.data.batch import form, is_divisible, joined, move, rows, size
+from lottery.gd.evaluation import InEvaluation
 from lottery.gd.gradients import clip_gradients, mask_gradients
 from lottery.objective import call
 from lottery.redrawing import SameWeights
 from lottery.ticket import Ticket
-from lottery.torch_state import buffers_kept, load_state, state_of
+from lottery.torch_state import load_state, state_of
 from pruning.copying import copy_module
 from pruning.errors import BadValue, DataError, MaskMismatch, NothingToPrune
 from pruning.jobs import stays_finite
@@ -138,8 +139,8 @@ class TestCopies:
     @BOTH
     def test_what_cannot_be_copied_is_named(self, tmp_path, trainer):
         model: Any = Base()
-        model.first.guard = threading.Lock()
-        with pytest.raises(BadValue, match=r"Base cannot be copied for its attribute 'first.guard' \(a lock\)"):
+        model.first.worker = threading.Thread()
+        with pytest.raises(BadValue, match=r"Base cannot be copied for its attribute 'first.worker' \(a Thread\)"):
             search(tmp_path, model, DATA, trainer=trainer)
 
     def test_sparse_tensors_of_every_layout_are_copied(self):
@@ -275,12 +276,15 @@ class TestBuffersThatGrow:
         assert often["calls"] == once["calls"] == 20
         assert all(np.array_equal(often[name], once[name]) for name in once)
 
-    def test_buffers_come_back_in_value_shape_and_place(self):
-        model = Growing(torch.zeros(0))
+    def test_an_evaluation_leaves_buffers_in_value_shape_and_place(self):
+        class Resizing(Growing):
+            def hidden(self, inputs):
+                self.seen.resize_(3).fill_(1.0)
+                return super().hidden(inputs)
+
+        model = Resizing(torch.zeros(0))
         before: Any = model.seen
-        with buffers_kept(model):
-            model(INPUTS)
-            before.resize_(3).fill_(1.0)
+        assert InEvaluation(model)(INPUTS).shape == (60, 3)
         assert model.seen is before and before.shape == (0,)
 
 
