@@ -56,8 +56,8 @@ class Child(nn.Module):
         self.parent = (parent,)  # in a tuple, where PyTorch sees no module
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parent = self.parent[0]
-        return (parent() if isinstance(parent, weakref.ref) else parent).first(x)
+        parent: Any = self.parent[0]
+        return called(parent() if isinstance(parent, weakref.ref) else parent, x)
 
 
 def in_a_decorator(net: Any) -> Any:
@@ -78,6 +78,11 @@ def of_functions(net: Any) -> Any:
     layers = {net: net.first}
     found = functools.lru_cache(lambda key: layers[net])
     return lambda x: found(0)(x)
+
+
+def by_a_weak_method(net: Any) -> Any:
+    method: Any = weakref.WeakMethod(net.once)
+    return lambda x: method()(x)
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {
@@ -104,8 +109,8 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_copy_trains_its_own_parameters_and_the_original_gets_nothing(way):
-    net = Net(WAYS[way])
-    copy = copy_module(net)
+    net: Any = Net(WAYS[way])
+    copy: Any = copy_module(net)
     outputs = copy(INPUTS)
     assert torch.equal(outputs, net(INPUTS))
     require_own_parameters(copy, outputs)
@@ -136,7 +141,7 @@ def by_a_class_around_it(net: Any) -> Any:
 
 @pytest.mark.parametrize("way", [by_a_global_name, by_a_class_around_it, lambda net: nn.Linear(4, 3).__call__])
 def test_a_copy_that_computes_with_foreign_parameters_is_refused(way):
-    copy = copy_module(Net(way))
+    copy: Any = copy_module(Net(way))
     foreign = nn.Linear(3, 2)
     with pytest.raises(BadValue, match=r"Net computes with \d trainable parameters that it does not hold .* `self`"):
         require_own_parameters(copy, {"out": foreign(copy.run(INPUTS))})
@@ -144,35 +149,35 @@ def test_a_copy_that_computes_with_foreign_parameters_is_refused(way):
 
 class TestHooks:
     def test_hooks_on_parameters_travel(self):
-        net = nn.Linear(2, 1, bias=False)
+        net: Any = nn.Linear(2, 1, bias=False)
         net.weight.register_hook(lambda gradient: 2 * gradient)
         seen: list[bool] = []
         net.weight.register_post_accumulate_grad_hook(lambda parameter: seen.append(parameter is net.weight))
-        copy = copy_module(net)
+        copy: Any = copy_module(net)
         copy(torch.ones(1, 2)).sum().backward()
         assert copy.weight.grad is not None and copy.weight.grad.tolist() == [[2.0, 2.0]]
         assert seen == [False] and net.weight.grad is None
 
     def test_so_do_those_of_frozen_parameters_and_their_attributes(self):
-        net = nn.Linear(2, 1)
+        net: Any = nn.Linear(2, 1)
         net.weight.register_hook(lambda gradient: 3 * gradient)
         net.weight.requires_grad_(False)
         net.weight.no_decay = True
-        copy = copy_module(net)
+        copy: Any = copy_module(net)
         assert not copy.weight.requires_grad and copy.weight.no_decay
         copy.weight.requires_grad_()
         copy(torch.ones(1, 2)).sum().backward()
         assert copy.weight.grad is not None and copy.weight.grad.tolist() == [[3.0, 3.0]]
 
     def test_a_held_mask_is_held_once(self):
-        copy = copy_module(hold_mask(nn.Linear(2, 1), Mask({"weight": [[1, 0]]})))
+        copy: Any = copy_module(hold_mask(nn.Linear(2, 1), Mask({"weight": [[1, 0]]})))
         hooks: Any = copy.weight._post_accumulate_grad_hooks
         assert is_held(copy.weight) and len(hooks) == 1
 
     def test_hooks_on_modules_see_the_copy(self):
-        net = Net(lambda net: net.once)
+        net: Any = Net(lambda net: net.once)
         net.first.register_forward_hook(lambda module, inputs, outputs: outputs + net.first.bias)
-        copy = copy_module(net)
+        copy: Any = copy_module(net)
         require_own_parameters(copy, copy(INPUTS))
 
 
@@ -187,7 +192,7 @@ class TestWhatHasNoValue:
         )
         net.local.count = 3
         with net.lock, net.again:
-            copy = copy_module(net)
+            copy: Any = copy_module(net)
             assert copy.lock.acquire(blocking=False) and copy.again.acquire(blocking=False)
         net.ready.set()
         assert not copy.ready.wait(0) and copy.ready is not net.ready and copy.local.count == 3
@@ -196,7 +201,7 @@ class TestWhatHasNoValue:
         net: Any = nn.Linear(2, 1)
         net.seen = []
         net.note = net.seen.append
-        copy = copy_module(net)
+        copy: Any = copy_module(net)
         copy.note(1)
         assert copy.seen == [1] and net.seen == []
 
@@ -207,7 +212,8 @@ class TestWhatHasNoValue:
 
     def test_a_variable_outside_stays_shared(self):
         """A hook that notes what it saw goes on noting it where its author looks."""
-        net, seen = nn.Linear(2, 1), []
+        net: Any = nn.Linear(2, 1)
+        seen: list[bool] = []
         net.register_forward_hook(lambda module, inputs, outputs: seen.append(module is net))
         copy_module(net)(torch.ones(1, 2))
         assert seen == [True]  # and the module is the copy
@@ -217,15 +223,16 @@ class TestMemory:
     def test_views_in_one_memory_stay_in_one_memory(self):
         net: Any = nn.Linear(4, 3)
         net.rows, net.raw = [net.weight.detach()[1:]], net.weight.data
-        copy = copy_module(net)
+        copy: Any = copy_module(net)
         with torch.no_grad():
             copy.weight.fill_(7.0)
         assert copy.rows[0].eq(7).all() and copy.raw.eq(7).all() and not net.weight.eq(7).any()
 
     def test_parameters_that_lie_side_by_side_are_copied(self):
-        net, flat = nn.Linear(4, 3), torch.arange(15.0)
+        net: Any = nn.Linear(4, 3)
+        flat = torch.arange(15.0)
         net.weight, net.bias = nn.Parameter(flat[:12].view(3, 4)), nn.Parameter(flat[12:])
-        copy = copy_module(net)
+        copy: Any = copy_module(net)
         assert torch.equal(copy.weight, net.weight) and torch.equal(copy.bias, net.bias)
 
     def test_a_view_as_another_type_is_refused(self):
@@ -236,7 +243,7 @@ class TestMemory:
             copy_module(net)
 
     def test_two_parameters_in_one_memory_are_refused_by_name(self):
-        net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 4))
+        net: Any = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 4))
         net[1].weight = nn.Parameter(net[0].weight.detach().t())
         with pytest.raises(BadValue, match=r"'0.weight' and '1.weight' lie in one memory"):
             clean_copy(net)
