@@ -81,26 +81,29 @@ def of_functions(net: Any) -> Any:
 
 
 def by_a_weak_method(net: Any) -> Any:
-    method: Any = weakref.WeakMethod(net.once)
-    return lambda x: method()(x)
+    reference = weakref.WeakMethod(net.once)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        method: Any = reference()
+        return method(x)
+
+    return run
 
 
 WAYS: dict[str, Callable[[Any], Any]] = {
     "lambda over self": lambda net: lambda x: net.first(x),
     "lambda over a layer": lambda net: (lambda layer: lambda x: layer(x))(net.first),
     "lambda over a weight": lambda net: (lambda w: lambda x: x @ w.T)(net.first.weight),
-    "default argument": lambda net: lambda x, net=net: net.first(x),
+    "default argument": lambda net: lambda x, net=net: called(net, x),
     "decorated function": in_a_decorator,
     "bound method": lambda net: net.once,
-    "method of a function with a closure": lambda net: types.MethodType(lambda self, x: net.first(x), net),
+    "method of a function with a closure": lambda net: types.MethodType(lambda self, x: called(net, x), net),
     "partial": lambda net: functools.partial(called, net),
     "object with slots": lambda net: Caller(lambda x: net.first(x)),
     "cached function": of_functions,
     "weak reference to the parent": lambda net: Child(weakref.ref(net)),
     "weak proxy of the parent": lambda net: Child(weakref.proxy(net)),
-    "weak reference to a method": lambda net: Caller(
-        (lambda method: lambda x: method()(x))(weakref.WeakMethod(net.once))
-    ),
+    "weak reference to a method": by_a_weak_method,
     "replaced forward": replaced,
     "cached view": lambda net: (lambda view: lambda x: x @ view.view(3, 4).T)(net.first.weight.view(-1)),
     "view in a list": lambda net: Caller(functools.partial(lambda ws, x: x @ ws[0], [net.first.weight.t()])),
