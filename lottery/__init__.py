@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from lottery.analyses import analyze
     from lottery.api import find_ticket
     from lottery.data import Data
+    from lottery.layering import layers
     from lottery.metric import Metric
     from lottery.results import Search
     from lottery.ticket import Ticket
     from lottery.transfer import train_ticket
     from pruning.mask import Mask
 
-__all__ = ["Data", "Mask", "Metric", "Search", "Ticket", "ablate", "analyze", "find_ticket", "train_ticket"]
+__all__ = ["Data", "Mask", "Metric", "Search", "Ticket", "ablate", "analyze", "find_ticket", "layers", "train_ticket"]
 
 _HOMES = {
     "Data": "lottery.data",
@@ -32,6 +33,7 @@ _HOMES = {
     "ablate": "lottery.ablating",
     "analyze": "lottery.analyses",
     "find_ticket": "lottery.api",
+    "layers": "lottery.layering",
     "train_ticket": "lottery.transfer",
 }
 

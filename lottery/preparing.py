@@ -116,7 +116,7 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
         UsageError: something in the request is wrong.
     """
     config, trainer_config = resolve(request.settings)
-    parts = _parts(request.data, config, request.forward)
+    parts = parts_of(request.data, config, request.forward)
     source = model_source(request.model, parts, config.init)
     if request.ticket is not None:
         source = source.starting_at(Start(request.ticket.params, request.ticket.mask))
@@ -178,7 +178,7 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     return config, trainer_config
 
 
-def _parts(data: Any, config: SearchConfig, forward: Forward | None) -> Parts | Episodes:
+def parts_of(data: Any, config: SearchConfig, forward: Forward | None = None) -> Parts | Episodes:
     """Return checked parts of a data set, or an environment."""
     if isinstance(data, str) and ":" in data:
         from es.tasks.environments import is_environment

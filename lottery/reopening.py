@@ -78,6 +78,11 @@ def reopen(
     return run, prepared
 
 
+def stored_record(path: Path) -> dict[str, Any]:
+    """Return the record of a run's dense level; raises `FileFormatError` where it is no run, or has no level yet."""
+    return _stored(RunDirectory(path))[1]
+
+
 def _check_same(run: RunDirectory, stored: Mapping[str, Any], prepared: Prepared, chosen: Mapping[str, Any]) -> None:
     """Raise `ConfigMismatch` where model, data, loss or metric are not those that a run was made with."""
     found = prepared.identity

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli import ablate, bench, connect, export, instability, list_, prune, show, train, transfer
+from lottery.cli import ablate, bench, connect, export, instability, layers, list_, prune, show, train, transfer
 from lottery.cli.output import Output, any_text, error_stream, join_output, open_descriptors, separate_output
 from lottery.cli.warned import one_line_warnings
 from pruning.errors import LotteryError, nearest
@@ -37,6 +37,7 @@ app.command("connect")(connect.connect)
 app.command("instability")(instability.instability)
 app.command("bench")(bench.bench)
 app.command("export")(export.export)
+app.command("layers")(layers.layers)
 app.command("list")(list_.list_)
 
 
