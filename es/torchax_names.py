@@ -1,6 +1,7 @@
 """Importing torchax 0.0.13 under a torch that has outgrown it. To be deleted with the first torchax that needs no help.
 
-torchax names overloads that torch dropped together with named tensors, and its import changes the whole process: it
+torchax names overloads that torch 2.13 dropped together with named tensors, and operators that 2.14 dropped (their
+successors in `torch.linalg` are there, and torchax has them too). Its import changes the whole process: it
 renames torch's spare device type, which makes `torch.accelerator` report an accelerator "jax" ahead of a real one (and
 breaks pinned memory). `import_torchax` lends it the names, and keeps torch as it was.
 """
@@ -12,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +33,14 @@ _DROPPED = {
     "std_mean": ("correction_names", "names_dim"),
     "unbind": ("Dimname",),
 }
+_DROPPED_WHOLE = ("cholesky", "qr")
+
+
+@dataclass(frozen=True, eq=False)
+class _Gone:
+    """In the place of an operator that torch no longer has."""
+
+    default: object
 
 
 def import_torchax() -> ModuleType:
@@ -55,6 +65,10 @@ def import_torchax() -> ModuleType:
 @contextmanager
 def _lent_names() -> Iterator[None]:
     lent: list[tuple[Any, str]] = []
+    for packet in _DROPPED_WHOLE:
+        if not hasattr(torch.ops.aten, packet):
+            setattr(torch.ops.aten, packet, _Gone(default=object()))
+            lent.append((torch.ops.aten, packet))
     for packet, overloads in _DROPPED.items():
         operator = getattr(torch.ops.aten, packet)
         for overload in overloads:
