@@ -1,4 +1,4 @@
-"""Hugging Face models as small as their configurations allow, with random weights: the list.
+"""Hugging Face models as small as their configurations allow, with random weights: the list. Their loss is their own.
 
 A row is the class of the model, the kind of its batches, and what its configuration needs besides `COMMON` (`...`: that
 it does not take a setting of `COMMON`).
@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import nn
 
-from lottery.objective import Metric
 from tests.architectures import hf_batches as batches
 from tests.architectures.entry import Architecture
 from tests.architectures.hf_batches import CLASSES, IMAGE, VOCABULARY
@@ -201,12 +200,6 @@ LIST: list[tuple[str, Any, Mapping[str, Any]]] = [
 # fmt: on
 
 
-def own_loss(outputs: Any, batch: Any) -> Any:
-    """Return the loss that the model computed itself."""
-    del batch
-    return outputs.loss
-
-
 def build(name: str, overrides: Mapping[str, Any]) -> nn.Module:
     """Return a model of this class with random weights."""
     import transformers
@@ -218,8 +211,7 @@ def build(name: str, overrides: Mapping[str, Any]) -> nn.Module:
 
 def architectures() -> list[Architecture]:
     """Return the whole list."""
-    metric = Metric("loss", own_loss, higher_is_better=False, additive=True)
     return [
-        Architecture(name, partial(build, name, overrides), partial(batches.loaders, kind), own_loss, metric)
+        Architecture(name, partial(build, name, overrides), partial(batches.loaders, kind))
         for name, kind, overrides in LIST
     ]
