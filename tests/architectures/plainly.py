@@ -78,10 +78,18 @@ def measured(architecture: Architecture, model: nn.Module, size: int) -> float:
     total, count = 0.0, 0
     with torch.no_grad():
         for inputs, targets in batches(model, architecture.data().validation, size):
-            examples = examples_in(inputs)
-            total += examples * metric_of(architecture, call(model, inputs), targets)
-            count += examples
+            weight = weight_of(architecture, inputs, targets)
+            total += weight * metric_of(architecture, call(model, inputs), targets)
+            count += weight
     return total / count
+
+
+def weight_of(architecture: Architecture, inputs: Any, targets: Any) -> int:
+    """Return what a batch's metric is a mean over: of a model's own loss the labels that count, otherwise examples."""
+    labels = targets.get("labels") if architecture.loss is None and isinstance(targets, Mapping) else None
+    if isinstance(labels, torch.Tensor) and labels.dim() > 1:
+        return int((labels != -100).sum())
+    return examples_in(inputs)
 
 
 def examples_in(inputs: Any) -> int:
