@@ -85,6 +85,7 @@ def ablate(
     metric: GivenMetric | None = None,
     forward: Forward | None = None,
     criterion: str | ScoreFunction | None = None,
+    functions: Mapping[str, Any] | None = None,
     device: str | None = None,
     trust: bool = False,
     display: Display | None = None,
@@ -105,6 +106,7 @@ def ablate(
         metric: likewise.
         forward: likewise.
         criterion: likewise, where it was a function; or its name.
+        functions: settings of the search that were functions, by name: `{"optimizer": make}`.
         device: where to train now.
         trust: run a model or criterion that only the run's records name as `package.module:name`.
         display: shows progress.
@@ -127,6 +129,7 @@ def ablate(
         metric=metric,
         forward=forward,
         criterion=criterion,
+        functions=functions,
         device=device,
         watch=counter,
         trust=trust,

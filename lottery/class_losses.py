@@ -46,6 +46,20 @@ def class_loss(loss: Any) -> ClassLoss | None:
     return ClassLoss(ignored, weight if isinstance(weight, torch.Tensor) else None)
 
 
+def smoothed_cross_entropy(smoothing: float) -> Any:
+    """Return PyTorch's cross-entropy whose labels share a fraction of their weight with all classes."""
+    return functools.partial(F.cross_entropy, label_smoothing=smoothing)
+
+
+def is_cross_entropy(loss: Any) -> bool:
+    """Say whether a loss is the default one for classes, smoothed or not.
+
+    >>> is_cross_entropy(smoothed_cross_entropy(0.1)), is_cross_entropy(F.nll_loss)
+    (True, False)
+    """
+    return (loss.func if isinstance(loss, functools.partial) else loss) is F.cross_entropy
+
+
 def loss_weight(loss: Any, targets: Any, examples: int) -> torch.Tensor | int:
     """Return how much a batch counts in the mean of a loss over all batches.
 

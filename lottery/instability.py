@@ -10,7 +10,7 @@ A subnetwork is matching only where it is stable: where the error barrier betwee
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def instability(
     loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
     forward: Forward | None = None,
+    functions: Mapping[str, Any] | None = None,
     device: str | None = None,
     trust: bool = False,
     display: Display | None = None,
@@ -99,6 +100,7 @@ def instability(
         loss: what the search was given.
         metric: likewise.
         forward: likewise.
+        functions: settings of the search that were functions, by name: `{"optimizer": make}`.
         device: where to train now.
         trust: run a model that only the run's records name as `package.module:callable`.
         display: shows progress.
@@ -123,6 +125,7 @@ def instability(
         metric=metric,
         forward=forward,
         criterion=plain,
+        functions=functions,
         device=device,
         watch=counter,
         trust=trust,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lottery.by_seed import BySeed
@@ -14,6 +13,7 @@ from lottery.held_out import held_out
 from lottery.models.source import Source
 from lottery.plan import Plan
 from lottery.rewind import parse_rewind
+from lottery.settings import recorded
 from lottery.trainers import Setup
 from lottery.using import without_outputs
 from pruning.errors import BadValue
@@ -62,7 +62,7 @@ def plan_of(
     for mask in dense.values():
         candidates = Mask.dense(shapes) if config.candidates == "all" else mask
         check_targets(targets, candidates, config.guard, drawing.pattern)
-    resolved = {**asdict(config), **asdict(trainer_config), "model": source.name, "data": parts.name}
+    resolved = {**recorded(config), **recorded(trainer_config), "model": source.name, "data": parts.name}
     for private in ("device", "checkpoint_seconds"):  # how, not what: they change no result
         resolved.pop(private, None)
     about = {

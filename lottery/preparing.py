@@ -26,6 +26,7 @@ from lottery.probing import prober_for, refusals
 from lottery.redrawing import check_initializer, warn_same_replicates
 from lottery.run_identity import Identity
 from lottery.settings import build, check_names
+from lottery.smoothing import smoothed
 from lottery.telling_apart import identity_of
 from lottery.trainers import TRAINERS, Ask, Setup
 from lottery.using import uses_for
@@ -127,7 +128,7 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
         )
     metric = config.metric if request.metric is None else request.metric
     ask = Ask(source, parts, trainer_config, request.loss, metric, watch, config.seed, config.split_seed)
-    ask = on_diet(ask, config)
+    ask = on_diet(smoothed(ask), config)
     parts = ask.parts
     setup = TRAINERS[config.trainer].value.setup(ask)
     with users_code(f"importing the criterion {config.criterion!r}"):
@@ -142,6 +143,8 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     plan = plan_of(config, trainer_config, drawing, source, parts, setup, given, uses)
     covers = coverage(ask, list(plan.dense[config.seed]), uses)
     plan = replace(plan, about={**plan.about, "coverage": covers.as_json()})
+    if setup.late_start is not None and (plan.rewind.to_step or plan.rewind.start):
+        raise BadValue(setup.late_start)
     if config.early_bird is not None and "moves" in plan.about["config"]:
         _check_start(plan)
     initial = BySeed(source.initial_state)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.behaviour import agree
+from lottery.functions import FUNCTIONS, check_stored_functions
 from lottery.metric import GivenMetric
 from lottery.objective import GivenLoss
 from lottery.preparing import Prepared, Request, prepare_search
@@ -32,6 +33,7 @@ def reopen(
     metric: GivenMetric | None = None,
     forward: Forward | None = None,
     criterion: str | ScoreFunction | None = None,
+    functions: Mapping[str, Any] | None = None,
     device: str | None = None,
     watch: Watch | None = None,
     trust: bool = False,
@@ -46,6 +48,7 @@ def reopen(
         metric: likewise.
         forward: likewise.
         criterion: likewise, where it was a function; or its name, `package.module:function`.
+        functions: what the search was given as functions among its settings, by name: `optimizer`, `schedule`, `train`.
         device: where to train now; by default the trainer's own choice.
         watch: is told of progress.
         trust: run a model or criterion that only the run's records name as `package.module:name`.
@@ -69,6 +72,8 @@ def reopen(
         raise ConfigMismatch(
             f"{run.path} was made with{'' if forward is None else 'out'} a `forward` of its caller's own: give the same"
         )
+    settings |= functions or {}
+    check_stored_functions({key: settings[key] for key in settings.keys() - (functions or {})}, run.path, trust)
     if device is not None:
         settings["device"] = device
     settings["split_seed"] = split_seed(settings)
@@ -99,6 +104,9 @@ def _check_same(run: RunDirectory, stored: Mapping[str, Any], prepared: Prepared
         raise ConfigMismatch(f"{run.path} was made with another loss or metric ({stored['objective']})")
     if found.settings.get("forward") != stored.get("forward"):
         raise ConfigMismatch(f"{run.path} was made with another forward ({stored['forward']})")
+    for kind in FUNCTIONS:
+        if found.settings.get(f"{kind}_code") != stored.get(f"{kind}_code"):
+            raise ConfigMismatch(f"{run.path} was made with another function for {kind}")
     if found.settings["device"] == stored.get("device") and not agree(stored.get("behaviour") or {}, found.behaviour):
         raise ConfigMismatch(
             f"{run.path} was made with a model, a loss or a metric that gave something else before training: code that "

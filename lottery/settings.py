@@ -11,7 +11,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -22,6 +22,19 @@ ConfigT = TypeVar("ConfigT")
 
 # Of each group, what a higher layer says replaces what a lower layer said under another name.
 EXCLUSIVE = (frozenset({"steps", "epochs"}), frozenset({"levels", "sparsity", "densities"}))
+
+# The parameters of what a setting chooses mean nothing, or something else, to another choice.
+PARAMETERS = {"strategy": "strategy_params", "optimizer": "optimizer_params", "schedule": "schedule_params"}
+
+# What a function that makes an optimizer says itself.
+OF_OPTIMIZER = frozenset({"lr", "momentum", "nesterov", "weight_decay"})
+
+# What a record begins with where the caller gave a function, which no record holds.
+GIVEN = "given: "
+
+# Metadata of a field that came later: while it has its default, records do not name it, so that a run that was made
+# before is found again.
+LATER = types.MappingProxyType({"later": True})
 
 
 def layer(*settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,9 +54,11 @@ def layer(*settings: Mapping[str, Any]) -> dict[str, Any]:
                 raise BadValue(f"give {' or '.join(named)}, not both")
             if named:
                 merged = {key: value for key, value in merged.items() if key not in group}
-        if values.get("strategy", merged.get("strategy")) != merged.get("strategy"):
-            # A strategy's hyper-parameters mean nothing, or something else, to another one.
-            merged.pop("strategy_params", None)
+        for choice, parameters in PARAMETERS.items():
+            if values.get(choice, merged.get(choice)) != merged.get(choice):
+                merged.pop(parameters, None)
+        if is_function(values.get("optimizer")) and not isinstance(values["optimizer"], type):
+            merged = {key: value for key, value in merged.items() if key not in OF_OPTIMIZER}
         for key, value in values.items():
             below = merged.get(key)
             tables = isinstance(value, Mapping) and isinstance(below, Mapping)
@@ -107,6 +122,44 @@ def build(kind: type[ConfigT], settings: Mapping[str, Any]) -> ConfigT:
     return kind(**{key: _typed(key, value, hints[key]) for key, value in settings.items() if key in names})
 
 
+def recorded(config: Any) -> dict[str, Any]:
+    """Return a configuration as records hold it: plain values; a function of the caller's by what it is called.
+
+    >>> from lottery.gd.config import GDConfig
+    >>> recorded(GDConfig(optimizer=max))["optimizer"], "optimizer_params" in recorded(GDConfig())
+    ('given: max', False)
+    """
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    values = {name: getattr(config, name) for name in fields}
+    named = {
+        name for name, field in fields.items() if not (field.metadata == LATER and values[name] == default_of(field))
+    }
+    return {name: spoken(value) for name, value in values.items() if name in named}
+
+
+def is_function(value: Any) -> bool:
+    """Say whether a setting stands for a function of the caller's.
+
+    >>> is_function("adam"), is_function("package.module:make"), is_function(max)
+    (False, True, True)
+    """
+    return callable(value) or (isinstance(value, str) and ":" in value)
+
+
+def spoken(value: Any) -> Any:
+    """Return a setting as records and messages name it: a function by its name, anything else as it is.
+
+    >>> spoken(len), spoken(0.5)
+    ('given: len', 0.5)
+    """
+    return f"{GIVEN}{getattr(value, '__name__', type(value).__name__)}" if callable(value) else value
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return what a field of a dataclass holds where nothing is said."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def field_names(kind: type) -> set[str]:
     """Return the names of a dataclass's fields."""
     return {field.name for field in dataclasses.fields(kind)}
@@ -149,8 +202,11 @@ def _convert(value: Any, option: Any) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             return _WRONG
-        numbers = {str(key): _convert(number, float) for key, number in value.items()}
-        return _WRONG if any(number is _WRONG for number in numbers.values()) else numbers
+        convert = _plain if get_args(option)[1] is Any else lambda number: _convert(number, float)
+        entries = {str(key): convert(entry) for key, entry in value.items()}
+        return _WRONG if any(entry is _WRONG for entry in entries.values()) else entries
+    if origin is Callable:
+        return value if callable(value) else _WRONG
     if option is bool or isinstance(value, bool):
         return value if option is bool and isinstance(value, bool) else _WRONG
     if isinstance(value, int | float) and not _is_sane(value):
@@ -162,6 +218,16 @@ def _convert(value: Any, option: Any) -> Any:
     if option is str and isinstance(value, int):
         return str(value)
     return value if isinstance(value, option) else _WRONG
+
+
+def _plain(value: Any) -> Any:
+    """Return an entry of a table that holds anything plain; lists become tuples."""
+    if isinstance(value, list | tuple):
+        items = tuple(_plain(item) for item in value)
+        return _WRONG if any(item is _WRONG for item in items) else items
+    if value is None or isinstance(value, bool | str):
+        return value
+    return value if isinstance(value, int | float) and _is_sane(value) else _WRONG
 
 
 def _is_sane(value: int | float) -> bool:
@@ -181,4 +247,7 @@ def _describe(option: Any) -> str:
     origin = get_origin(option)
     if origin is tuple:
         return f"a list ({_describe(get_args(option)[0])} each, like [1, 2] or ['a', 'b'])"
-    return "a table of numbers"
+    if origin is Callable:
+        return "a function"
+    anything = get_args(option)[1:] == (Any,)
+    return "a table of numbers, texts, true or false, and lists of them" if anything else "a table of numbers"

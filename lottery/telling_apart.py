@@ -8,6 +8,7 @@ from lottery.behaviour import agree
 from lottery.config import SearchConfig
 from lottery.data.parts import Parts
 from lottery.engine import job_seed
+from lottery.functions import functions_in
 from lottery.identity import identify
 from lottery.plan import Plan
 from lottery.run_identity import Identity
@@ -44,6 +45,7 @@ def identity_of(
     settings |= {"criterion": f"{criterion.name} {identify(criterion.score)}", "data_fingerprint": parts.fingerprint()}
     if isinstance(parts, Parts) and parts.forward is not None:
         settings["forward"] = identify(parts.forward)
+    settings |= {f"{name}_code": identify(function) for name, function in functions_in(ask.config).items()}
     job = Job(initial[seed], plan.dense[seed], job_seed(seed, 0), Budget(0, 0))
     unsure = [*parts.unsure] if isinstance(parts, Parts) else []
     behaviour = {} if unsure else setup.behave(job)

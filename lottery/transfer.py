@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lottery.functions import check_stored_functions
 from lottery.metric import GivenMetric
 from lottery.objective import GivenLoss
 from lottery.preparing import Request
@@ -74,9 +75,9 @@ def train_ticket(
     same_data = data is None or (isinstance(data, str) and data == ticket.info.get("given", {}).get("data"))
     data = given_or_stored("data", data, ticket.info, where, trust, ticket.named)
     named = {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
-    merged = layer(
-        _inherited(ticket, settings, same_data), settings, named, {"levels": 0, "prunable": tuple(ticket.mask)}
-    )
+    inherited = _inherited(ticket, settings, same_data)
+    check_stored_functions({key: inherited[key] for key in inherited.keys() - settings}, where, trust)
+    merged = layer(inherited, settings, named, {"levels": 0, "prunable": tuple(ticket.mask)})
     request = Request(
         model, data, merged, loss, metric, out=Path(out), force=force, resume=resume, ticket=ticket, forward=forward
     )

@@ -116,13 +116,13 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownName:
-    """Build the error for a name that is not among the `known` ones.
+def unknown(kind: str, name: str, known: Iterable[str], often: Iterable[str] = ()) -> UnknownName:
+    """Build the error for a name that is not among the `known` ones; of close ones, those `often` meant come first.
 
     >>> print(unknown("criterion", "magnitud", ["random", "magnitude"]))
     unknown criterion 'magnitud': did you mean 'magnitude'? (known: magnitude, random)
     """
     names = sorted(known)
-    close = nearest(str(name), names)
+    close = list(dict.fromkeys((*nearest(str(name), often), *nearest(str(name), names))))[:3]
     hint = f": did you mean {' or '.join(map(repr, close))}?" if close else ""
     return UnknownName(f"unknown {kind} {shown(name)}{hint} (known: {', '.join(names)})")

@@ -132,6 +132,7 @@ def study(
     loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
     forward: Forward | None = None,
+    functions: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> Study:
     """Return a finished (or cut off) search, ready to be analysed; its model and data are made when first asked for.
@@ -143,6 +144,7 @@ def study(
         loss: the search's loss, where it was the caller's own.
         metric: likewise.
         forward: likewise.
+        functions: settings of the search that were functions, by name: `{"optimizer": make}`.
         trust: run a model that only the run's records name as `package.module:callable`; without it an analysis that
             needs that model raises `Untrusted`.
 
@@ -157,7 +159,8 @@ def study(
     def prepare() -> Prepared:
         # Nothing is pruned here: the search's own criterion, which may be a caller's function, is not needed.
         plain = get_criterion("magnitude").score
-        return reopen(path, model, data, loss=loss, metric=metric, forward=forward, criterion=plain, trust=trust)[1]
+        given: dict[str, Any] = {"loss": loss, "metric": metric, "forward": forward, "functions": functions}
+        return reopen(path, model, data, criterion=plain, trust=trust, **given)[1]
 
     return Study(read_search(path), RunDirectory(path), prepare)
 
@@ -172,9 +175,11 @@ def analyze(
     loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
     forward: Forward | None = None,
+    functions: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> Findings:
     """Return what one analysis finds in a run (see `study`); raises `UnknownName` for one that does not exist."""
     chosen = ANALYSES[name].value
     with users_code(f"the analysis {name!r}"):
-        return chosen(study(path, model, data, loss=loss, metric=metric, forward=forward, trust=trust))
+        given: dict[str, Any] = {"loss": loss, "metric": metric, "forward": forward, "functions": functions}
+        return chosen(study(path, model, data, trust=trust, **given))

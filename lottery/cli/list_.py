@@ -30,7 +30,9 @@ _REGISTRIES = {
     "sparse-layers": "pruning.sparse.layers:LAYERS",
     "initializers": "lottery.initializers:INITIALIZERS",
 }
-KINDS = ("recipes", *_REGISTRIES)
+# What no registry holds: settings, and what PyTorch brings.
+_OTHERS = ("optimizers", "schedules", "settings")
+KINDS = ("recipes", *_REGISTRIES, *_OTHERS)
 
 
 def list_(
@@ -59,6 +61,10 @@ def _recipes() -> list[dict[str, Any]]:
 
 
 def _registered(kind: str) -> list[dict[str, Any]]:
+    if kind in _OTHERS:
+        from lottery.listing import LISTS
+
+        return [dict(item) for item in LISTS[kind]()]
     registry = import_by_path(_REGISTRIES[kind], "registry")
     assert isinstance(registry, Registry)
     return [{"name": e.name, "summary": e.summary, "source": e.source} for e in registry]

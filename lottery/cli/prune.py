@@ -44,7 +44,7 @@ def prune(
     epochs: Annotated[float | None, typer.Option(help="Epochs a level, instead of steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw, … (lottery list optimizers).")] = None,
     strategy: Annotated[str | None, typer.Option(help="es: a name (lottery list strategies).")] = None,
     population: Annotated[int | None, typer.Option(help="es: members of a generation.")] = None,
     generations: Annotated[int | None, typer.Option(help="es: generations a level.")] = None,

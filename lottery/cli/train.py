@@ -25,7 +25,7 @@ def train(
     population: Annotated[int | None, typer.Option(help="es: members of a generation.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples a step or a generation.")] = None,
     lr: Annotated[float | None, typer.Option(help="gd: learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="gd: sgd, adam or adamw.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="gd: a name (lottery list optimizers).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
     set_: Annotated[
         list[str] | None,

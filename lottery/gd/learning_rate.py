@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Settings(Protocol):
@@ -13,7 +13,7 @@ class Settings(Protocol):
     @property
     def lr(self) -> float: ...  # noqa: D102
     @property
-    def schedule(self) -> str: ...  # noqa: D102
+    def schedule(self) -> Any: ...  # noqa: D102
     @property
     def milestones(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
@@ -41,13 +41,14 @@ SCHEDULES: dict[str, Callable[[int, int, Settings], float]] = {
 }
 
 
-def learning_rate(step: int, total: int, settings: Settings) -> float:
+def learning_rate(step: int, total: int, settings: Settings, base: float | None = None) -> float:
     """Return the learning rate of a step.
 
     Args:
         step: counted from 0. Steps from `total` on (fine-tuning) get the rate of the last step.
         total: steps of a whole training.
         settings: schedule, peak rate, warmup.
+        base: another peak rate than that of the settings.
 
     >>> from lottery.gd.config import GDConfig
     >>> [learning_rate(s, 100, GDConfig(lr=1.0, warmup=4)) for s in (0, 1, 3, 50)]
@@ -55,4 +56,4 @@ def learning_rate(step: int, total: int, settings: Settings) -> float:
     """
     step = min(step, total - 1)
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    return settings.lr * warm * SCHEDULES[settings.schedule](step, total, settings)
+    return (settings.lr if base is None else base) * warm * SCHEDULES[settings.schedule](step, total, settings)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -24,7 +24,9 @@ class Settings(Protocol):
     @property
     def weight_decay(self) -> float: ...  # noqa: D102
     @property
-    def optimizer(self) -> str: ...  # noqa: D102
+    def optimizer(self) -> Any: ...  # noqa: D102
+    @property
+    def optimizer_params(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
 def _sgd(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:

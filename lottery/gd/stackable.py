@@ -15,11 +15,14 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from lottery.data.parts import Parts, Tensors
 from lottery.flops import forward_flops
+from lottery.functions import called
 from lottery.gd.config import GDConfig
-from lottery.gd.optimizers import sparse_embedding
+from lottery.gd.learning_rate import SCHEDULES
+from lottery.gd.optimizers import OPTIMIZERS, sparse_embedding
 from lottery.gd.stack import network_of, stack_of
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
+from lottery.settings import default_of
 from lottery.torch_state import named_tensors
 from pruning.jobs import BEST, Job
 
@@ -64,7 +67,7 @@ def can_stack(
     unusual = [
         field.name
         for field in dataclasses.fields(config)
-        if field.name not in _UNDERSTOOD and getattr(config, field.name) != field.default
+        if field.name not in _UNDERSTOOD and getattr(config, field.name) != default_of(field)
     ]
     floats = {tensor.dtype for tensor in named_tensors(model).values() if tensor.is_floating_point()}
     # A model that is in evaluation mode as a whole is trained in training mode as a whole.
@@ -74,6 +77,9 @@ def can_stack(
     alone = needs - {BEST}
     if alone:
         return f"{', '.join(sorted(alone))} is taken from one training at a time"
+    if config.optimizer not in OPTIMIZERS or config.schedule not in SCHEDULES:
+        name = "optimizer" if config.optimizer not in OPTIMIZERS else "schedule"
+        return f"{called(name, getattr(config, name))} needs a training of its own"
     if unusual:
         return f"the setting {unusual[0]} needs a training of its own"
     if len({job.budget for job in jobs}) > 1:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from lottery.data.parts import Parts, Tensors
+from lottery.gd.any_optimizer import optimizers_for
 from lottery.gd.augment import AUGMENTATIONS
-from lottery.gd.batches import move, training_batches
+from lottery.gd.averaging import Average
+from lottery.gd.batches import Batch, move, training_batches
 from lottery.gd.best import Best
 from lottery.gd.config import GDConfig
 from lottery.gd.evaluation import evaluate, failed_loss
-from lottery.gd.gradients import clip_gradients, mask_gradients
-from lottery.gd.learning_rate import learning_rate
 from lottery.gd.moving import mover_for, settle
-from lottery.gd.optimizers import make_optimizer
+from lottery.gd.rates import rates_for
 from lottery.gd.stacked import groups_of, train_stacked
 from lottery.gd.std import ESTIMATORS, Estimator, Training
+from lottery.gd.stepping import Masked, Stepper, in_steps
+from lottery.gd.stopping import PATIENCE_ENDED, Patience
 from lottery.gd.trainable import freeze_others
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
@@ -34,6 +38,8 @@ from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
 from pruning.users_code import users_code
 from pruning.watch import Watch
+
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -92,62 +98,88 @@ class GDTrainer:
         if not any(module.training for module in model.modules()):
             model.train()
         frozen = freeze_others(model, self.config.train_only)
-        optimizer = make_optimizer(model, self.config)
-        estimator = self._estimator(model, optimizer, job) if "std" in needs else None
+        optimizers = optimizers_for(model, self.config)
+        estimator = self._estimator(model, optimizers.each[0], job) if "std" in needs else None
         mover = mover_for(self.config, job, model)
         mask, explored = job.mask, job.mask
-        masked, keeps = _masked_parameters(model, mask)
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        scaler = GradScaler(self.device.type) if self.config.precision == "fp16" else None
+        stepper = Stepper(optimizers, parameters, self.config.clip_norm, scaler, _masked_parameters(model, mask))
+        average = Average(model, self.config.ema) if self.config.ema is not None else None
         augment = AUGMENTATIONS[self.config.augment]
         start, stop, until = job.budget.start, job.budget.stop, job.budget.until
+        rates = rates_for(optimizers, self.config, min(start, self.total_steps - 1), self.total_steps)
         every = self.config.eval_every or max(1, self.total_steps // 20)
         history: list[Evaluation] = []
         best = Best() if BEST in needs else None
+        patience, ended = Patience(self.config.patience) if self.config.patience is not None else None, None
         snapshots = {start: self._network(model, job)} if start in job.budget.snapshots else {}
         loss_sum, loss_count = torch.zeros((), device=self.device), 0
-        batches = training_batches(self.parts.train, self.config.batch_size, job.seed, start, stop)
+        each = self.config.accumulate
+        batches = training_batches(self.parts.train, self.config.batch_size, job.seed, start * each, stop * each)
         # Tensors are gathered anew for every step; a loader may hand out what its data set keeps.
-        forward = call_once if isinstance(self.parts.train, Tensors) else call
-        for step, (inputs, targets) in enumerate(batches, start=start + 1):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step - 1, self.total_steps, self.config)
-            optimizer.zero_grad()
-            with users_code(f"the model or the loss at step {step}"):
-                with self._autocast():
-                    outputs = forward(model, augment(move(inputs, self.device)))
-                    loss = objective.loss(outputs, move(targets, self.device))
-                loss.backward()
+        once = isinstance(self.parts.train, Tensors) and not optimizers.closure
+        forward = call_once if once else call
+
+        def gradients(step: int, batches: list[Batch]) -> torch.Tensor:
+            stepper.zero_grad()
+            total: torch.Tensor | None = None
+            for inputs, targets in batches:
+                with users_code(f"the model or the loss at step {step}"):
+                    with self._autocast():
+                        outputs = forward(model, augment(move(inputs, self.device)))
+                        loss = objective.loss(outputs, move(targets, self.device))
+                    loss = loss / len(batches) if len(batches) > 1 else loss
+                    stepper.backward(loss)
+                total = loss.detach() if total is None else total + loss.detach()
+            assert total is not None
+            return total
+
+        for step, pieces in enumerate(in_steps(batches, each), start=start + 1):
+            rates.before(step - 1)
+            loss = gradients(step, pieces)
+            stepper.unscale()
             moved = mover.moved(model, mask, step) if mover is not None else None
             if moved is not None:
-                settle(model, optimizer, mask, moved)
+                for optimizer in optimizers.each:
+                    settle(model, optimizer, mask, moved)
                 mask, explored = moved, explored | moved
-                masked, keeps = _masked_parameters(model, mask)
+                stepper.masked = _masked_parameters(model, mask)
+                stepper.skip()
             else:
-                # With masked gradients and weights that start at 0, no momentum, decay or moment can revive a weight.
-                mask_gradients(masked, keeps)
-                if self.config.clip_norm is not None:
-                    clip_gradients(parameters, self.config.clip_norm)
-                optimizer.step()
+                stepper.take(step, loss, functools.partial(gradients, step, pieces))
+            rates.after(step)
+            if average is not None:
+                average.update(model)
+                average.apply_mask(mask)
             if estimator is not None:
                 estimator.step(step)
-            loss_sum, loss_count = loss_sum + loss.detach(), loss_count + 1
+            loss_sum, loss_count = loss_sum + loss, loss_count + 1
             if step in job.budget.snapshots:
                 snapshots[step] = self._network(model, job)
             if step % every == 0 or step == stop:
-                evaluation = self._evaluate(model, objective, step, float(loss_sum) / loss_count)
-                history.append(evaluation)
-                self.watch.evaluated(job, evaluation)
-                if best is not None:
-                    best.seen(evaluation, lambda: self._network(model, job))
+                with average.in_place(model) if average is not None else contextlib.nullcontext():
+                    evaluation = self._evaluate(model, objective, step, float(loss_sum) / loss_count)
+                    history.append(evaluation)
+                    self.watch.evaluated(job, evaluation)
+                    if best is not None:
+                        best.seen(evaluation, lambda: self._network(model, job))
+                    so_far = Trained(self._network(model, job), list(history), snapshots, mask=mask) if until else None
+                rates.evaluated(evaluation.validation_loss)
                 loss_sum, loss_count = torch.zeros((), device=self.device), 0
                 if (failed := failed_loss(evaluation)) is not None:
                     return _diverged(model, history, failed)
+                # Nothing ends before the weights that survivors go back to are there.
+                kept = all(snapshot in snapshots for snapshot in job.budget.snapshots)
+                if patience is not None and patience.over(evaluation) and kept and step < stop:
+                    stop = ended = step
+                if so_far is not None and until is not None:
+                    stop = step if not stays_finite(so_far.params, job.params) or until(so_far) else stop
             self.watch.stepped(job, step)
-            if until is not None and history and history[-1].step == step:
-                so_far = Trained(self._network(model, job), list(history), snapshots, mask=mask)
-                if not stays_finite(so_far.params, job.params) or until(so_far):
-                    stop = step
-                    break
+            if step == stop < job.budget.stop:
+                break
+        if average is not None:
+            average.write(model)
         params = self._network(model, job)
         if not stays_finite(params, job.params):
             return _diverged(model, history, f"the weights are not finite at step {stop}")
@@ -156,7 +188,8 @@ class GDTrainer:
         std = mask.apply(estimator.result()) if estimator is not None else None
         if std is not None and not all_finite(std):
             return _diverged(model, history, f"the standard deviations are not finite at step {stop}")
-        facts = {"explored": explored.density} if mover is not None else {}
+        facts: dict[str, Any] = {"explored": explored.density} if mover is not None else {}
+        facts |= {PATIENCE_ENDED: ended} if patience is not None else {}
         moved_to = mask if mover is not None else None
         kept = best.params if best is not None else None
         return Trained(params, history, snapshots, std=std, mask=moved_to, best=kept, facts=facts)
@@ -200,17 +233,15 @@ class GDTrainer:
         return {name: value for name, value in state_of(model).items() if name in known}
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return contextlib.nullcontext()
+        half = _HALVES.get(self.config.precision)
+        return contextlib.nullcontext() if half is None else torch.autocast(self.device.type, half)
 
 
-def _masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[nn.Parameter], list[torch.Tensor]]:
-    """Return the parameters with removed weights, and their masks as numbers on the device."""
+def _masked_parameters(model: nn.Module, mask: Mask) -> Masked:
     named = dict(model.named_parameters())
     touched = [name for name, keep in mask.items() if not keep.all()]
     keeps = [torch.from_numpy(mask[name].copy()).to(named[name].device, named[name].dtype) for name in touched]
-    return [named[name] for name in touched], keeps
+    return Masked([named[name] for name in touched], keeps)
 
 
 def _diverged(model: nn.Module, history: list[Evaluation], reason: str) -> Trained:

@@ -32,6 +32,8 @@ class Setup:
         device: where it trains, in words.
         refusals: for what a criterion may need and this trainer cannot give: why not, and what would.
         behave: describes what a network, its loss and its metric do where a job would begin, without training it.
+        late_start: why no training can begin at another step than the first, so that survivors cannot be rewound to a
+            later one; None where it can.
     """
 
     trainer: Trainer
@@ -42,6 +44,7 @@ class Setup:
     device: str
     refusals: Mapping[str, str] = field(default_factory=dict)
     behave: Callable[[Job], Behaviour] = lambda job: {}
+    late_start: str | None = None
 
 
 @dataclass(frozen=True)

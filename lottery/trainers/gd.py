@@ -7,18 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from lottery.class_losses import is_cross_entropy
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.flops import forward_flops
+from lottery.functions import called
+from lottery.gd.any_optimizer import optimizers_for
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.gd.behaviour import behaviour
 from lottery.gd.config import GDConfig
 from lottery.gd.device import choose_device
 from lottery.gd.evaluation import InEvaluation, evaluate
-from lottery.gd.optimizers import make_optimizer
+from lottery.gd.moves import NONE
+from lottery.gd.rates import FOLLOWS, rates_for
 from lottery.gd.trainable import freeze_others
 from lottery.gd.trainer import GDTrainer
 from lottery.models.source import ModelSource
@@ -62,14 +65,15 @@ def setup(ask: Ask) -> Setup:
     parts = _on_device(ask.parts.with_floats(float_type(model)), device)
     loss = own(ask.loss, device) if ask.loss is not None else None
     objective = objective_for(parts.example[1], loss, ask.metric)
-    if ask.loss is None:
+    if ask.loss is None or config.label_smoothing:
         check_labels(parts)
     inputs, count = _check_fit(model, parts, objective, device)
     flops = forward_flops(ask.source.build(ask.seed), inputs) if device.type == "cpu" else None
     single = flops is not None and flops / count * config.batch_size < SINGLE_THREAD_FLOPS
     threads = 1 if single else torch.get_num_threads()
-    per_epoch = steps_per_epoch(parts.train, config.batch_size)
-    total = config.total_steps(per_epoch)
+    batches = steps_per_epoch(parts.train, config.batch_size)
+    total, per_epoch = config.total_steps(batches), max(1, round(batches / config.accumulate))
+    late = _try_steps(model, config, total)
     trainer = GDTrainer(ask.source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
@@ -79,6 +83,7 @@ def setup(ask: Ask) -> Setup:
         objective.metric.measure,
         objective.name,
         words,
+        late_start=late,
         behave=functools.partial(behaviour, trainer),
     )
 
@@ -86,9 +91,28 @@ def setup(ask: Ask) -> Setup:
 def _check_optimizer(model: nn.Module, config: GDConfig) -> None:
     """Raise `BadValue` where the optimizer cannot work on what it would train."""
     others = freeze_others(model, config.train_only)
-    make_optimizer(model, config)
+    optimizers = optimizers_for(model, config)
+    if optimizers.closure and config.precision == "fp16":
+        raise BadValue(f"{called('optimizer', config.optimizer)} asks for the loss again, which fp16 cannot; use bf16")
+    if optimizers.closure and config.moves != NONE:
+        raise BadValue(f"{called('optimizer', config.optimizer)} asks for the loss again, and moves need plain steps")
     for parameter in others:
         parameter.requires_grad_(True)
+
+
+def _try_steps(model: nn.Module, config: GDConfig, total: int) -> str | None:
+    """Take a step with the gradients that the model holds, and return why no training can begin in the middle.
+
+    Raises:
+        BadValue: a scheduler that cannot be made, or an optimizer that cannot take these gradients.
+    """
+    optimizers = optimizers_for(model, config)
+    schedule = rates_for(optimizers, config, 0, total)
+    if not optimizers.ours and not optimizers.closure:
+        with users_code(f"{called('optimizer', config.optimizer)} on a first batch", BadValue):
+            for optimizer in optimizers.each:
+                optimizer.step()
+    return f"{called('schedule', config.schedule)} {FOLLOWS}" if schedule.follows_loss else None
 
 
 def _on_device(parts: Parts, device: torch.device) -> Parts:
@@ -117,7 +141,7 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
         with users_code(f"the model {where}", DataError):
             outputs = call(model, inputs)
         require_own_parameters(model, outputs)
-        if objective.loss is F.cross_entropy and isinstance(outputs, torch.Tensor):
+        if is_cross_entropy(objective.loss) and isinstance(outputs, torch.Tensor):
             check_outputs(tuple(outputs.shape), parts)
         with users_code(f"the loss {where}", DataError):
             objective.loss(outputs, targets).backward()

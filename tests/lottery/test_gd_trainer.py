@@ -318,7 +318,7 @@ class TestLearningRate:
     [
         ({"optimizer": "adma"}, UnknownName, "did you mean 'adam'"),
         ({"schedule": "cosin"}, UnknownName, "did you mean 'cosine'"),
-        ({"precision": "fp16"}, UnknownName, "precision"),
+        ({"precision": "fp8"}, UnknownName, "precision"),
         ({"augment": "flip"}, UnknownName, "flip-crop"),
         ({"lr": 0.0}, BadValue, "lr must be more than 0"),
         ({"batch_size": 0}, BadValue, "batch_size"),
