@@ -47,16 +47,17 @@ def find_ticket(
             For `trainer="es"` also a JAX model, or a callable that makes one from `seed`, `key` or `rngs`: a pair
             `(params, apply)`, a module of Flax Linen (begun by its `init` on a batch), Flax nnx or Equinox (called on
             one example at a time), `(variables, module)`, `(module, state)`, a `TrainState`, Haiku's `transform`.
-        data: `(X, y)` arrays or tensors, a `Dataset`, a `DataLoader`, a name, a path, or `Data(train=…,
-            validation=…, test=…)`. Without a validation part one is split off by seed.
+        data: `(X, y)` arrays or tensors, a `Dataset` or a list of dictionaries, a `DataLoader`, two or three of these
+            or a dictionary of them (`train`, `validation`, `test`), a name, a path, or `Data(train=…, …)`. Without a
+            validation part one is split off by seed.
         loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats, and
             the loss in the model's outputs (`outputs.loss`) for batches that are no `(inputs, targets)` pair; `"own"`
             asks for that one.
         metric: `metric(outputs, targets)`, higher is better: it sees the outputs and targets of a whole part at once,
             on the CPU. Or an object with `update`, `compute` and `reset` (torchmetrics), the name of one of
-            scikit-learn's scorers (`"f1"`), or a `Metric`, which can say that it is a mean over examples
-            (`additive=True`) or an error. By default accuracy (over labels that the loss does not ignore), the
-            squared error, or the loss itself where labels are no tensor.
+            scikit-learn's scorers (`"f1"`), `"loss"` for the loss itself, or a `Metric`, which can say that it is a
+            mean over examples (`additive=True`) or an error. By default accuracy (over labels that the loss does not
+            ignore), the squared error, or the loss itself where labels are no tensor.
             A batch that is not an `(inputs, targets)` pair is handed to model, loss and metric whole.
         forward: `forward(model, batch)` returns the outputs for a batch as its loader gives it, where that is another
             call than the default: a tuple is spread, a mapping gives keywords, anything else is one argument.

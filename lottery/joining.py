@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
+from lottery.data.batch import counted
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -58,22 +60,15 @@ def on_host(value: Any) -> Any:
 
 
 def examples(batch: Any) -> int:
-    """Return the number of examples in a batch: the length of the first array in it.
+    """Return the number of examples in a batch (`lottery.data.batch.counted`); one that does not tell is one.
 
     >>> examples({"names": ["a", "b"], "labels": np.zeros((3, 2))}), examples(["a", "b"])
     (3, 2)
     """
-    array = _first_array(batch)
-    if array is not None:
-        return array.shape[0]
+    found = counted(batch)
+    if found is not None:
+        return found
     return len(batch) if isinstance(batch, tuple | list) else 1
-
-
-def _first_array(value: Any) -> Any:
-    if hasattr(value, "shape"):
-        return value if value.shape else None
-    found = (_first_array(part) for part in (_parts(value) or {}).values())
-    return next((array for array in found if array is not None), None)
 
 
 def _joined(values: Sequence[Any], counts: Sequence[int], place: str, lost: dict[str, str]) -> Any:

@@ -78,6 +78,7 @@ GivenLoss = BatchFunction | str
 """A loss as callers give it: a function of (outputs, targets), or `"own"` for the one in the model's outputs."""
 
 OWN = "own"
+LOSS = "loss"
 
 
 def objective_for(targets: Any, loss: GivenLoss | None = None, metric: GivenMetric | None = None) -> Objective:
@@ -91,7 +92,7 @@ def objective_for(targets: Any, loss: GivenLoss | None = None, metric: GivenMetr
             label that it ignores (`ignore_index`), and reads class probabilities where it is a cross-entropy. Of labels
             that are no tensor the loss is the metric too, as a mean over examples.
         metric: the caller's own `metric(outputs, targets)` (higher is better), an object that collects batches, a
-            `Metric`, or one of scikit-learn's scorer names (`f1`, `balanced_accuracy`, …).
+            `Metric`, one of scikit-learn's scorer names (`f1`, `balanced_accuracy`, …), or "loss" for the loss itself.
 
     Raises:
         BadValue: a metric that is none of these.
@@ -101,7 +102,10 @@ def objective_for(targets: Any, loss: GivenLoss | None = None, metric: GivenMetr
     'accuracy'
     """
     loss = _loss(loss, targets)
-    given = _default_metric(targets, loss) if metric is None else as_metric(metric, loss)
+    if metric == LOSS:
+        given = _loss_metric(loss)
+    else:
+        given = _default_metric(targets, loss) if metric is None else as_metric(metric, loss)
     kind = f"{given.name} {'up' if given.higher_is_better else 'down'}{' fraction' if given.is_fraction else ''}"
     kind += "" if given.sums is not None else " additive" if given.additive else " whole"
     return Objective(loss, given, f"{identify(loss)} / {identify(given.function)} {kind}")
@@ -131,11 +135,15 @@ def _loss(given: GivenLoss | None, targets: Any) -> BatchFunction:
     return squared_error if targets.is_floating_point() else F.cross_entropy
 
 
-def _default_metric(targets: Any, loss: BatchFunction) -> Metric:
+def _loss_metric(loss: BatchFunction) -> Metric:
     if loss is own_loss:
-        return Metric("loss", own_loss, higher_is_better=False, sums=own_loss_sums)
-    if not isinstance(targets, torch.Tensor):
-        return Metric("loss", loss, higher_is_better=False, additive=True)
+        return Metric(LOSS, own_loss, higher_is_better=False, sums=own_loss_sums)
+    return Metric(LOSS, loss, higher_is_better=False, additive=True)
+
+
+def _default_metric(targets: Any, loss: BatchFunction) -> Metric:
+    if loss is own_loss or not isinstance(targets, torch.Tensor):
+        return _loss_metric(loss)
     if targets.dtype == torch.bool:
         return Metric("accuracy", binary_accuracy, is_fraction=True, sums=binary_hits)
     how = class_loss(loss)
@@ -167,7 +175,7 @@ def accuracy(outputs: torch.Tensor, targets: torch.Tensor, ignored: int = IGNORE
 
 def hits(outputs: torch.Tensor, targets: torch.Tensor, ignored: int = IGNORED) -> torch.Tensor:
     """Return how many labels the largest output hits, and how many count: float64 [2] (see `accuracy`)."""
-    _require_tensors("accuracy", outputs, targets)
+    require_tensors("accuracy", outputs, targets)
     if targets.is_floating_point() and targets.shape == outputs.shape and targets.dim() > 1:
         targets = targets.argmax(1)
     chosen = outputs.argmax(1) if outputs.dim() > 1 else outputs
@@ -214,13 +222,17 @@ def _count(targets: torch.Tensor) -> torch.Tensor:
 
 
 def _like(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    _require_tensors("the loss and the metric by default", outputs, targets)
+    require_tensors("the loss and the metric by default", outputs, targets)
     if outputs.numel() != targets.numel():
         raise DataError(f"the model returns shape {tuple(outputs.shape)} for labels of shape {tuple(targets.shape)}")
     return outputs.reshape(targets.shape)
 
 
-def _require_tensors(what: str, *values: Any) -> None:
+def require_tensors(what: str, *values: Any) -> None:
+    """Raise `DataError` for outputs or labels that are no tensor; the message says what to give."""
     for value in values:
         if not isinstance(value, torch.Tensor):
-            raise DataError(f"{what}: expected a tensor of outputs and one of labels, not {type(value).__name__}")
+            raise DataError(
+                f"{what}: expected a tensor of outputs and one of labels, not {type(value).__name__}: give `loss` and "
+                "`metric` as functions of (outputs, targets), or a `forward` of (model, batch) that returns a tensor"
+            )

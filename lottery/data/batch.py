@@ -7,16 +7,17 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from pruning.calling import Forward, Whole
+from pruning.calling import Forward, Whole, by_example
 from pruning.errors import DataError
 
 
 def split_batch(batch: Any, forward: Forward | None = None) -> tuple[Any, Any]:
     """Return `(inputs, targets)`: a pair is taken apart, any other pytree is both (its loss finds the labels).
+
+    A list of inputs beside a list of dictionaries is one of examples: the inputs are one argument, not several.
 
     Args:
         batch: as its loader gave it.
@@ -27,6 +28,8 @@ def split_batch(batch: Any, forward: Forward | None = None) -> tuple[Any, Any]:
     """
     pair = isinstance(batch, tuple | list) and len(batch) == 2
     inputs, targets = (batch[0], batch[1]) if pair else (batch, batch)
+    if forward is None and pair and _is_listed(targets) and isinstance(inputs, tuple | list):
+        return Whole((inputs, targets), by_example), targets
     return (inputs if forward is None else Whole(batch, forward)), targets
 
 
@@ -58,18 +61,36 @@ def copied(batch: Any) -> Any:
 
 
 def size(batch: Any) -> int:
-    """Return the number of examples: the length of the first tensor in a batch.
+    """Return the number of examples.
 
     Raises:
-        DataError: a batch that holds nothing with a length.
+        DataError: a batch that does not tell.
 
-    >>> size({"length": 7, "tokens": [torch.zeros(4, 2), torch.zeros(9)]})
-    4
+    >>> size({"length": 7, "tokens": [torch.zeros(4, 2), torch.zeros(9)]}), size([{"boxes": torch.zeros(9, 4)}])
+    (4, 1)
     """
-    found = next((count for count in map(_length, leaves(batch)) if count is not None), None)
+    found = counted(batch)
     if found is None:
-        raise DataError(f"a batch holds no tensor, so that its examples cannot be counted ({type(batch).__name__})")
+        raise DataError(
+            f"a batch holds no tensor, so that its examples cannot be counted ({type(batch).__name__}): give it a "
+            "`num_graphs`, a `y` or a `__len__`"
+        )
     return found
+
+
+def counted(batch: Any) -> int | None:
+    """Return the number of examples: of dictionaries in a list, else the length of the first array in a batch.
+
+    Of an object of another class it is `num_graphs`, the length of its labels `y`, or its own length. None where
+    nothing tells.
+
+    >>> counted([{"boxes": torch.zeros(9, 4)}, {"boxes": torch.zeros(3, 4)}]), counted(("a", None))
+    (2, None)
+    """
+    listed = next((found for found in _containers(batch) if _is_listed(found)), None)
+    if listed is not None:
+        return len(listed)
+    return next((count for count in map(_length, leaves(batch)) if count is not None), None)
 
 
 def is_divisible(batch: Any) -> bool:
@@ -85,6 +106,8 @@ def is_divisible(batch: Any) -> bool:
     tensors = [leaf for leaf in parts if isinstance(leaf, torch.Tensor)]
     others = [leaf for leaf in parts if not isinstance(leaf, torch.Tensor)]
     plain = all(leaf is None or isinstance(leaf, bool | int | float) for leaf in others)
+    if any(map(_is_listed, _containers(batch))):
+        return False
     return bool(tensors) and plain and len({len(t) if t.dim() else -1 for t in tensors} | {size(batch)}) == 1
 
 
@@ -185,10 +208,31 @@ def _moves_itself(value: Any) -> bool:
     return not isinstance(value, dict | tuple | list) and callable(getattr(value, "to", None))
 
 
+def _containers(batch: Any) -> Iterator[Any]:
+    """Yield every container in a batch, the outer ones first."""
+    inside = _inside(batch)
+    if inside is not None:
+        yield batch
+        for item in inside:
+            yield from _containers(item)
+
+
+def _is_listed(value: Any) -> bool:
+    """Say whether a container is a list of examples: of dictionaries, as detectors take them."""
+    return isinstance(value, tuple | list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
 def _length(leaf: Any) -> int | None:
     if isinstance(leaf, PackedSequence):
         return int(leaf.batch_sizes[0])
-    if isinstance(leaf, torch.Tensor | np.ndarray):
-        return len(leaf) if leaf.ndim else None
+    if hasattr(leaf, "shape"):
+        return leaf.shape[0] if len(leaf.shape) else None
+    if isinstance(leaf, str | bytes):
+        return None
     count = getattr(leaf, "num_graphs", None)  # what batches of graphs call it
-    return count if isinstance(count, int) else None
+    if isinstance(count, int):
+        return count
+    labels = getattr(leaf, "y", None)
+    if isinstance(labels, torch.Tensor) and labels.dim():
+        return len(labels)
+    return len(leaf) if hasattr(leaf, "__len__") else None

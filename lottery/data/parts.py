@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, TensorDataset
 
 from lottery.data import Data
 from lottery.data.arrays import as_inputs, as_targets, scale_images
-from lottery.data.batch import mapped, split_batch
+from lottery.data.batch import mapped
+from lottery.data.items import in_memory, is_items, read_items
 from lottery.data.part import Loader, Part, Tensors
-from lottery.data.passes import repeats
 from lottery.data.reading import unshared
 from lottery.data.splitting import examples_of, split_loader
-from lottery.randomness import seeded_everywhere
 from pruning.calling import Forward
 from pruning.errors import DataError
-from pruning.users_code import users_code
 
 _ADJECTIVES = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -142,14 +141,20 @@ def _on_host(value: Any) -> np.ndarray[Any, Any]:
 def _part(value: Any, name: str) -> Part:
     if isinstance(value, DataLoader):
         return _loader(value, name)
-    if isinstance(value, Dataset):
-        return _read(value, name)
+    if is_items(value):
+        return read_items(value, name, _ADJECTIVES[name])
+    if isinstance(value, Mapping):
+        return in_memory(value, name)
     if isinstance(value, tuple | list) and len(value) == 2:
+        if isinstance(value[0], Mapping) or isinstance(value[1], Mapping):
+            return in_memory(tuple(value), name)
         part = Tensors(as_inputs(value[0], name), as_targets(value[1], name))
         if len(part.inputs) != len(part.targets):
             raise DataError(f"{name}: {len(part.inputs)} inputs but {len(part.targets)} labels")
         return part
-    raise DataError(f"{name} data: expected (X, y), a Dataset or a DataLoader, not {type(value).__name__}")
+    raise DataError(
+        f"{name} data: expected (X, y), a Dataset, a list of dictionaries or a DataLoader, not {type(value).__name__}"
+    )
 
 
 def _loader(loader: DataLoader[Any], name: str) -> Loader:
@@ -162,34 +167,6 @@ def _loader(loader: DataLoader[Any], name: str) -> Loader:
     if length == 0:
         raise DataError(f"{name}: the DataLoader yields no batch (drop_last with fewer examples than a batch?)")
     return Loader(unshared(loader), f"the {_ADJECTIVES[name]} DataLoader")
-
-
-def _read(dataset: Dataset[Any], name: str) -> Tensors:
-    """Read a map-style data set once; it then lives on the device."""
-    if not hasattr(dataset, "__len__"):
-        raise DataError(f"{name}: a Dataset without a length; wrap it in a DataLoader")
-    with users_code(f"the {_ADJECTIVES[name]} Dataset", DataError):
-        length = len(dataset)  # pyright: ignore[reportArgumentType]
-        with seeded_everywhere(0):
-            random = not repeats(lambda: (dataset[index] for index in range(length)))
-        items = [dataset[index] for index in range(length)]
-    if not items:
-        raise DataError(f"{name}: the Dataset holds no examples")
-    try:
-        batch = default_collate(items)
-    except (TypeError, RuntimeError) as error:
-        raise DataError(
-            f"{name}: the items of this Dataset cannot be stacked ({str(error).splitlines()[0]})"
-        ) from error
-    if random:
-        raise DataError(
-            f"{name}: this Dataset returns something else each time (a random transform?); "
-            "wrap it in a DataLoader, which is used as given"
-        )
-    inputs, targets = split_batch(batch)
-    if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
-        raise DataError(f"{name}: a Dataset of (input, label) pairs is expected; for other batches use a DataLoader")
-    return Tensors(as_inputs(inputs, name), as_targets(targets, name))
 
 
 def _split(train: Part, size: int | float, seed: int) -> tuple[Part, Part]:

@@ -13,6 +13,12 @@ from pruning.registry import Registry, summary_of
 Load = Callable[[], Data]
 
 _PARTS = ("train", "validation", "test")
+# What people call them.
+_CALLED = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 DATASETS: Registry[Load] = Registry("data set", "lottery.datasets")
 
@@ -28,13 +34,15 @@ def dataset(name: str, *, source: str) -> Callable[[Load], Load]:
 
 
 def load_data(data: Any) -> Data:
-    """Return a `Data` for a name, a path, `(X, y)`, a `Dataset`, a `DataLoader`, some of these two, or a `Data`.
+    """Return a `Data` for a name, a path, `(X, y)`, a data set, a `DataLoader`, some of these two, or a `Data`.
 
-    A tuple or list of loaders (or of data sets) is `(train, validation)` or `(train, validation, test)`.
+    A tuple or list of loaders (or of data sets) is `(train, validation)` or `(train, validation, test)`; a dictionary
+    names them (`train`, `validation` or `val`, `test`). A data set is PyTorch's, a list of dictionaries, or anything
+    that has a length and an item for every index; a dictionary of arrays is the training part.
 
     Raises:
         UnknownName: a name that is neither registered nor a path.
-        DataError: a path that cannot be read, more than three loaders, or a dictionary.
+        DataError: a path that cannot be read, more than three loaders, or a dictionary of something else.
 
     >>> load_data("digits").name
     'digits'
@@ -57,15 +65,34 @@ def load_data(data: Any) -> Data:
 
 def _given(data: Any) -> Data:
     """Return a `Data` for what was given itself."""
-    from torch.utils.data import DataLoader, Dataset
+    from torch.utils.data import DataLoader
+
+    from lottery.data.items import is_items
 
     if isinstance(data, Mapping):
-        raise DataError(
-            "data: a dictionary does not say what it holds; give (X, y), (train, validation, test) loaders or "
-            "Data(train=…, validation=…, test=…)"
-        )
-    if not (isinstance(data, tuple | list) and data and isinstance(data[0], DataLoader | Dataset)):
+        return _by_name(data)
+    several = isinstance(data, tuple | list) and data and not is_items(data)
+    if not (several and (isinstance(data[0], DataLoader) or is_items(data[0]))):
         return Data(train=data)
     if len(data) > len(_PARTS):
         raise DataError(f"data: expected (train, validation, test), and {len(data)} loaders or data sets were given")
     return Data(**dict(zip(_PARTS, data, strict=False)))
+
+
+def _by_name(data: Mapping[Any, Any]) -> Data:
+    """Return a `Data` for a dictionary of parts by name, or of arrays."""
+    named = {key: _CALLED.get(str(key).lower()) for key in data}
+    if all(named.values()):
+        parts = {part: data[key] for key, part in named.items() if part}
+        if len(parts) < len(named):
+            raise DataError(f"data: two of {', '.join(map(str, named))} name one part; give each once")
+        if "train" not in parts:
+            raise DataError(f"data: a dictionary of parts needs 'train', and this one has {', '.join(map(str, named))}")
+        return Data(**parts)
+    if data and all(hasattr(value, "shape") for value in data.values()):
+        return Data(train=data)
+    odd = [str(key) for key, part in named.items() if part is None]
+    raise DataError(
+        f"data: a dictionary holds parts, by the names {', '.join(map(repr, _CALLED))}, or arrays of equal length; "
+        f"{', '.join(map(repr, odd[:5]))} is neither"
+    )

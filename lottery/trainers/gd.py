@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lottery.broadcasting import noticing_broadcasts
 from lottery.class_losses import is_cross_entropy
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Part, Parts, Tensors
@@ -25,7 +26,7 @@ from lottery.gd.rates import FOLLOWS, rates_for
 from lottery.gd.trainable import freeze_others
 from lottery.gd.trainer import GDTrainer
 from lottery.models.source import ModelSource
-from lottery.objective import Objective, call, objective_for, own
+from lottery.objective import Objective, call, objective_for, own, require_tensors
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import loss_sums, metric_sums
 from lottery.torch_state import check_finite, float_type
@@ -143,18 +144,20 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
         require_own_parameters(model, outputs)
         if is_cross_entropy(objective.loss) and isinstance(outputs, torch.Tensor):
             check_outputs(tuple(outputs.shape), parts)
-        with users_code(f"the loss {where}", DataError):
+        if is_cross_entropy(objective.loss):
+            require_tensors("the loss by default", outputs, targets)
+        with users_code(f"the loss {where}", DataError), noticing_broadcasts(outputs, targets):
             objective.loss(outputs, targets).backward()
         with users_code(f"the model in evaluation mode {where}", DataError):
             outputs = InEvaluation(model)(inputs)
         try:
-            with torch.no_grad(), objective.measuring():
+            with torch.no_grad(), objective.measuring(), noticing_broadcasts(outputs, targets, "the metric"):
                 loss_sums(objective.loss, outputs, targets)
                 if objective.metric.adds_up:
                     metric_sums(objective.metric, outputs, targets)
             if not objective.metric.adds_up:
                 evaluate(model, parts.validation, objective, device, MEASURED_AT_ONCE)
-        except RunError as error:
+        except (RunError, DataError) as error:
             raise DataError(f"{error}, on what the model returns in evaluation mode") from error
         return inputs, size(targets)
 

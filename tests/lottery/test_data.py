@@ -229,7 +229,10 @@ class TestWrong:
             (lambda x, y: Data(train=(x[:0], y[:0])), "no examples"),
             (lambda x, y: Data(train=(x, np.where(y > 1, np.inf, 1.0))), "labels hold values that are NaN"),
             (lambda x, y: Data(train=(np.array([["a"]] * 50), y)), "not numbers"),
-            (lambda x, y: Data(train=[x]), "expected \\(X, y\\), a Dataset or a DataLoader, not list"),
+            (
+                lambda x, y: Data(train=[x]),
+                "a Dataset, a list of dictionaries or a DataLoader, not list",
+            ),
             (lambda x, y: Data(train=(x, y), validation_size=50), "leaves none of 50 examples"),
             (lambda x, y: Data(train=(np.zeros((9, 2, 2, 2, 2), np.uint8), y[:9])), "are not images"),
             (lambda x, y: Data(train=(np.zeros((50, 6), np.uint8), y), test=(x, y)), "uint8 images and other parts"),
@@ -251,7 +254,7 @@ class TestWrong:
             prepare(Data(train=loader(*map(torch.from_numpy, blobs(50))), validation=blobs(9)), 0)
 
     @pytest.mark.parametrize(
-        ("item", "message"), [({"x": torch.ones(2)}, "of \\(input, label\\) pairs"), (object(), "cannot be stacked")]
+        ("item", "message"), [({"x": "text"}, "must be numbers, not str"), (object(), "cannot be stacked")]
     )
     def test_datasets_of_other_items(self, item, message):
         class Odd(Dataset):
