@@ -29,6 +29,7 @@ from es.torch_translation import called_in, explained, first_line, plain, to_jax
 from pruning.calling import Whole, call_once
 from pruning.copying import copy_module, tensors_within
 from pruning.errors import BadValue
+from pruning.modes import written_on_eval
 from pruning.own_parameters import require_own_parameters
 from pruning.shared_memory import groups_in_memory
 from pruning.torch_modules import unwrap
@@ -66,6 +67,11 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
     module = unwrap(module)
     _check_layers(module)
     evolved = tuple(name for name, p in module.named_parameters() if p.requires_grad and p.is_floating_point())
+    if (written := written_on_eval(module)) is not None:
+        raise BadValue(
+            f"eval() of {type(module).__name__} writes its parameter {written!r}, as a layer that merges an adapter "
+            "does, and evolution would evolve what was merged: use trainer 'gd', or give the model in evaluation mode"
+        )
     frozen = _duplicate(module)
     _check_randomness(frozen, example_inputs)
     frozen.eval()

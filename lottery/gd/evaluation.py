@@ -18,16 +18,24 @@ from lottery.randomness import seeded_everywhere
 from lottery.tallies import Tally
 from pruning.copying import copy_module
 from pruning.jobs import Evaluation
+from pruning.mask import Mask
 from pruning.structures import map_tensors
+from pruning.torch_modules import apply_mask
 from pruning.users_code import users_code
 
 
 def evaluate(
-    model: nn.Module, part: Part | None, objective: Objective, device: torch.device, batch_size: int
+    model: nn.Module,
+    part: Part | None,
+    objective: Objective,
+    device: torch.device,
+    batch_size: int,
+    mask: Mask | None = None,
 ) -> tuple[float, float]:
     """Return the mean loss and the metric over `part`, in evaluation mode; NaN for no part.
 
     It changes nothing: a copy of the model is measured, and no random number is taken that training would have taken.
+    The copy is under the mask, as what is handed over in the end is: a model may write its weights on `eval()`.
 
     Raises:
         LotteryError: what the model, the loss or the metric raises, in one line.
@@ -39,7 +47,7 @@ def evaluate(
     tally = Tally(objective)
     with torch.no_grad(), _seeded(part), objective.measuring():
         with users_code("the model in evaluation mode"):
-            run = InEvaluation(model)
+            run = InEvaluation(model, mask)
         for inputs, targets in evaluation_batches(part, batch_size):
             # The model gets copies of the inputs (`call`); a loss or a metric may change the targets in place.
             inputs, targets = move(inputs, device), copied(move(targets, device))
@@ -57,9 +65,9 @@ class InEvaluation:
     without (forces that are the gradient of an energy).
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._copy = copy_module(model).eval()
+    def __init__(self, model: nn.Module, mask: Mask | None = None) -> None:
+        self._model, self._mask = model, mask
+        self._copy = self._made()
         self._gradients = False
 
     def __call__(self, inputs: Any) -> Any:
@@ -71,9 +79,13 @@ class InEvaluation:
             # PyTorch's words for a gradient of what was not recorded, in both forms that they have.
             if self._gradients or "does not require grad" not in str(error):
                 raise
-            self._copy, self._gradients = copy_module(self._model).eval(), True
+            self._copy, self._gradients = self._made(), True
             return self(inputs)
         return map_tensors(torch.Tensor.detach, outputs) if self._gradients else outputs
+
+    def _made(self) -> nn.Module:
+        made = copy_module(self._model).eval()
+        return made if self._mask is None else apply_mask(made, self._mask)
 
 
 def failed_loss(point: Evaluation) -> str | None:

@@ -83,9 +83,9 @@ def network_of(model: nn.Module, job: Job, train_only: Sequence[str], device: to
     """Return one job's network at its rewind point, masked, in the mode that it trains in."""
     network = copy_module(model).to(device)
     load_state(network, job.params)
-    apply_mask(network, job.mask)
     if not any(module.training for module in network.modules()):
         network.train()
+    apply_mask(network, job.mask)  # last: a model may write its weights on `train()`
     freeze_others(network, train_only)
     return network
 

@@ -25,6 +25,7 @@ from lottery.randomness import seeded_everywhere
 from lottery.settings import default_of
 from lottery.torch_state import named_tensors
 from pruning.jobs import BEST, Job
+from pruning.modes import switches_by_itself
 
 # Where the forward pass of one network on one batch takes fewer operations, and there are so many jobs, they are
 # trained stacked. Measured on two busy CPU cores, float32, Adam, one thread: processor time one after the other by
@@ -94,6 +95,8 @@ def can_stack(
         return "the weights are neither float32 nor float64"
     if sparse_embedding(model) is not None:
         return "sparse gradients cannot be stacked"
+    if switches_by_itself(model):
+        return "a layer does something of its own when its mode changes"
     if any(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None) for p in model.parameters()):
         return "hooks on parameters see one network's gradients"
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):

@@ -94,9 +94,9 @@ class GDTrainer:
     def _train(self, job: Job, needs: frozenset[str]) -> Trained:
         model, objective = copy_module(self.model).to(self.device), self.objective.private()
         load_state(model, job.params)
-        apply_mask(model, job.mask)
         if not any(module.training for module in model.modules()):
             model.train()
+        apply_mask(model, job.mask)  # last: a model may write its weights on `train()`
         frozen = freeze_others(model, self.config.train_only)
         optimizers = optimizers_for(model, self.config)
         estimator = self._estimator(model, optimizers.each[0], job) if "std" in needs else None
@@ -159,7 +159,7 @@ class GDTrainer:
                 snapshots[step] = self._network(model, job)
             if step % every == 0 or step == stop:
                 with average.in_place(model) if average is not None else contextlib.nullcontext():
-                    evaluation = self._evaluate(model, objective, step, float(loss_sum) / loss_count)
+                    evaluation = self._evaluate(model, objective, mask, step, float(loss_sum) / loss_count)
                     history.append(evaluation)
                     self.watch.evaluated(job, evaluation)
                     if best is not None:
@@ -208,12 +208,12 @@ class GDTrainer:
         )
         return ESTIMATORS[self.config.std](training)
 
-    def _evaluate(self, model: nn.Module, objective: Objective, step: int, train_loss: float) -> Evaluation:
+    def _evaluate(self, model: nn.Module, objective: Objective, mask: Mask, step: int, train_loss: float) -> Evaluation:
         # Without gradients eight training batches fit where one fits with them.
         batch = 8 * self.config.batch_size
         with self._autocast():
-            validation_loss, validation = evaluate(model, self.parts.validation, objective, self.device, batch)
-            test_loss, test = evaluate(model, self.parts.test, objective, self.device, batch)
+            validation_loss, validation = evaluate(model, self.parts.validation, objective, self.device, batch, mask)
+            test_loss, test = evaluate(model, self.parts.test, objective, self.device, batch, mask)
         has_test = self.parts.test is not None
         return Evaluation(
             step=step,
