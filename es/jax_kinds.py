@@ -6,9 +6,11 @@ Who hands over a module of Flax or Equinox has loaded that library: a class is l
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 PAIR = "a pair (params, apply)"
+TREE = "a tree of parameters"
 LINEN = "a Flax Linen module"
 LINEN_WITH_VARIABLES = "a pair (variables, module) of Flax Linen"
 NNX = "a Flax nnx module"
@@ -22,8 +24,8 @@ TRAIN_STATE = "a train state of Flax"
 def jax_kind(thing: Any) -> str | None:
     """Return what kind of JAX model this is, in words; None for anything else.
 
-    >>> jax_kind(({"w": 1.0}, lambda params, x: x)), jax_kind("mlp"), jax_kind(({"w": 1.0}, 2))
-    ('a pair (params, apply)', None, None)
+    >>> jax_kind(({"w": 1.0}, lambda params, x: x)), jax_kind({"w": 1.0}), jax_kind(({"w": 1.0}, 2))
+    ('a pair (params, apply)', 'a tree of parameters', None)
     """
     if is_of(thing, "flax.linen", "Module"):
         return LINEN
@@ -33,6 +35,8 @@ def jax_kind(thing: Any) -> str | None:
         return EQUINOX
     if callable(getattr(thing, "apply_fn", None)) and hasattr(thing, "params") and hasattr(thing, "replace"):
         return TRAIN_STATE
+    if isinstance(thing, Mapping | list):
+        return TREE
     if not isinstance(thing, tuple) or len(thing) != 2:
         return None
     first, second = thing

@@ -89,7 +89,13 @@ def jax_model(thing: Any, seed: int = 0, example: Any = None) -> JaxModel:
             return _equinox_partition(*thing)
         case jax_kinds.PAIR:
             return _pair(*thing)
+        case jax_kinds.TREE:
+            return JaxModel(jax_kinds.TREE, thing, _no_function, [], _itself)
     raise BadValue(f"expected a JAX model, not {type(thing).__name__}")
+
+
+def _no_function(tree: Any, inputs: Any) -> Any:
+    raise BadValue("a tree of parameters alone computes nothing from data: give the pair (params, apply)")
 
 
 def _pair(tree: Any, apply: Callable[..., Any]) -> JaxModel:

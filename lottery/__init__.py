@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lottery.analyses import analyze
     from lottery.api import find_ticket
     from lottery.data import Data
+    from lottery.data.fitness import Fitness
     from lottery.layering import layers
     from lottery.metric import Metric
     from lottery.results import Search
@@ -22,10 +23,23 @@ if TYPE_CHECKING:
     from lottery.transfer import train_ticket
     from pruning.mask import Mask
 
-__all__ = ["Data", "Mask", "Metric", "Search", "Ticket", "ablate", "analyze", "find_ticket", "layers", "train_ticket"]
+__all__ = [
+    "Data",
+    "Fitness",
+    "Mask",
+    "Metric",
+    "Search",
+    "Ticket",
+    "ablate",
+    "analyze",
+    "find_ticket",
+    "layers",
+    "train_ticket",
+]
 
 _HOMES = {
     "Data": "lottery.data",
+    "Fitness": "lottery.data.fitness",
     "Mask": "pruning.mask",
     "Metric": "lottery.objective",
     "Search": "lottery.results",

@@ -49,7 +49,9 @@ def find_ticket(
             one example at a time), `(variables, module)`, `(module, state)`, a `TrainState`, Haiku's `transform`.
         data: `(X, y)` arrays or tensors, a `Dataset` or a list of dictionaries, a `DataLoader`, two or three of these
             or a dictionary of them (`train`, `validation`, `test`), a name, a path, or `Data(train=…, …)`. Without a
-            validation part one is split off by seed.
+            validation part one is split off by seed. For `trainer="es"` also an environment of gymnax's or Brax's kind,
+            `(environment, params)`, or a function `fitness(params, key)` of a JAX model's parameters, which then is the
+            metric (`Fitness(function, higher_is_better=False)` for a cost).
         loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats, and
             the loss in the model's outputs (`outputs.loss`) for batches that are no `(inputs, targets)` pair; `"own"`
             asks for that one.

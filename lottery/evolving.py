@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,17 +16,20 @@ import torch.nn.functional as F
 from es.config import ESConfig
 from es.coordinates import Space
 from es.device import choose_devices
+from es.jax_examples import described
 from es.network import Network
 from es.objectives import binary_cross_entropy, cross_entropy, squared_error
 from es.strategies import make_strategy, require_per_weight_std
 from es.tasks.control import Control
 from es.tasks.environments import Environment
+from es.tasks.fitness import OwnFitness
 from es.tasks.supervised import Supervised, size
 from es.torch_functions import to_jax, torch_batch_function, torch_network
 from es.trainer import ESTrainer
 from lottery import objective as torch_objective
 from lottery.behaviour import Behaviour
 from lottery.data.batch import form, is_divisible, joined, mapped
+from lottery.data.fitness import Fitness
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Loader, Part, Parts, Tensors
 from lottery.evolved_check import checked
@@ -68,9 +71,7 @@ def setup(ask: Ask) -> Setup:
     config: ESConfig = ask.config
     devices = choose_devices(config.device)
     with jax.default_device(devices[0]):
-        task, measure, objective, examples = (
-            _supervised(ask, ask.parts) if isinstance(ask.parts, Parts) else _control(ask, ask.parts.environment)
-        )
+        task, measure, objective, examples = _task(ask)
         if not task.space.names:
             raise NothingToPrune("the model has no trainable floating-point parameter: there is nothing to evolve")
         # Made once for the whole space, so that what cannot work is said before anything is trained.
@@ -86,6 +87,16 @@ def setup(ask: Ask) -> Setup:
         return {name: [value] for name, value in vars(measured).items()}
 
     return Setup(checked(ask, trainer), total, epoch, measure, objective, words, _refusals(config), behave)
+
+
+def _task(ask: Ask) -> tuple[Supervised | Control | OwnFitness, Measure, str, int]:
+    """Return what networks are judged on, how it is measured, the names of loss and metric, and how many examples."""
+    if isinstance(ask.parts, Parts):
+        return _supervised(ask, ask.parts)
+    if ask.loss is not None or ask.metric is not None:
+        what = "fitness" if isinstance(ask.parts, Fitness) else "reward"
+        raise BadValue(f"{ask.parts.name} brings its own measure, the {what}; leave loss and metric out")
+    return _fitness(ask, ask.parts) if isinstance(ask.parts, Fitness) else _control(ask, ask.parts.environment)
 
 
 def _refusals(config: ESConfig) -> dict[str, str]:
@@ -108,12 +119,16 @@ def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
         return _evolving(network, trained), ask.source.initial_state(ask.seed)
     if isinstance(ask.source, JaxSource):
         network, params = ask.source.network(ask.seed)
-        named = [text for text in only if text in NAMED]
-        if named:
-            raise BadValue(f"train_only {named[0]!r} looks at the layers of a PyTorch module; name arrays")
-        trained = match_patterns(only, network.evolved, "train_only") if only else network.evolved
-        return _evolving(network, trained), params
+        return _training_only(network, only), params
     raise BadValue(f"trainer 'es' evolves PyTorch modules and JAX models, not {type(ask.source).__name__}")
+
+
+def _training_only(network: Network, only: Sequence[str]) -> Network:
+    """Return a network of JAX with no more than what these patterns name evolved."""
+    named = [text for text in only if text in NAMED]
+    if named:
+        raise BadValue(f"train_only {named[0]!r} looks at the layers of a PyTorch module; name arrays")
+    return _evolving(network, match_patterns(only, network.evolved, "train_only")) if only else network
 
 
 def _evolving(network: Network, names: Collection[str]) -> Network:
@@ -180,8 +195,6 @@ def _try_metric(task: Supervised, metric: Metric, few: tuple[Any, Any]) -> None:
 
 def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str, int]:
     config: ESConfig = ask.config
-    if ask.loss is not None or ask.metric is not None:
-        raise BadValue(f"{environment.name} brings its own measure, the reward; leave loss and metric out")
     observations = torch.zeros(FEW, *environment.observation_shape)
     with users_code("the model on a batch of observations", DataError):
         network, state = _network(ask, observations)
@@ -204,6 +217,31 @@ def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str,
         params={name: jnp.asarray(value) for name, value in state.items()},
     )
     return task, REWARD, "reward", 1
+
+
+def _fitness(ask: Ask, fitness: Fitness) -> tuple[OwnFitness, Measure, str, int]:
+    config: ESConfig = ask.config
+    if not isinstance(ask.source, JaxSource):
+        raise BadValue("a fitness function is one of JAX parameters, and this model is in PyTorch; give a JAX model")
+    network, state = ask.source.judged(ask.seed, fitness.of)
+    network = _training_only(network, config.train_only)
+    params = {name: jnp.asarray(value) for name, value in state.items()}
+    with users_code(f"the fitness function {fitness.name!r}", DataError):
+        value = jax.eval_shape(network.apply, params, jax.random.key(0))
+        sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(value)]
+    if sizes != [1]:
+        raise DataError(f"the fitness function {fitness.name!r} must return one number, not {described(value)}")
+    task = OwnFitness(
+        network.apply,
+        fitness.higher_is_better,
+        Space.of(state, network.evolved),
+        keys=config.episodes,
+        validation_keys=config.test_episodes,
+        test_keys=config.test_episodes,
+        seed=ask.split_seed,
+        params=params,
+    )
+    return task, Measure("fitness", fitness.higher_is_better), f"fitness {fitness.name}", 1
 
 
 def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any) -> Any:

@@ -65,6 +65,11 @@ class JaxSource:
         model = self.model(seed)
         return jax_network(model.tree, model.apply, model.fixed)
 
+    def judged(self, seed: int, fitness: Callable[[Any, Any], Any]) -> tuple[Network, Params]:
+        """Return the fitness of one seed's arrays and a key as a function, and the arrays."""
+        model = self.model(seed)
+        return jax_network(model.tree, lambda tree, key: fitness(model.shown(tree), key), model.fixed)
+
     def initial_state(self, seed: int) -> dict[str, np.ndarray[Any, Any]]:
         """Return the arrays of one seed's model, by dotted name."""
         return dict(self.network(seed)[1])
@@ -83,9 +88,18 @@ class JaxSource:
 
     def uses(self, seed: int, inputs: Any) -> Uses:
         """Return how one seed's function uses its matrices on a batch (see `es.jax_uses.jax_uses`)."""
-        network, params = self.network(seed)
+        return self._uses(*self.network(seed), to_jax(inputs))
+
+    def judged_uses(self, seed: int, fitness: Callable[[Any, Any], Any]) -> Uses:
+        """Return how a fitness function uses one seed's matrices, as far as that depends on its key.
+
+        To be added or compared may be all that such a function does with parameters: none stays dense for that.
+        """
+        return replace(self._uses(*self.judged(seed, fitness), jax.random.key(0)), apart={})
+
+    def _uses(self, network: Network, params: Params, inputs: Any) -> Uses:
         matrices = [name for name in network.evolved if params[name].ndim > 1]
-        return jax_uses(network, params, matrices, to_jax(inputs))
+        return jax_uses(network, params, matrices, inputs)
 
     def facts(self, seed: int) -> Mapping[str, Any]:
         """Return what a ticket's record says of how its model is made again: its kind, and what it is first shown."""

@@ -25,6 +25,7 @@ from pruning.uses import Uses
 
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
+    from lottery.data.fitness import Fitness
 
 
 def plan_of(
@@ -32,7 +33,7 @@ def plan_of(
     trainer_config: Any,
     drawing: Drawing,
     source: Source,
-    parts: Parts | Episodes,
+    parts: Parts | Episodes | Fitness,
     setup: Setup,
     given: Mapping[str, Any],
     uses: Uses,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +45,7 @@ from pruning.watch import Watch
 
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
+    from lottery.data.fitness import Fitness
     from lottery.ticket import Ticket
 
 
@@ -181,8 +184,12 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     return config, trainer_config
 
 
-def parts_of(data: Any, config: SearchConfig, forward: Forward | None = None) -> Parts | Episodes:
-    """Return checked parts of a data set, or an environment."""
+def parts_of(data: Any, config: SearchConfig, forward: Forward | None = None) -> Parts | Episodes | Fitness:
+    """Return checked parts of a data set, an environment or a fitness function."""
+    if not isinstance(data, str | Path) and (task := _task(data)) is not None:
+        if forward is not None:
+            raise BadValue(f"{task.name} is no data set of which batches are handed to the model: leave forward out")
+        return task
     if isinstance(data, str) and ":" in data:
         from es.tasks.environments import is_environment
         from lottery.data.episodes import load_episodes
@@ -194,6 +201,24 @@ def parts_of(data: Any, config: SearchConfig, forward: Forward | None = None) ->
                 )
             return load_episodes(data)
     return prepare(load_data(data), config.split_seed, config.validation_size, forward)
+
+
+def _task(data: Any) -> Episodes | Fitness | None:
+    """Return an environment or a fitness function of the caller's; None for data."""
+    from es.tasks.given_environments import is_environment_object
+    from lottery.data.fitness import Fitness
+
+    if isinstance(data, Fitness):
+        return data
+    if is_environment_object(data):
+        from lottery.data.episodes import given_episodes
+
+        return given_episodes(data)
+    return Fitness(data) if isinstance(data, types.FunctionType | functools.partial) or _is_jitted(data) else None
+
+
+def _is_jitted(thing: Any) -> bool:
+    return callable(thing) and callable(getattr(thing, "lower", None)) and hasattr(thing, "__wrapped__")
 
 
 def _check_needs(criterion: Criterion, setup: Setup, prober: Prober) -> None:

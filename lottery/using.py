@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lottery.config import SearchConfig
+from lottery.data.fitness import Fitness
 from lottery.data.parts import Parts
 from lottery.gd.batches import training_batches
 from lottery.models.source import ModelSource
@@ -83,6 +84,8 @@ def follow(ask: Ask) -> Uses:
 
     if not isinstance(ask.source, JaxSource):
         return Uses(reason=f"{type(ask.source).__name__} is neither a PyTorch module nor a JAX model")
+    if isinstance(ask.parts, Fitness):
+        return ask.source.judged_uses(ask.seed, ask.parts.of)
     return ask.source.uses(ask.seed, _batch(ask, torch.float32)[0])
 
 

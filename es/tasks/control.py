@@ -15,12 +15,10 @@ from es.coordinates import Space, unpack
 from es.network import Arrays, Network
 from es.tasks import Measured
 from es.tasks.environments import Continuous, Discrete, Environment
+from es.tasks.evaluation import evaluation_keys
 from pruning.errors import BadValue
 
 Act = Callable[[jax.Array], jax.Array]
-
-# Keeps the episodes of evaluation apart from everything else that is drawn from the same seed.
-EVALUATION = 0x636F6E74
 
 OBSERVATIONS = "observations."
 MOMENTS = ("mean", "var", "count")
@@ -68,7 +66,13 @@ class Control:
     @property
     def steps(self) -> int:
         """The most steps that an episode takes."""
-        return min(self.max_steps or self.environment.max_steps, self.environment.max_steps)
+        limits = [limit for limit in (self.max_steps, self.environment.max_steps) if limit is not None]
+        if not limits:
+            raise BadValue(
+                f"{self.environment.name} does not say how long an episode lasts: set episode_steps, or give "
+                "(environment, params) with params.max_steps_in_episode"
+            )
+        return min(limits)
 
     @property
     def flops(self) -> float:
@@ -134,10 +138,7 @@ class Control:
     @property
     def evaluation_keys(self) -> jax.Array:
         """Keys of the validation episodes, then of the test episodes; the first stay the same if the number grows."""
-        parts = jax.random.split(jax.random.fold_in(jax.random.key(self.seed), EVALUATION))
-        numbered = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
-        episodes = self.validation_episodes, self.test_episodes
-        return jnp.concatenate([numbered(part, jnp.arange(n)) for part, n in zip(parts, episodes, strict=True)])
+        return evaluation_keys(self.seed, self.validation_episodes, self.test_episodes)
 
     def _evaluation_returns(self, params: Arrays) -> jax.Array:
         def act(observations: jax.Array) -> jax.Array:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from es.tasks.environments import Environment, make_environment
+from es.tasks.given_environments import given_environment
+from lottery.identity import identify
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,12 @@ class Episodes:
     Attributes:
         name: as people type it: `gymnax:CartPole-v1`.
         environment: its functions.
+        identity: what tells it from others, where its name does not.
     """
 
     name: str
     environment: Environment
+    identity: str = ""
     default_model: str = "policy"
 
     @property
@@ -37,10 +42,16 @@ class Episodes:
         return self.environment.outputs
 
     def fingerprint(self) -> str:
-        """Return what tells environments apart: their names."""
-        return self.name
+        """Return what tells environments apart: their names, or what an object holds and does."""
+        return self.identity or self.name
 
 
 def load_episodes(name: str) -> Episodes:
     """Return the environment called `name`; raises `UsageError` for an unknown one or a suite that is missing."""
     return Episodes(name, make_environment(name))
+
+
+def given_episodes(thing: Any) -> Episodes:
+    """Return an environment object, alone or with its parameters; raises `DataError` for one that does not work."""
+    environment = given_environment(thing)
+    return Episodes(environment.name, environment, identify(thing))

@@ -28,6 +28,7 @@ from pruning.uses import NOT_LOOKED_AT, Uses
 
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
+    from lottery.data.fitness import Fitness
 
 Make = Callable[[int], Any]
 Sizes = tuple[tuple[int, ...], int]
@@ -175,7 +176,7 @@ class ModelSource:
         return module, mask
 
 
-def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
+def model_source(model: Any, parts: Parts | Episodes | Fitness, init: str) -> Source:
     """Return a source for a module, a JAX model, a callable, a registered name or `package.module:callable`.
 
     Args:
@@ -192,6 +193,8 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
     """
     initialize = INITIALIZERS[init].value
     model = parts.default_model if model is None else model
+    if model is None:
+        raise BadValue(f"say which model {parts.name} is for: parameters, a pair (params, apply) or a JAX module")
     if isinstance(model, str) and ":" in model:
         with users_code(f"importing the model {model!r}"):
             thing, name = import_by_path(model, "model"), model
@@ -203,7 +206,7 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
     if isinstance(thing, str):
         return _sized_source(thing, MODELS[thing].value, parts, initialize)
     if is_jax_model(thing):
-        name = "jax" if isinstance(thing, tuple) else type(thing).__name__
+        name = "jax" if isinstance(thing, tuple | list | Mapping) else type(thing).__name__
         return _jax_source(name, lambda seed: thing, parts, init, varies=needs_example(thing))
     if not callable(thing):
         raise BadValue(f"model: expected a torch.nn.Module, a callable or a name, not {type(model).__name__}")
@@ -217,7 +220,7 @@ def model_source(model: Any, parts: Parts | Episodes, init: str) -> Source:
     return ModelSource(name, make, initialize, varies=True)
 
 
-def torch_source(model: Any, parts: Parts | Episodes, init: str) -> ModelSource:
+def torch_source(model: Any, parts: Parts | Episodes | Fitness, init: str) -> ModelSource:
     """Return what `model_source` does, for PyTorch only; raises `BadValue` for a JAX model."""
     source = model_source(model, parts, init)
     if not isinstance(source, ModelSource):
@@ -225,7 +228,7 @@ def torch_source(model: Any, parts: Parts | Episodes, init: str) -> ModelSource:
     return source
 
 
-def _jax_source(name: str, make: Make, parts: Parts | Episodes, init: str, varies: bool) -> Source:
+def _jax_source(name: str, make: Make, parts: Parts | Episodes | Fitness, init: str, varies: bool) -> Source:
     from lottery.jax_source import JaxSource
 
     if init != "model":
@@ -233,7 +236,9 @@ def _jax_source(name: str, make: Make, parts: Parts | Episodes, init: str, varie
     return JaxSource(name, make, varies, lambda: parts.few(FEW))
 
 
-def _sized_source(name: str, build: Callable[..., Any], parts: Parts | Episodes, initialize: Initialize) -> ModelSource:
+def _sized_source(
+    name: str, build: Callable[..., Any], parts: Parts | Episodes | Fitness, initialize: Initialize
+) -> ModelSource:
     sizes = parts.input_shape, parts.outputs
     return ModelSource(name, lambda seed: build(*sizes), initialize, varies=True, sizes=sizes)
 

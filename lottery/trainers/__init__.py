@@ -10,6 +10,7 @@ from lottery.data.parts import Parts
 
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
+    from lottery.data.fitness import Fitness
 from lottery.behaviour import Behaviour
 from lottery.metric import GivenMetric, Measure
 from lottery.models.source import Source
@@ -76,7 +77,7 @@ class Ask:
     """
 
     source: Source
-    parts: Parts | Episodes
+    parts: Parts | Episodes | Fitness
     config: Any
     loss: GivenLoss | None
     metric: GivenMetric | None

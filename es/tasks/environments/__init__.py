@@ -52,7 +52,7 @@ class Environment:
         name: what people type, suite included.
         observation_shape: of one observation, at least one axis; images have their channels last.
         action: what `step` takes.
-        max_steps: the environment's own time limit. `step` knows nothing of it: whoever rolls out counts.
+        max_steps: the environment's own time limit, or None. `step` knows nothing of it: whoever rolls out counts.
         reset: `reset(key)` returns the first observation (float32) and the state (any pytree).
         step: `step(key, state, action)` returns observation, state, reward (float32 scalar) and whether the episode
             ended by itself (bool scalar).
@@ -61,7 +61,7 @@ class Environment:
     name: str
     observation_shape: tuple[int, ...]
     action: Discrete | Continuous
-    max_steps: int
+    max_steps: int | None
     reset: Callable[[jax.Array], tuple[jax.Array, Any]]
     step: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any, jax.Array, jax.Array]]
 

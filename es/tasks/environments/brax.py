@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from es.tasks.environments import Continuous, Environment, not_installed, suite
-from pruning.errors import BadValue, UsageError, unknown
+from es.tasks.environments import Environment, not_installed, suite
+from es.tasks.given_environments import of_bodies
+from pruning.errors import UsageError, unknown
 
 BACKENDS = ("generalized", "mjx", "positional", "spring")
 
@@ -34,31 +34,17 @@ def brax(name: str) -> Environment:
             environment = envs.get_environment(body, **({"backend": backend} if slash else {}))
         except Exception as error:  # not every body exists in every backend, and each says so in its own way
             raise UsageError(f"brax:{name} cannot be made ({type(error).__name__}: {error})") from error
-        size = environment.observation_size
-    if not isinstance(size, int):
-        raise BadValue(f"brax:{name}: observations must be one array, not {type(size).__name__}")
+        made = of_bodies(f"brax:{name}", environment)
 
-    # Without Brax's wrappers an environment neither counts steps nor resets itself. It draws nothing in a step.
     def reset(key: jax.Array) -> tuple[jax.Array, Any]:
         with _quiet():
-            state = environment.reset(key)
-        return jnp.asarray(state.obs, jnp.float32), state
+            return made.reset(key)
 
     def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
-        del key
         with _quiet():
-            state = environment.step(state, action)
-        return jnp.asarray(state.obs, jnp.float32), state, jnp.asarray(state.reward, jnp.float32), state.done > 0
+            return made.step(key, state, action)
 
-    actions = np.ones(environment.action_size, np.float32)
-    return Environment(
-        name=f"brax:{name}",
-        observation_shape=(size,),
-        action=Continuous(-actions, actions),
-        max_steps=1000,  # what Brax's own training uses: its environments have no limit themselves
-        reset=reset,
-        step=step,
-    )
+    return replace(made, reset=reset, step=step)
 
 
 @contextmanager
