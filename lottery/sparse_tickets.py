@@ -10,9 +10,11 @@ from torch.utils._pytree import tree_map_only
 
 from lottery.bars import with_bar
 from lottery.callers_settings import own_settings
+from lottery.data.batch import is_divisible
 from lottery.gd.device import choose_device
 from lottery.ticket import Ticket
 from lottery.ticket_network import ticket_network
+from pruning.calling import Whole, spread
 from pruning.errors import BadValue
 from pruning.sparse.choices import Choosing
 from pruning.sparse.module import sparse_module
@@ -53,11 +55,16 @@ def sparse_reports(
     place = choose_device(device)
     weights = "rewind" if ticket.trained_params is None else "trained"
     network = ticket_network(ticket, model, data, weights, max(batches), trust=trust)
+    if not is_divisible(network.inputs) or isinstance(network.inputs, Whole):
+        raise BadValue(
+            "batches of these inputs cannot be made in another size (a packed sequence, a graph, or a batch that "
+            "`forward` takes whole): use ticket.sparse(model, …) with an example"
+        )
     choosing = choosing or Choosing(cache=None)
     for batch in with_bar(batches, "batch sizes"):
         inputs = tree_map_only(torch.Tensor, lambda t, batch=batch: _sized(t, batch).to(place), network.inputs)
-        example = inputs if isinstance(inputs, tuple) else (inputs,)
-        yield sparse_module(network.model.to(place), network.mask, *example, choosing=choosing).report
+        args, kwargs = spread(network.model, inputs)
+        yield sparse_module(network.model.to(place), network.mask, *args, choosing=choosing, **kwargs).report
 
 
 def _sized(examples: torch.Tensor, batch: int) -> torch.Tensor:

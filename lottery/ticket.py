@@ -25,6 +25,7 @@ from lottery.randomness import seeded_everywhere
 from lottery.results import Search
 from lottery.ticket_directory import CARD, MASK, RECORD, foreign_names, is_ticket, open_ticket, seal_ticket
 from lottery.torch_state import load_state
+from pruning.calls import Call
 from pruning.directories import replaced_directory, while_it_stands
 from pruning.errors import BadValue, FileFormatError, MaskMismatch, UsageError
 from pruning.files import is_there, write_tensors, write_text
@@ -138,7 +139,9 @@ class Ticket:
         return self._into(model, self.trained_params)
 
     @own_settings()
-    def sparse(self, model: Any = None, *example: Any, choosing: Choosing | None = None) -> SparseModule:
+    def sparse(
+        self, model: Any = None, /, *example: Any, choosing: Choosing | None = None, **named: Any
+    ) -> SparseModule:
         """Return a module that runs the sparse forward pass: never slower than dense, faster where that is possible.
 
         It has the trained weights where the ticket holds them, otherwise those of the rewind point, and is in
@@ -147,12 +150,15 @@ class Ticket:
 
         Args:
             model: as `rewound` takes it. It may be left out where the example begins with a tensor or an array.
-            *example: the arguments of one call, tensors or arrays, with the batch size, type and device that matter.
+            *example: the arguments of one call, tensors or arrays, with the batch size, type and device that matter;
+                or one mapping of them, as tokenizers give it.
             choosing: how backends are chosen; by default they are measured once and remembered.
+            **named: arguments that the model takes by name: `ticket.sparse(model, **batch)`.
 
         Raises:
             MaskMismatch: names or shapes that are not this ticket's.
-            BadValue: an example that the model does not take, or a JAX model.
+            BadValue: an example that the model does not take, outputs that nothing can be compared with, or a JAX
+                model.
         """
         from pruning.sparse.module import sparse_module
 
@@ -164,11 +170,11 @@ class Ticket:
                 "ticket.sparse is for PyTorch modules; a JAX model runs sparse while it is evolved; elsewhere take "
                 "ticket.trained(model), whose removed weights are 0"
             )
-        tensors = [torch.from_numpy(given) if isinstance(given, np.ndarray) else given for given in example]
-        devices = {t.device for t in tensors if isinstance(t, torch.Tensor)}
+        call = Call.of(network, example, named).of_tensors()
+        devices = {tensor.device for tensor in call.tensors}
         if len(devices) == 1:
             network = network.to(devices.pop())
-        return sparse_module(network, self.mask, *tensors, choosing=choosing).eval()
+        return sparse_module(network, self.mask, *call.args, choosing=choosing, **call.kwargs).eval()
 
     @property
     def density(self) -> float:

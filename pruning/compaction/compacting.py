@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruning.calls import Call
 from pruning.compaction.channels import Flags
 from pruning.compaction.folding import fold_batch_norms
 from pruning.compaction.following import follow, name_values_written_in_place
@@ -18,7 +21,7 @@ from pruning.compaction.observing import observe
 from pruning.compaction.preparing import named_mask, prepared
 from pruning.compaction.result import Compacted, LayerWidths
 from pruning.compaction.rewriting import rewrite
-from pruning.compaction.tracing import Call, Traced, trace
+from pruning.compaction.tracing import Traced, trace
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.structures import same_structure, tensors_in
@@ -26,7 +29,7 @@ from pruning.structures import same_structure, tensors_in
 Kept = Mapping[torch.Tensor, Flags]
 
 
-def compact(model: nn.Module, mask: Mask, *inputs: Any) -> Compacted:
+def compact(model: nn.Module, mask: Mask, /, *inputs: Any, **named: Any) -> Compacted:
     """Return a smaller network that computes, in eval mode, what the masked model does.
 
     Units and channels that no output depends on are gone; those that are constant have become part of biases; batch
@@ -38,6 +41,7 @@ def compact(model: nn.Module, mask: Mask, *inputs: Any) -> Compacted:
         model: any module; it is not changed.
         mask: removed weights; a tensor that is absent is dense.
         *inputs: an example, as the model takes it; its batch size does not matter.
+        **named: what of it the model takes by name.
 
     Raises:
         MaskMismatch: a mask that does not fit the model, or covers nothing that the forward pass uses.
@@ -53,7 +57,7 @@ def compact(model: nn.Module, mask: Mask, *inputs: Any) -> Compacted:
     )
     """
     masked, kept = prepared(model, mask)
-    call = Call(inputs)
+    call = Call(inputs, named)
     try:
         expected = call.run(masked)
     except Exception as error:  # the model's own code may raise anything
@@ -150,7 +154,8 @@ def _inside(part: _Part, path: str, call: Call, expected: Any, kept: Kept) -> _P
 
 def _agrees(module: nn.Module, call: Call, expected: Any) -> bool:
     try:
-        return _same(call.run(module), expected)
+        with contextlib.redirect_stderr(io.StringIO()):  # torch.fx prints where a traced network fails
+            return _same(call.run(module), expected)
     except Exception:  # code around a compacted module may want something else of it, and raise anything
         return False
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.compaction.tracing import Call, is_layer
+from pruning.calls import Call
+from pruning.compaction.tracing import is_layer
 from pruning.structures import copied, flattened
 
 

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from pruning.compaction.channels import Flags
 from pruning.errors import MaskMismatch
+from pruning.linear_by_use import linear_use
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask, clean_copy
 
@@ -29,7 +30,7 @@ def prepared(model: nn.Module, mask: Mask) -> tuple[nn.Module, dict[torch.Tensor
     for name, also in (hooked or {}).items():
         fitted[name] = fitted[name] & also if name in fitted else also
     apply_mask(copy, Mask(fitted))
-    fitted = _plain(copy, fitted)
+    copy, fitted = _as_linear(copy, _plain(copy, fitted))
     kept: dict[torch.Tensor, Flags] = {copy.get_parameter(name): values for name, values in fitted.items()}
     return copy.eval(), kept
 
@@ -44,6 +45,33 @@ def named_mask(module: nn.Module, kept: Mapping[torch.Tensor, Flags], metadata: 
     if not found:
         raise MaskMismatch("the mask covers no tensor that takes part in the forward pass")
     return Mask(found, metadata)
+
+
+def _as_linear(model: nn.Module, mask: Mapping[str, Flags]) -> tuple[nn.Module, dict[str, Flags]]:
+    """Put an `nn.Linear` in the place of every masked layer that does the same; return the mask of what is there now.
+
+    A layer whose tensors are used elsewhere as well stays, and so does one whose tensors have other names.
+    """
+    left, tensors = dict(mask), [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
+    for path, layer in list(model.named_modules()):
+        name = f"{path}.weight" if path else "weight"
+        if name not in left or type(layer) is nn.Linear or any(tensors.count(id(p)) > 1 for p in layer.parameters()):
+            continue
+        use = linear_use(layer)
+        if use is None or use.weight != "weight" or use.bias not in (None, "bias"):
+            continue
+        matrix = use.matrix(layer).detach()
+        plain = nn.Linear(matrix.shape[1], matrix.shape[0], use.bias is not None, matrix.device, matrix.dtype)
+        plain.weight = nn.Parameter(matrix.contiguous(), layer.get_parameter("weight").requires_grad)
+        if use.bias is not None:
+            plain.bias = layer.get_parameter("bias")
+        for own, value in vars(layer).items():
+            vars(plain).setdefault(own, value)
+        left[name] = np.ascontiguousarray(left[name].T) if use.turned else left[name]
+        if not path:
+            return plain, left
+        model.set_submodule(path, plain)
+    return model, left
 
 
 def _plain(model: nn.Module, mask: Mapping[str, Flags]) -> dict[str, Flags]:

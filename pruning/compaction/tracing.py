@@ -4,39 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
-import torch
 from torch import fx, nn
 
-from pruning.structures import copied
+from pruning.calls import Call
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a module is called."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    def run(self, module: nn.Module) -> Any:
-        """Call the module in this way, without gradients, on copies of the arguments: it may write into them."""
-        copies = self.cloned()
-        with torch.no_grad():
-            return module(*copies.args, **copies.kwargs)
-
-    def cloned(self) -> Call:
-        """Return the same call on copies of its tensors."""
-        args, kwargs = copied((self.args, dict(self.kwargs)))
-        return Call(args, kwargs)
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """All arguments, in the order of a traced module's inputs."""
-        return (*self.args, *self.kwargs.values())
 
 
 @dataclass(frozen=True)

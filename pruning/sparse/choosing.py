@@ -12,20 +12,20 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from pruning.errors import BadValue, DeviceError, unknown
+from pruning.errors import DeviceError, UnknownName, unknown
 from pruning.sparse.choices import Choosing, Known, hardware, recall, remember
+from pruning.sparse.closeness import relative_error, tolerance
 from pruning.sparse.kernels.panel_plan import union_density
 from pruning.sparse.timing import fastest
-from pruning.sparse.weight import Sparse, is_sparse
+from pruning.sparse.weight import Sparse, is_sparse, named_as_dense
 from pruning.structures import map_tensors, tensors_in
+from pruning.users_code import one_line
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
-TF32_TOLERANCE = 2e-3
 # Why a layer that has a sparse form stays dense.
 FASTER, CHEAPER = "dense is faster here", "dense by the cost model"
 _SHORTLIST = 3
@@ -81,8 +81,17 @@ class Undecided(nn.Module):
         """Return what the winner gives; the first call chooses it."""
         if self.choice is None:
             with torch.random.fork_rng(), torch.set_grad_enabled(self.with_gradients):
-                self.choice = choose(self, args, kwargs)
+                self.choice = _decided(self, args, kwargs)
         return self.winner(*args, **kwargs)
+
+
+def _decided(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Choice:
+    try:
+        return choose(case, args, kwargs)
+    except (UnknownName, DeviceError):  # of the backend that was asked for
+        raise
+    except Exception as error:  # a network may call its layer in a way that the sparse form does not know
+        return Choice({}, None, None, f"its sparse form does not take what it is called with ({one_line(error)})")
 
 
 def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Choice:
@@ -118,8 +127,8 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
 
 
 def sparse_parts(form: nn.Module) -> dict[str, Sparse]:
-    """Return the sparse weights of a layer's sparse form, by their names in it."""
-    return {name: part for name, part in form.named_modules() if is_sparse(part)}
+    """Return the sparse weights of a layer's sparse form, by the names of the dense ones in its layer."""
+    return {named_as_dense(name): part for name, part in form.named_modules() if is_sparse(part)}
 
 
 class _Products:
@@ -132,8 +141,8 @@ class _Products:
 
     @contextlib.contextmanager
     def deciding(self) -> Iterator[None]:
-        parts = {name: self.case.form.get_submodule(name) for name in sparse_parts(self.case.form)}
-        hooks = [part.register_forward_pre_hook(self._before(name)) for name, part in parts.items()]
+        parts = sparse_parts(self.case.form)
+        hooks = [cast(nn.Module, part).register_forward_pre_hook(self._before(name)) for name, part in parts.items()]
         try:
             yield
         finally:
@@ -236,42 +245,11 @@ def _difference(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     with in_mode(False, case.layer, case.form):
         wanted, found = (tensors_in(module(*args, **kwargs)) for module in (case.layer, case.form))
     for want, get in zip(wanted, found, strict=True):
-        if not want.is_floating_point():
+        if not (want.is_floating_point() or want.is_complex()):
             continue
         if not (gap := relative_error(get, want)) <= tolerance(want):
             return f"the sparse form differs from the dense layer by {gap:.1e} of its largest output"
     return None
-
-
-def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Return the largest difference over the largest number wanted; what is not finite there does not count.
-
-    Raises:
-        BadValue: other shapes.
-
-    >>> relative_error(torch.tensor([1.0, 4.0]), torch.tensor([2.0, 4.0]))
-    0.25
-    """
-    if found.shape != wanted.shape:
-        raise BadValue(f"shape {list(found.shape)} where {list(wanted.shape)} was expected")
-    if not wanted.numel():
-        return 0.0
-    wanted, found = wanted.detach().double(), found.detach().double()
-    finite = wanted.isfinite()
-    if not bool(found[finite].isfinite().all()):
-        return float("inf")
-    scale = wanted[finite].abs().max().item() if bool(finite.any()) else 0.0
-    gap = (found - wanted)[finite].abs()
-    worst = gap.max().item() if gap.numel() else 0.0
-    return worst / scale if scale else worst
-
-
-def tolerance(outputs: torch.Tensor) -> float:
-    """Return the relative error that a backend may have in this type of numbers on this device."""
-    if outputs.device.type == "cuda" and outputs.dtype == torch.float32:
-        tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
-        return TF32_TOLERANCE if tf32 else TOLERANCE[torch.float32]
-    return TOLERANCE.get(outputs.dtype, 1e-2)
 
 
 def _key(case: Undecided, tensors: list[torch.Tensor]) -> dict[str, Any]:

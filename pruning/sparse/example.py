@@ -8,40 +8,48 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruning.calls import Call
 from pruning.errors import BadValue
-from pruning.structures import flattened, map_tensors, tensors_in
+from pruning.structures import flattened, tensors_in
+from pruning.users_code import one_line
+
+_DEPTH = 3
+_INTERNAL = frozenset(vars(nn.Module()))
 
 
-def run_example(network: nn.Module, example: Sequence[Any]) -> Any:
-    """Return what a network makes of an example; raises `BadValue` where it does not take it."""
-    try:
-        with torch.no_grad():
-            return network(*example)
-    except Exception as error:  # the network's own code may raise anything
-        shapes = ", ".join(f"{list(a.shape)} {a.dtype}" if isinstance(a, torch.Tensor) else repr(a) for a in example)
-        raise BadValue(
-            f"{type(network).__name__} does not take the example ({shapes}): {next(iter(str(error).splitlines()), '')}"
-        ) from error
+def side_effect(network: nn.Module, call: Call) -> str:
+    """Return why a network can only be run as it is, in words; empty where another may stand for it.
 
+    It changes more than its outputs: inputs, buffers, attributes. Or it does not run without gradients.
 
-def side_effect(network: nn.Module, example: Sequence[Any]) -> str:
-    """Return what a forward pass changes beside its outputs, in words; empty where it changes nothing."""
-    given, leaves = tensors_in(example), flattened(example)
-    buffers = list(network.buffers())
+    Args:
+        network: used up.
+        call: an example.
+
+    Raises:
+        BadValue: an example that the network does not take.
+    """
+    if not _runs_without_gradients(network, call):
+        return "it does not run without gradients"
+    given, leaves = call.tensors, flattened(call.values)
+    held = call.cloned()
+    buffers, attributes = list(network.buffers()), _attributes(network)
     before = [t._version for t in (*given, *buffers)], [id(t) for t in buffers]
-    held = [t.clone() for t in given]
-    run_example(network, example)
-    if not _same_leaves(flattened(example), leaves):
+    with torch.no_grad():
+        network(*call.args, **call.kwargs)
+    if not _same_leaves(flattened(call.values), leaves):
         return "its forward pass changes what it is given (a cache grows)"
     after = [t._version for t in (*given, *buffers)], [id(t) for t in network.buffers()]
-    if after == before:
-        return ""
-    if after[0][: len(given)] == before[0][: len(given)]:
-        return "its forward pass changes its buffers"
-    with torch.no_grad():
-        for tensor, old in zip(given, held, strict=True):
-            tensor.copy_(old)
-    return "its forward pass writes into its inputs"
+    if after != before:
+        if after[0][: len(given)] == before[0][: len(given)]:
+            return "its forward pass changes its buffers"
+        with torch.no_grad():
+            for tensor, old in zip(given, tensors_in(held.values), strict=True):
+                tensor.copy_(old)
+        return "its forward pass writes into its inputs"
+    now = _attributes(network)
+    changed = next((name for name in now if name not in attributes or now[name] != attributes[name]), None)
+    return f"its forward pass changes its attribute {changed!r}" if changed is not None else ""
 
 
 def alike(one: Any, other: Any) -> bool:
@@ -56,6 +64,23 @@ def alike(one: Any, other: Any) -> bool:
     return one is other or (plain and type(one) is type(other) and one == other)
 
 
+def _runs_without_gradients(network: nn.Module, call: Call) -> bool:
+    """Say whether a network takes an example without gradients; a first pass, in which a network may settle."""
+    try:
+        call.run(network)
+    except Exception as error:  # the network's own code may raise anything
+        try:
+            copies = call.cloned()
+            with torch.enable_grad():
+                network(*copies.args, **copies.kwargs)
+        except Exception:  # it is the first one that says what is wrong with the example
+            raise BadValue(
+                f"{type(network).__name__} does not take the example ({call.described()}): {one_line(error)}"
+            ) from error
+        return False
+    return True
+
+
 def _same_leaves(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     plain = int | float | str | bool | None
     return now.keys() == before.keys() and all(
@@ -63,10 +88,36 @@ def _same_leaves(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     )
 
 
-def like(given: Any, tensors: Sequence[torch.Tensor]) -> Any:
-    """Return an example on the device and in the type of numbers that the network has now."""
-    floats = [t for t in tensors if t.is_floating_point()]
-    if not floats:
-        return given
-    device, dtype = floats[0].device, floats[0].dtype
-    return map_tensors(lambda t: t.to(device, dtype if t.is_floating_point() else t.dtype), given)
+def _attributes(network: nn.Module) -> dict[str, Any]:
+    """Return what modules keep beside parameters and buffers, by dotted name, so that two moments can be compared."""
+    return {
+        f"{path}.{name}" if path else name: _seen(value, _DEPTH)
+        for path, module in network.named_modules()
+        for name, value in vars(module).items()
+        if name not in _INTERNAL
+    }
+
+
+class _Same:
+    """Equal to itself alone, at the version that it had; keeps what it stands for, so that its id is not another's."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.version = value._version if isinstance(value, torch.Tensor) and not value.is_inference() else 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value and self.version == other.version
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+
+def _seen(value: Any, depth: int) -> Any:
+    if isinstance(value, int | float | complex | str | bytes | None):
+        return type(value), value if value == value else "nan"
+    if depth and isinstance(value, Mapping):
+        return type(value), [(_seen(key, depth - 1), _seen(held, depth - 1)) for key, held in value.items()]
+    if depth and isinstance(value, Sequence):
+        return type(value), [_seen(held, depth - 1) for held in value]
+    own = vars(value) if hasattr(value, "__dict__") and not isinstance(value, torch.Tensor | nn.Module | type) else {}
+    inside = [(name, _seen(held, depth - 1)) for name, held in own.items()] if depth else []
+    return _Same(value), inside

@@ -7,23 +7,26 @@ A recipe is made once; modules are made from it again whenever the weights have 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from pruning.compaction import compact
+from pruning.calls import Call
+from pruning.compaction import Compacted, compact
+from pruning.copying import copy_module
+from pruning.errors import DeviceError, UnknownName
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.choosing import relative_error, tolerance
+from pruning.sparse.comparing import Wanted
 from pruning.sparse.graphed import Graphed
-from pruning.sparse.replacing import Layer, put_layers, replace_layers
+from pruning.sparse.replacing import Layer, Replaced, left_dense, put_layers, replace_layers
 from pruning.sparse.spread import Spread
 from pruning.sparse.timing import duel, fastest
-from pruning.structures import same_structure, tensors_in
+from pruning.users_code import one_line
+
+DENSE, COMPACTED, SPARSE = "dense", "compacted", "sparse"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Recipe:
         layers: what was chosen for each masked tensor that compaction left, and why.
         contiguous: whether sparse layers hand over contiguous outputs.
         opaque: parts that compaction left alone, with the reason.
+        refused: ways that do not compute what the masked dense network computes, with the reason; none of them runs.
         dense_seconds: of the masked dense network; None where nothing was measured.
         sparse_seconds: of what runs; None where nothing was measured.
         dense_spread: of the masked dense network, measured pair by pair with its rival; None where nothing was.
@@ -55,122 +59,149 @@ class Recipe:
     sparse_seconds: float | None
     dense_spread: Spread | None = None
     rival_spread: Spread | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def compacts(self) -> bool:
+        """Whether compaction comes before sparse layers."""
+        return COMPACTED not in self.refused
 
 
-def run_itself(reason: str) -> Recipe:
+def run_itself(mask: Mask, reason: str) -> Recipe:
     """Return the recipe of a network that can only be run as it is, for this reason."""
-    return Recipe("dense", True, False, {}, [], False, {"": reason}, None, None)
+    return Recipe(DENSE, True, False, {}, left_dense(mask, reason), False, {"": reason}, None, None)
 
 
-def make(recipe: Recipe, dense: nn.Module, mask: Mask, example: Sequence[Any]) -> nn.Module:
+def make(recipe: Recipe, dense: nn.Module, mask: Mask, call: Call) -> nn.Module:
     """Return what runs, in evaluation mode, made of a masked dense network that may be used up."""
     network = dense
-    if recipe.way != "dense":
-        smaller = compact(dense, mask, *example)
-        network = smaller.module
-        if recipe.way == "sparse":
-            network = put_layers(network, smaller.mask, recipe.backends, recipe.contiguous)
+    if recipe.way != DENSE:
+        if recipe.compacts:
+            smaller = compact(dense, mask, *call.args, **call.kwargs)
+            network, mask = smaller.module, smaller.mask
+        if recipe.way == SPARSE:
+            network = put_layers(network, mask, recipe.backends, recipe.contiguous)
             # what backends make of their plans is made now, so that `torch.compile` need not see through it
-            with torch.no_grad():
-                network.eval()(*example)
+            call.run(network.eval())
     network.eval().requires_grad_(False)
     return Graphed(network) if recipe.graph else network
 
 
-def choose_recipe(dense: nn.Module, mask: Mask, example: Sequence[Any], choosing: Choosing) -> Recipe:
+@dataclass(frozen=True)
+class _Way:
+    """A candidate: how it is made, and the network."""
+
+    way: str
+    backends: Mapping[str, str]
+    network: nn.Module
+
+
+def choose_recipe(dense: nn.Module, mask: Mask, call: Call, choosing: Choosing) -> Recipe:
     """Return the fastest way to run a masked dense network, in evaluation mode, on an example.
 
-    Dense is always a candidate. What gives other numbers than the masked dense network is none, and a warning says so.
+    Dense is always a candidate. What computes anything else than the masked dense network, or fails, is none.
+
+    Raises:
+        BadValue: outputs that nothing can be compared with.
+        UnknownName: a backend asked for that no product here knows.
+        DeviceError: a backend asked for that does not run on this device with this type of numbers.
     """
-    smaller = compact(dense, mask, *example)
-    replaced = replace_layers(compact(dense, mask, *example).module, smaller.mask, example, choosing, training=False)
-    layers = replaced.layers
+    wanted, refused = Wanted.of(dense, call), dict[str, str]()
+    ways = {DENSE: _Way(DENSE, {}, dense)}
+    base = _compacted(dense, mask, call, wanted)
+    if isinstance(base, str):
+        refused[COMPACTED] = base
+        base = Compacted(dense, mask, (), {}, {})
+    else:
+        ways[COMPACTED] = _Way(COMPACTED, {}, base.module)
+    replaced = _replaced(base, call, choosing)
+    if isinstance(replaced, str):
+        refused[SPARSE] = replaced
+        replaced = Replaced(dense, left_dense(base.mask, replaced), False)
+    for name, backends in _chosen(replaced.layers).items():
+        network = replaced.network.eval().requires_grad_(False)
+        if name != SPARSE:
+            network = put_layers(copy_module(base.module), base.mask, backends, replaced.contiguous)
+        refused |= {name: reason} if (reason := wanted.difference(network)) else {}
+        ways |= {} if reason else {name: _Way(SPARSE, backends, network)}
+    if call.device.type == "cuda":
+        graphs = {f"{name}, as one CUDA graph": _Way(w.way, w.backends, Graphed(w.network)) for name, w in ways.items()}
+        # what waits for the device in the middle cannot be recorded
+        different = {name: wanted.difference(way.network) for name, way in graphs.items()}
+        ways |= {name: way for name, way in graphs.items() if not different[name]}
+        refused |= {name: reason for name, reason in different.items() if reason}
+    return _fastest(ways, base.opaque, replaced, refused, call, choosing)
+
+
+def _compacted(dense: nn.Module, mask: Mask, call: Call, wanted: Wanted) -> Compacted | str:
+    """Return the compacted network, or why it is not used."""
+    try:
+        found = compact(dense, mask, *call.args, **call.kwargs)
+    except Exception as error:  # it runs the network's own code in ways that nobody thought of
+        return f"compaction fails: {one_line(error)}"
+    return wanted.difference(found.module) or found
+
+
+def _replaced(base: Compacted, call: Call, choosing: Choosing) -> Replaced | str:
+    """Return the network with sparse layers, or why it is not used."""
+    try:
+        return replace_layers(copy_module(base.module), base.mask, call, choosing, training=False)
+    except (UnknownName, DeviceError):  # of the backend that was asked for
+        raise
+    except Exception as error:  # code around a sparse layer may want something else of it
+        return f"it does not run with sparse layers: {one_line(error)}"
+
+
+def _chosen(layers: list[Layer]) -> dict[str, dict[str, str]]:
+    """Return the backends of the ways with sparse layers: all that won, and without the convolutions among them.
+
+    Convolutions that hand over another layout may cost more around them than they save.
+    """
     backends = {layer.name: layer.backend for layer in layers if layer.choice.backends}
     flat = {layer.name: layer.backend for layer in layers if layer.choice.backends and len(layer.shape) == 2}
-    ways: dict[str, tuple[str, dict[str, str], nn.Module]] = {
-        "dense": ("dense", {}, dense),
-        "compacted": ("compacted", {}, smaller.module),
-        "sparse": ("sparse", backends, replaced.network.eval().requires_grad_(False)),
-    }
-    if flat and flat != backends:
-        # Convolutions that hand over another layout may cost more around them than they save.
-        again = compact(dense, mask, *example)
-        ways["sparse, not the convolutions"] = (
-            "sparse",
-            flat,
-            put_layers(again.module, again.mask, flat, replaced.contiguous),
-        )
-    if not backends:
-        del ways["sparse"]
-    device = _device(example)
-    if device.type == "cuda":
-        ways |= {f"{name}, as one CUDA graph": (way, chosen, Graphed(net)) for name, (way, chosen, net) in ways.items()}
-    ways = {name: way for name, way in ways.items() if name == "dense" or _same(name, way[2], dense, example)}
+    found = {SPARSE: backends, "sparse, not the convolutions": flat if flat != backends else {}}
+    return {name: chosen for name, chosen in found.items() if chosen}
+
+
+def _fastest(
+    ways: Mapping[str, _Way],
+    opaque: Mapping[str, str],
+    replaced: Replaced,
+    refused: Mapping[str, str],
+    call: Call,
+    choosing: Choosing,
+) -> Recipe:
     times: dict[str, float] = {}
     spreads: tuple[Spread, Spread] | None = None
     if choosing.backend is not None or choosing.by == "model":
-        winner = next(name for name in ("sparse", "compacted", "dense") if name in ways)
+        winner = next(name for name in (SPARSE, COMPACTED, DENSE) if name in ways)
     else:
         with torch.no_grad():
-            runs = {name: (lambda network=way[2]: network(*example)) for name, way in ways.items()}
-            winner, times = fastest(runs, "dense", device, 2 * choosing.seconds)
-            if winner != "dense":  # in doubt dense: on a busy machine one measurement may be far off
-                winner, again = fastest({n: runs[n] for n in ("dense", winner)}, "dense", device, 2 * choosing.seconds)
+            runs = {name: (lambda way=way: way.network(*call.args, **call.kwargs)) for name, way in ways.items()}
+            winner, times = fastest(runs, DENSE, call.device, 2 * choosing.seconds)
+            if winner != DENSE:  # in doubt dense: on a busy machine one measurement may be far off
+                pair = {name: runs[name] for name in (DENSE, winner)}
+                winner, again = fastest(pair, DENSE, call.device, 2 * choosing.seconds)
                 times |= again
-            rival = winner if winner != "dense" else _fastest_other(times)
+            rival = winner if winner != DENSE else _fastest_other(times)
             if rival is not None:
-                spreads = duel(runs["dense"], runs[rival], device, 2 * choosing.seconds)
-    way, chosen, _ = ways[winner]
-    opaque = {} if way == "dense" else smaller.opaque
-    graph = isinstance(ways[winner][2], Graphed)
+                spreads = duel(runs[DENSE], runs[rival], call.device, 2 * choosing.seconds)
+    chosen = ways[winner]
     return Recipe(
-        way=way,
+        way=chosen.way,
         itself=False,
-        graph=graph,
-        backends=chosen,
-        layers=layers,
+        graph=isinstance(chosen.network, Graphed),
+        backends=chosen.backends,
+        layers=replaced.layers,
         contiguous=replaced.contiguous,
-        opaque=dict(opaque),
-        dense_seconds=times.get("dense") if spreads is None else spreads[0].median,
-        sparse_seconds=times.get(winner) if spreads is None else spreads[winner != "dense"].median,
+        opaque={} if chosen.way == DENSE else dict(opaque),
+        dense_seconds=times.get(DENSE) if spreads is None else spreads[0].median,
+        sparse_seconds=times.get(winner) if spreads is None else spreads[winner != DENSE].median,
         dense_spread=spreads[0] if spreads else None,
         rival_spread=spreads[1] if spreads else None,
+        refused=refused,
     )
 
 
 def _fastest_other(times: Mapping[str, float]) -> str | None:
-    return min((name for name in times if name != "dense"), key=times.__getitem__, default=None)
-
-
-def _same(name: str, network: nn.Module, dense: nn.Module, example: Sequence[Any]) -> bool:
-    with torch.no_grad():
-        wanted_outputs = dense(*example)
-        try:
-            found_outputs = network(*example)
-        except (RuntimeError, TypeError) as error:
-            if not isinstance(network, Graphed):
-                raise
-            # what waits for the device in the middle cannot be recorded
-            reason = str(error).splitlines()[0]
-            warnings.warn(f"{name}: not recorded as a CUDA graph ({reason})", RuntimeWarning, stacklevel=3)
-            return False
-        if not same_structure(found_outputs, wanted_outputs):
-            warnings.warn(f"{name} returns another structure than the dense network; it is not used", RuntimeWarning, 3)
-            return False
-        for wanted, found in zip(tensors_in(wanted_outputs), tensors_in(found_outputs), strict=True):
-            if not wanted.is_floating_point():
-                continue
-            # rounding adds up over the layers
-            if not (gap := relative_error(found, wanted)) <= 10 * tolerance(wanted):
-                warnings.warn(
-                    f"{name} differs from the dense network by {gap:.1e} of its largest output; it is not used",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
-                return False
-    return True
-
-
-def _device(example: Sequence[Any]) -> torch.device:
-    tensors = tensors_in(example)
-    return tensors[0].device if tensors else torch.device("cpu")
+    return min((name for name in times if name != DENSE), key=times.__getitem__, default=None)

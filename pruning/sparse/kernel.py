@@ -14,7 +14,7 @@ from pruning.sparse.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.convolutions import CONVOLUTIONS
 from pruning.sparse.cost import machine
 from pruning.sparse.plan import Plan
-from pruning.sparse.weight import as_autocast, dense_matrix, kept_values
+from pruning.sparse.weight import as_autocast, dense_matrix, kept_entries, kept_values
 
 
 class SparseKernel(nn.Module):
@@ -80,7 +80,15 @@ class SparseKernel(nn.Module):
 
     def dense(self) -> torch.Tensor:
         """Return the dense weight of the original shape, removed weights 0; differentiable."""
-        return dense_matrix(self.values, self.plan).reshape(self.shape)
+        return self.spread(self.values)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the dense weight with these surviving values."""
+        return dense_matrix(values, self.plan).reshape(self.shape)
+
+    def gathered(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the surviving values of a dense weight."""
+        return kept_entries(weight, self.plan)
 
     def extra_repr(self) -> str:
         """Say shape, density and backend where the module is printed."""

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from pruning.calls import Call
 from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.example import alike, like, side_effect
+from pruning.sparse.example import alike, side_effect
 from pruning.sparse.inference import Recipe, choose_recipe, make, run_itself
 from pruning.sparse.replacing import contiguous_tensors, hand_over_contiguous
-from pruning.sparse.report import SparseReport, layer_reports
+from pruning.sparse.report import SparseReport
+from pruning.sparse.reporting import report_of
 from pruning.sparse.skeleton import filled, skeleton_of
+from pruning.sparse.state import names_inside, with_prefix, without_prefix
 from pruning.sparse.training import Trainable, choose_trainable
 from pruning.sparse.weight import is_sparse
-from pruning.structures import copied, flattened, tensors_in
-from pruning.torch_modules import apply_mask, clean_copy, hold_mask, is_held
+from pruning.structures import flattened, tensors_in
+from pruning.torch_modules import apply_mask, clean_copy, hold_mask, is_held, unwrap
+from pruning.users_code import one_line
 
 
 class SparseModule(nn.Module):
@@ -49,32 +54,35 @@ class SparseModule(nn.Module):
         network: nn.Module,
         skeleton: nn.Module,
         mask: Mask,
-        example: Sequence[Any],
+        example: Call,
         recipe: Recipe,
         report: SparseReport,
     ) -> None:
         super().__init__()
         self.network = network
         self.mask, self.report = mask, report
-        self._recipe, self._example = recipe, tuple(example)
+        self._recipe, self._example = recipe, example
         self._hold_masks()
         # none of it may show up in the state dict or among the parameters
         listening = {path: _listeners(part) for path, part in network.named_modules()}
         self._hidden: dict[str, Any] = {"skeleton": skeleton, "listening": listening, **_NOTHING_MADE}
         self.train(network.training)
-        self.register_state_dict_post_hook(_without_prefix)
-        self.register_load_state_dict_pre_hook(_with_prefix)
+        self.register_state_dict_post_hook(without_prefix)
+        self.register_load_state_dict_pre_hook(with_prefix)
         self.register_load_state_dict_post_hook(_masked_again)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the masked network gives."""
+        chosen = self._chosen(args, kwargs)
         try:
-            return contiguous_tensors(self._chosen(args, kwargs)(*args, **kwargs))
-        except RuntimeError as error:
+            return contiguous_tensors(chosen(*args, **kwargs))
+        except Exception as error:  # the network's own code may raise anything
             # Activations lie feature by feature after a sparse layer. For another batch than the example's, `view` may
             # not be able to join what is not adjacent.
             if "view" not in str(error) or self._recipe.contiguous:
-                raise
+                if chosen is self.network:
+                    raise
+                return self._itself(args, kwargs, one_line(error))
         self._recipe = replace(self._recipe, contiguous=True)
         self._hidden |= _NOTHING_MADE
         for path, layer in self.network.named_modules():
@@ -83,12 +91,25 @@ class SparseModule(nn.Module):
                 self._hidden["listening"][path] += 1
         return contiguous_tensors(self._chosen(args, kwargs)(*args, **kwargs))
 
+    def _itself(self, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str) -> Any:
+        """Return what the network gives where its faster form raised: where it raises as well, that is the error."""
+        outputs = contiguous_tensors(self.network(*args, **kwargs))
+        reason = f"{self._recipe.way} raises {reason} where the network itself does not"
+        warnings.warn(f"{reason}; the network itself runs from now on", RuntimeWarning, stacklevel=3)
+        self._recipe = run_itself(self.mask, reason)
+        self.report = replace(self.report, way=self._recipe.way, opaque=self._recipe.opaque)
+        return outputs
+
     def _chosen(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
         """Return the form that a call runs."""
         if self.training or not self._as_example(args, kwargs) or self._wants_gradients(args, kwargs):
             self._hold_masks()
             return self.network
         return self._inference() or self.network
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state dict with the names of the dense network."""
+        return super().load_state_dict(names_inside(state_dict), strict, assign)
 
     def dense(self) -> nn.Module:
         """Return an independent dense network of the caller's architecture with the present weights, masked."""
@@ -127,11 +148,14 @@ class SparseModule(nn.Module):
 
     def _as_example(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Say whether a call differs from the example in its tensors only: what else it says, compaction has fixed."""
-        if kwargs or len(args) != len(self._example):
+        example = self._example
+        if kwargs.keys() != example.kwargs.keys() or len(args) != len(example.args):
             return False
-        if all(type(a) is torch.Tensor and type(b) is torch.Tensor for a, b in zip(args, self._example, strict=True)):
+        pairs = [*zip(args, example.args, strict=True), *((kwargs[name], example.kwargs[name]) for name in kwargs)]
+        if all(type(a) is torch.Tensor and type(b) is torch.Tensor for a, b in pairs):
             return True  # nearly always; a small network would notice the rest
-        given, known = flattened(args), flattened(self._example)
+        given = flattened((args, {name: kwargs[name] for name in example.kwargs}))
+        known = flattened((example.args, dict(example.kwargs)))
         return given.keys() == known.keys() and all(alike(given[path], known[path]) for path in given)
 
     def _wants_gradients(self, args: Any, kwargs: Any) -> bool:
@@ -189,16 +213,17 @@ class SparseModule(nn.Module):
 
 def _inference_network(module: SparseModule) -> nn.Module:
     tensors = [*module.network.parameters(), *module.network.buffers()]
-    with torch.inference_mode(False), torch.no_grad():
-        example = [like(given, tensors) for given in module._example]
-        return make(module._recipe, module._dense(), module.mask, example)
+    with torch.inference_mode(False), torch.no_grad(), module._example.keeping_random_numbers():
+        return make(module._recipe, module._dense(), module.mask, module._example.like(tensors))
 
 
 # What a copy, another mode, another device or other weights make stale.
 _NOTHING_MADE = {"inference": None, "made of": None, "modules": None}
 
 
-def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosing | None = None) -> SparseModule:
+def sparse_module(
+    model: nn.Module, mask: Mask, /, *example: Any, choosing: Choosing | None = None, **named: Any
+) -> SparseModule:
     """Return a module that runs a masked network sparse wherever that is faster, and never slower than dense.
 
     Exact compaction comes first (for inference), then every masked layer is timed against its dense self on what it
@@ -207,79 +232,44 @@ def sparse_module(model: nn.Module, mask: Mask, *example: Any, choosing: Choosin
     Args:
         model: any module; its weights are used, the module itself is never changed.
         mask: which weights stay.
-        *example: the arguments of one call, with the shapes, type and device that matter.
+        *example: the arguments of one call, with the shapes, type and device that matter; or one mapping of them, by
+            the names that the model has for them.
         choosing: how backends are chosen; by default they are measured.
+        **named: arguments that the model takes by name.
 
     Raises:
         MaskMismatch: a mask that does not fit the model.
-        BadValue: an example that the model does not take.
+        BadValue: an example that the model does not take, or outputs that nothing can be compared with.
 
     >>> layer, keep = nn.Linear(3, 2), Mask({"weight": [[1, 0, 0], [0, 0, 1]]})
     >>> module = sparse_module(layer, keep, torch.ones(4, 3), choosing=Choosing(cache=None)).eval()
     >>> torch.allclose(module(torch.ones(4, 3)), keep.apply(layer)(torch.ones(4, 3)))
     True
     """
-    if not example:
+    if not example and not named:
         raise BadValue("an example is needed: the arguments of one call, with the shapes that matter")
-    if any(not tensor.numel() for tensor in tensors_in(example)):
+    call = Call.of(unwrap(model), example, named)
+    if any(not tensor.numel() for tensor in call.tensors):
         raise BadValue("the example holds an empty tensor: nothing can be measured on it")
     choosing = choosing or Choosing()
-    with torch.inference_mode(False), torch.enable_grad():
-        example = copied(example)  # some networks write into what they are given
+    with torch.inference_mode(False), torch.enable_grad(), call.keeping_random_numbers():
+        call = call.cloned()  # some networks write into what they are given
         dense, _ = clean_copy(model)
         mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
         apply_mask(dense, mask).eval()
         skeleton = skeleton_of(dense)
-        reason = side_effect(copy_module(dense), example)
+        reason = side_effect(copy_module(dense), call)
         if reason:
-            trainable, recipe = Trainable(copy_module(dense), None, None), run_itself(reason)
+            trainable, recipe = Trainable(copy_module(dense), None, None), run_itself(mask, reason)
         else:
-            trainable = choose_trainable(dense, mask, example, choosing)
-            recipe = choose_recipe(dense, mask, example, choosing)
-    report = _report(recipe, trainable, mask, example, choosing)
-    return SparseModule(trainable.network.train(model.training), skeleton, mask, example, recipe, report)
+            trainable = choose_trainable(dense, mask, call, choosing)
+            recipe = choose_recipe(dense, mask, call, choosing)
+    report = report_of(recipe, trainable, mask, call, choosing)
+    return SparseModule(trainable.network.train(model.training), skeleton, mask, call, recipe, report)
 
 
 def _listeners(module: nn.Module) -> int:
     return len(module._forward_hooks) + len(module._forward_pre_hooks)
-
-
-def _report(
-    recipe: Recipe, trainable: Trainable, mask: Mask, example: Sequence[Any], choosing: Choosing
-) -> SparseReport:
-    tensors = tensors_in(example)
-    first = tensors[0] if tensors else torch.empty(0)
-    floats = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
-    tf32 = first.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32 and floats.dtype == torch.float32
-    precision = str(floats.dtype).removeprefix("torch.") + (", TF32 products" if tf32 else "")
-    layers = layer_reports(recipe, mask, floats.element_size())
-    return SparseReport(
-        layers=layers,
-        dense_seconds=recipe.dense_seconds,
-        sparse_seconds=recipe.sparse_seconds,
-        step_dense_seconds=trainable.dense_seconds,
-        step_sparse_seconds=trainable.sparse_seconds,
-        way=f"{recipe.way}, as one CUDA graph" if recipe.graph else recipe.way,
-        opaque=recipe.opaque,
-        batch=tuple(first.shape),
-        device=torch.cuda.get_device_name(first.device) if first.device.type == "cuda" else first.device.type,
-        precision=precision,
-        threads=torch.get_num_threads(),
-        asked=choosing.backend,
-        dense_spread=recipe.dense_spread,
-        rival_spread=recipe.rival_spread,
-    )
-
-
-def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    inner = f"{prefix}network."
-    moved = {prefix + key[len(inner) :]: state.pop(key) for key in list(state) if key.startswith(inner)}
-    state.update(moved)
-
-
-def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    moved = {f"{prefix}network.{key[len(prefix) :]}": state.pop(key) for key in list(state) if key.startswith(prefix)}
-    state.update(moved)
 
 
 def _masked_again(module: nn.Module, _: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pruning.calls import Call
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing import Choice, Undecided, sparse_parts
@@ -59,9 +60,7 @@ class Replaced:
     contiguous: bool
 
 
-def replace_layers(
-    network: nn.Module, mask: Mask, example: Sequence[Any], choosing: Choosing, training: bool
-) -> Replaced:
+def replace_layers(network: nn.Module, mask: Mask, call: Call, choosing: Choosing, training: bool) -> Replaced:
     """Put sparse layers into a network, in place, wherever one wins.
 
     Layers are decided in the order in which the example runs through them, each on what it really gets there: the
@@ -70,7 +69,7 @@ def replace_layers(
     Args:
         network: masked, in evaluation mode.
         mask: fits the network.
-        example: the arguments of one call.
+        call: an example.
         choosing: how to choose.
         training: whether layers are timed with their backward pass.
 
@@ -88,7 +87,7 @@ def replace_layers(
     contiguous = False
     with torch.set_grad_enabled(training):
         try:
-            network(*example)
+            _once(network, call)
         except RuntimeError as error:
             # Activations lie feature by feature after a sparse layer, and `view` cannot join what is not adjacent.
             if "view" not in str(error):
@@ -96,13 +95,24 @@ def replace_layers(
             contiguous = True
             for case in undecided.values():
                 hand_over_contiguous(case.form)
-            network(*example)
+            _once(network, call)
     for path, case in undecided.items():
         network = put(network, path, case.winner)
     for encoder, name, value in before:
         setattr(encoder, name, value)
     step_around_dense_kernels(network)
     return Replaced(network, [row for owned in found for row in _rows(owned, undecided.get(owned.path))], contiguous)
+
+
+def _once(network: nn.Module, call: Call) -> None:
+    copies = call.cloned()
+    network(*copies.args, **copies.kwargs)
+
+
+def left_dense(mask: Mask, reason: str) -> list[Layer]:
+    """Return a line for every masked tensor of a network in which all layers stay as they are, for one reason."""
+    choice = Choice({}, None, None, reason)
+    return [Layer(row.name, "", row.shape, row.kept, "dense", choice) for row in mask.layers()]
 
 
 def put_layers(network: nn.Module, mask: Mask, backends: Mapping[str, str], contiguous: bool) -> nn.Module:

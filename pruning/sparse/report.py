@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import prod
 from typing import Any
 
 from pruning.mask import Mask
 from pruning.sparse.choosing import CHEAPER, FASTER
-from pruning.sparse.inference import Recipe
+from pruning.sparse.inference import SPARSE, Recipe
 from pruning.sparse.replacing import Layer
 from pruning.sparse.spread import Spread, told_apart
 
@@ -66,6 +66,8 @@ class SparseReport:
         asked: the backend that was asked for, or None.
         dense_spread: of the whole masked dense network, measured pair by pair with the next; None where nothing was.
         rival_spread: of what runs, or, where that is the dense network, of the fastest other way found.
+        refused: ways that did not compute what the dense network computes, or failed, with the reason.
+        in_training: why the form that trains has no sparse layers although some are faster; else empty.
     """
 
     layers: tuple[LayerReport, ...]
@@ -82,6 +84,14 @@ class SparseReport:
     asked: str | None
     dense_spread: Spread | None = None
     rival_spread: Spread | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+    in_training: str = ""
+
+    @property
+    def left_dense(self) -> float:
+        """Share of the masked weights whose layers run dense."""
+        total = sum(prod(layer.shape) for layer in self.layers)
+        return sum(prod(layer.shape) for layer in self.layers if layer.backend == "dense") / max(total, 1)
 
     @property
     def told(self) -> str | None:
@@ -165,16 +175,34 @@ class SparseReport:
                 f"{'forward and backward':<{width}} {'':>16} {'':>16} {'':>8} {runs:>8} "
                 f"{self.step_dense_seconds * 1e3:>9.3f} {self.step_sparse_seconds * 1e3:>9.3f} {gain:>5.1f}x"
             )
-        lines += [f"{layer.name}: {layer.reason}" for layer in self.layers if layer.reason not in ("", FASTER, CHEAPER)]
+        lines += self._dense_lines()
         lines += [f"not compacted: {name or 'the network itself'} ({reason})" for name, reason in self.opaque.items()]
+        lines += [f"not used: {name} ({reason})" for name, reason in self.refused.items()]
+        lines += [f"trains dense: {self.in_training}"] if self.in_training else []
         return "\n".join([*lines, self.verdict])
+
+    def _dense_lines(self) -> list[str]:
+        """Return which layers run dense, with their share of the masked weights and the reason."""
+        lines = [
+            f"{layer.name}: {layer.reason} ({self._share([layer])})"
+            for layer in self.layers
+            if layer.reason not in ("", FASTER, CHEAPER)
+        ]
+        for reason in (FASTER, CHEAPER):
+            some = [layer for layer in self.layers if layer.reason == reason]
+            lines += [f"{reason}: {', '.join(layer.name for layer in some)} ({self._share(some)})"] if some else []
+        return lines
+
+    def _share(self, some: Sequence[LayerReport]) -> str:
+        total = max(sum(prod(layer.shape) for layer in self.layers), 1)
+        return f"{sum(prod(layer.shape) for layer in some) / total:.1%} of the masked weights"
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain JSON."""
         plain = asdict(self)
         plain["layers"] = [asdict(layer) for layer in self.layers]
-        more = {"speedup": self.speedup, "told": self.told, "verdict": self.verdict}
-        return {**plain, "opaque": dict(self.opaque), **more}
+        more = {"left_dense": self.left_dense, "speedup": self.speedup, "told": self.told, "verdict": self.verdict}
+        return {**plain, "opaque": dict(self.opaque), "refused": dict(self.refused), **more}
 
 
 def sparse_bytes(shape: tuple[int, ...], kept: int, width: int) -> int:
@@ -224,7 +252,7 @@ def _report(
     backend = recipe.backends.get(name, "dense")
     reason = choice.reason
     if backend == "dense" and choice.backends:
-        reason = "alone it would be faster, in the whole network it is not"
+        reason = recipe.refused.get(SPARSE, "alone it would be faster, in the whole network it is not")
     runs_on = shape if recipe.way == "dense" else layer.shape
     dense = backend in ("dense", "compact")
     sparse = prod(runs_on) * width if dense else sparse_bytes(runs_on, layer.kept, width)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
+from pruning.calls import Call
 from pruning.copying import copy_module
+from pruning.errors import DeviceError, UnknownName
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing import step
-from pruning.sparse.replacing import replace_layers
+from pruning.sparse.comparing import Wanted
+from pruning.sparse.replacing import Replaced, replace_layers
 from pruning.sparse.timing import fastest
-from pruning.structures import tensors_in
+from pruning.users_code import one_line
 
 
 @dataclass(frozen=True)
@@ -26,34 +28,63 @@ class Trainable:
         network: in evaluation mode; its masks are still to be held where layers stayed dense.
         dense_seconds: of a forward and backward pass of the masked dense network; None where nothing was measured.
         sparse_seconds: of `network`, likewise.
+        reason: why it has no sparse layers although some are faster; empty where nothing speaks against them.
     """
 
     network: nn.Module
     dense_seconds: float | None
     sparse_seconds: float | None
+    reason: str = ""
 
 
-def choose_trainable(dense: nn.Module, mask: Mask, example: Sequence[Any], choosing: Choosing) -> Trainable:
+def choose_trainable(dense: nn.Module, mask: Mask, call: Call, choosing: Choosing) -> Trainable:
     """Return the faster of a masked network and the same with sparse layers; its parameters are new.
 
     Args:
         dense: masked, in evaluation mode; not changed.
         mask: fits it.
-        example: the arguments of one call.
+        call: an example.
         choosing: how to choose.
+
+    Raises:
+        BadValue: outputs that nothing can be compared with.
+        UnknownName: a backend asked for that no product here knows.
+        DeviceError: a backend asked for that does not run on this device with this type of numbers.
     """
-    replaced = replace_layers(copy_module(dense), mask, example, choosing, training=True)
+    replaced = _replaced(dense, mask, call, choosing)
+    if isinstance(replaced, str):
+        return Trainable(copy_module(dense), None, None, replaced)
     nothing = not any(layer.choice.backends for layer in replaced.layers)
     if nothing or choosing.backend is not None or choosing.by == "model":
         return Trainable(replaced.network, None, None)
-    first = tensors_in(example)[0]
-    runs = {"dense": _step(dense, example), "sparse": _step(replaced.network, example)}
+    runs = {"dense": _step(dense, call), "sparse": _step(replaced.network, call)}
     with torch.enable_grad():
-        winner, times = fastest(runs, "dense", first.device, 2 * choosing.seconds)
+        winner, times = fastest(runs, "dense", call.device, 2 * choosing.seconds)
     if winner == "sparse":
         return Trainable(replaced.network, times["dense"], times["sparse"])
     return Trainable(copy_module(dense), times["dense"], times["dense"])
 
 
-def _step(network: nn.Module, example: Sequence[Any]) -> Callable[[], object]:
-    return lambda: step(network, network.parameters(), tuple(example), {}, gradients=True)
+def _replaced(dense: nn.Module, mask: Mask, call: Call, choosing: Choosing) -> Replaced | str:
+    """Return the network with sparse layers, or why it is not used."""
+    wanted = Wanted.of(dense, call)
+    try:
+        replaced = replace_layers(copy_module(dense), mask, call, choosing, training=True)
+    except (UnknownName, DeviceError):  # of the backend that was asked for
+        raise
+    except Exception as error:  # code around a sparse layer may want something else of it
+        return f"it does not run with sparse layers: {one_line(error)}"
+    if not any(layer.choice.backends for layer in replaced.layers):
+        return replaced
+    if reason := wanted.difference(replaced.network):
+        return reason
+    with torch.enable_grad():
+        try:
+            _step(replaced.network, call)()
+        except Exception as error:  # the same in a backward pass
+            return f"it does not run backward with sparse layers: {one_line(error)}"
+    return replaced
+
+
+def _step(network: nn.Module, call: Call) -> Callable[[], object]:
+    return lambda: step(network, network.parameters(), call.args, dict(call.kwargs), gradients=True)

@@ -14,6 +14,10 @@ from pruning.registry import Registry
 from pruning.sparse.backends import BACKENDS, Product
 from pruning.sparse.cost import machine
 from pruning.sparse.plan import Plan
+from pruning.structures import tensors_in
+
+# A child whose name begins so holds what is kept of the weight that is called as the rest of it.
+KEPT = "kept_"
 
 
 class SparseWeight(nn.Module):
@@ -23,6 +27,7 @@ class SparseWeight(nn.Module):
         values: the trainable parameter [kept], in the row-major order of the mask.
         plan: of the mask as a matrix [out, everything else].
         shape: of the dense weight.
+        turned: whether the dense weight is stored [in, out].
         backend: the name of the backend that multiplies; changed in place by whoever chooses.
 
     >>> weight = SparseWeight(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), np.array([[True, False], [False, True]]))
@@ -35,7 +40,21 @@ class SparseWeight(nn.Module):
         self.values = kept_values(weight, keep)
         self.shape = tuple(weight.shape)
         self.plan = Plan.of(keep.reshape(keep.shape[0], -1))
-        self.backend = backend
+        self.turned, self.backend = False, backend
+
+    @classmethod
+    def turned_over(cls, weight: torch.Tensor, keep: NDArray[np.bool_]) -> SparseWeight:
+        """Return the product with a dense weight that is stored [in, out].
+
+        >>> weight = SparseWeight.turned_over(torch.tensor([[1.0], [2.0]]), np.array([[False], [True]]))
+        >>> weight(torch.ones(1, 2)).tolist(), weight.dense().tolist()
+        ([[2.0]], [[0.0], [2.0]])
+        """
+        if tuple(weight.shape) != keep.shape:
+            raise MaskMismatch(f"a weight of shape {tuple(weight.shape)} and a mask of shape {keep.shape}")
+        found = cls(weight.t(), np.ascontiguousarray(keep.T))
+        found.shape, found.turned = tuple(weight.shape), True
+        return found
 
     def forward(self, inputs: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """Return inputs [..., in] · Wᵀ + bias, [..., out]; memory may be laid out feature by feature."""
@@ -81,7 +100,16 @@ class SparseWeight(nn.Module):
 
     def dense(self) -> torch.Tensor:
         """Return the dense weight of the original shape, removed weights 0; differentiable."""
-        return dense_matrix(self.values, self.plan).reshape(self.shape)
+        return self.spread(self.values)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the dense weight with these surviving values."""
+        matrix = dense_matrix(values, self.plan)
+        return matrix.t() if self.turned else matrix.reshape(self.shape)
+
+    def gathered(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the surviving values of a dense weight."""
+        return kept_entries(weight.t() if self.turned else weight, self.plan)
 
     def extra_repr(self) -> str:
         """Say shape, density and backend where the module is printed."""
@@ -124,6 +152,11 @@ def dense_matrix(values: torch.Tensor, plan: Plan) -> torch.Tensor:
     return flat.index_copy(0, plan.made[key], values).reshape(plan.shape)
 
 
+def kept_entries(weight: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Return the entries of a dense weight, detached, at the mask of a plan."""
+    return weight.detach().reshape(-1)[torch.from_numpy(plan.positions).to(weight.device)]
+
+
 class Sparse(Protocol):
     """What holds surviving values and multiplies with them: a `SparseWeight` or a `SparseKernel`."""
 
@@ -148,36 +181,78 @@ class Sparse(Protocol):
         """Return the dense weight."""
         ...
 
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the dense weight with these surviving values."""
+        ...
+
+    def gathered(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the surviving values of a dense weight."""
+        ...
+
 
 def is_sparse(module: nn.Module) -> TypeGuard[Sparse]:
     """Say whether a module holds surviving values."""
     return isinstance(getattr(module, "plan", None), Plan)
 
 
+def take_the_place(form: nn.Module, layer: nn.Module) -> None:
+    """Let a sparse form answer as its layer does: the mode, the attributes, the state dict.
+
+    Networks ask their layers for `in_features`, `stride` and whatever else they have.
+    """
+    for name, value in vars(layer).items():
+        if not name.startswith("_") and name not in vars(form) and not tensors_in(value):
+            setattr(form, name, value)
+    form.train(layer.training)
+    hold_dense_state(form)
+
+
+def dense_weight(form: nn.Module, name: str) -> torch.Tensor:
+    """Return the dense weight that a sparse form has in a child called `kept_` and its name; differentiable.
+
+    Networks read a layer's weight: its type, its device, its transpose. What they get is made anew every time.
+    """
+    held = form._modules[KEPT + name]
+    assert held is not None
+    assert is_sparse(held)
+    return held.dense()
+
+
 def hold_dense_state(layer: nn.Module) -> None:
     """Let the state dict of a layer with `SparseWeight` children look as that of the dense layer.
 
-    A child called `weight` (a `SparseWeight`, or the kernel of a convolution) is saved as the tensor `weight`, dense,
-    and read back from one; removed weights that a state dict brings along are dropped.
+    A child called `weight` or `kept_weight` (a `SparseWeight`, or the kernel of a convolution) is saved as the tensor
+    `weight`, dense, and read back from one; removed weights that a state dict brings along are dropped.
     """
     layer.register_state_dict_post_hook(_spread)
     layer.register_load_state_dict_pre_hook(_gather)
+
+
+def named_as_dense(path: str) -> str:
+    """Return the name of a dense weight, given that of the module that holds what is kept of it.
+
+    >>> named_as_dense("out_proj.kept_weight"), named_as_dense("weight_hh_l0")
+    ('out_proj.weight', 'weight_hh_l0')
+    """
+    owner, dot, own = path.rpartition(".")
+    return owner + dot + own.removeprefix(KEPT)
 
 
 def _spread(layer: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     for name, child in layer.named_children():
         if is_sparse(child):
             values = state.pop(f"{prefix}{name}.values")
-            state[f"{prefix}{name}"] = dense_matrix(values, child.plan).reshape(child.shape)
+            state[f"{prefix}{named_as_dense(name)}"] = child.spread(values)
+            getattr(state, "_metadata", {}).pop(f"{prefix}{name}", None)
 
 
 def _gather(layer: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
     errors: list[str] = rest[-1]
     for name, child in layer.named_children():
-        if is_sparse(child) and f"{prefix}{name}" in state:
-            weight = state.pop(f"{prefix}{name}")
+        full = f"{prefix}{named_as_dense(name)}"
+        if is_sparse(child) and full in state:
+            weight = state.pop(full)
             if tuple(weight.shape) != child.shape:
-                errors.append(f"{prefix}{name} has shape {tuple(weight.shape)}, expected {child.shape}")
+                errors.append(f"{full} has shape {tuple(weight.shape)}, expected {child.shape}")
                 weight = child.dense()
-            positions = torch.from_numpy(child.plan.positions).to(weight.device)
-            state[f"{prefix}{name}.values"] = weight.detach().reshape(-1)[positions]
+            state[f"{prefix}{name}.values"] = child.gathered(weight)

@@ -11,9 +11,10 @@ from torch import nn
 
 from pruning.errors import BadValue, MaskMismatch, UnknownName
 from pruning.mask import Mask
+from pruning.sparse.choosing import sparse_parts
 from pruning.sparse.layers import LAYERS, NoSparseForm, sparse_form
 from pruning.sparse.layers.attention import step_around_dense_kernels
-from pruning.sparse.weight import SparseWeight
+from pruning.sparse.weight import SparseWeight, named_as_dense
 from pruning.torch_modules import apply_mask, hold_mask, prunable
 
 L, S, B, E, HEADS = 4, 5, 3, 8, 2
@@ -115,7 +116,7 @@ def gradients(outputs, model, masks, inputs):
     torch.stack([(output * weight).sum() for output, weight in zip(outputs, weights, strict=True)]).sum().backward()
     found = {f"input {number}": tensor.grad for number, tensor in enumerate(inputs)}
     for name, parameter in model.named_parameters():
-        name, grad = name.removesuffix(".values"), parameter.grad
+        name, grad = named_as_dense(name.removesuffix(".values")), parameter.grad
         if grad is not None and grad.ndim == 2 and name in masks:
             grad = grad[torch.from_numpy(masks[name])]
         found[name] = grad
@@ -253,8 +254,8 @@ def test_weights_without_a_mask_stay_parameters(masked):
     options = {} if masked in ("in_proj_weight", "out_proj.weight") else FORMS["other widths"]
     masks = masks_of(nn.MultiheadAttention(E, HEADS, **options))
     dense, sparse, masks = pair({masked: masks[masked]}, **options)
-    assert [name for name, child in sparse.named_modules() if isinstance(child, SparseWeight)] == [masked]
-    plain = {name for name, _ in sparse.named_parameters()} - {f"{masked}.values"}
+    assert list(sparse_parts(sparse)) == [masked]
+    plain = {name for name, _ in sparse.named_parameters() if not name.endswith(".values")}
     assert plain == {name for name, _ in dense.named_parameters()} - {masked}
     inputs = inputs_of(dense)
     agree(dense, sparse, masks, lambda layer: layer(*inputs), inputs)
@@ -264,8 +265,9 @@ def test_weights_without_a_mask_stay_parameters(masked):
 def test_hooks_see_products_of_every_weight(form):
     dense, sparse, masks = pair(backend="dense", **FORMS[form])
     inputs, seen = inputs_of(dense), set()
-    for name in masks:
-        sparse.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.add(name))
+    for name, part in sparse_parts(sparse).items():
+        assert isinstance(part, nn.Module)
+        part.register_forward_pre_hook(lambda _, args, name=name: seen.add(name))
     agree(dense, sparse, masks, lambda layer: layer(*inputs), inputs)
     assert seen == set(masks)
 

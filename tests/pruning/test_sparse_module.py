@@ -296,7 +296,7 @@ def test_a_slower_network_is_never_chosen(monkeypatch):
         assert module.report.way == way
         assert module.report.layers[0].backend == ("bags" if way == "sparse" else "dense")
         assert [name for name, _ in module.network.named_parameters() if "weight" in name] == (
-            ["0.weight.values"] if way == "sparse" else ["0.weight"]
+            ["0.kept_weight.values"] if way == "sparse" else ["0.weight"]
         )
 
 

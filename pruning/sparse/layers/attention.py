@@ -18,7 +18,7 @@ from pruning.errors import BadValue, unknown
 from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
 from pruning.sparse.layers.linear import SparseLinear
 from pruning.sparse.plan import Plan
-from pruning.sparse.weight import SparseWeight, as_autocast, hold_dense_state
+from pruning.sparse.weight import SparseWeight, as_autocast, take_the_place
 
 Weight = SparseWeight | torch.Tensor
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -63,8 +63,7 @@ class SparseAttention(nn.Module):
             own = getattr(layer, name)
             setattr(self, name, SparseWeight(own, masks[name]) if name in masks else own)
         self.out_proj = SparseLinear(layer.out_proj, {"weight": masks[_OUTPUT]}) if _OUTPUT in masks else layer.out_proj
-        self.train(layer.training)
-        hold_dense_state(self)
+        take_the_place(self, layer)
 
     def forward(
         self,

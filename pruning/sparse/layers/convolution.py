@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from pruning.sparse.convolution_plan import Geometry
 from pruning.sparse.kernel import SparseKernel
 from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
-from pruning.sparse.weight import hold_dense_state
+from pruning.sparse.weight import dense_weight, take_the_place
 
 
 class SparseConvolution(nn.Module):
@@ -21,28 +23,30 @@ class SparseConvolution(nn.Module):
         if "weight" not in masks:
             raise NoSparseForm(f"the mask is one of {', '.join(masks)} alone, and keeps every weight")
         self.axes = len(layer.kernel_size)
-        self.padding_mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        self.padded_with = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
         # pairs (before, after) of each axis, as the layer itself pads
         amounts = list(layer._reversed_padding_repeated_twice)
         pairs = [(amounts[i], amounts[i + 1]) for i in range(0, len(amounts), 2)][::-1]
-        self.padding = amounts if self.padding_mode != "constant" else []
-        inside = pairs if self.padding_mode == "constant" else [(0, 0)] * self.axes
+        self.padded = amounts if self.padded_with != "constant" else []
+        inside = pairs if self.padded_with == "constant" else [(0, 0)] * self.axes
         height = [(1, 1, (0, 0), 1)] * (2 - self.axes)
         each = [*height, *zip(layer.kernel_size, layer.stride, inside, layer.dilation, strict=True)]
         kernel, stride, padding, dilation = (tuple(column) for column in zip(*each, strict=True))
         geometry = Geometry(kernel, stride, padding, dilation, layer.groups)  # pyright: ignore[reportArgumentType]
-        self.weight = SparseKernel(layer.weight, masks["weight"], geometry)
+        self.kept_weight = SparseKernel(layer.weight, masks["weight"], geometry)
         self.bias = layer.bias
-        self.train(layer.training)
-        hold_dense_state(self)
+        take_the_place(self, layer)
+
+    def __getattr__(self, name: str) -> Any:
+        return dense_weight(self, name) if name == "weight" else super().__getattr__(name)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the convolution of inputs with the sparse kernel, plus the bias."""
         single = inputs.dim() == self.axes + 1
         images = inputs[None] if single else inputs
-        if self.padding:
-            images = F.pad(images, self.padding, self.padding_mode)
-        outputs = self.weight(images if self.axes == 2 else images.unsqueeze(2))
+        if self.padded:
+            images = F.pad(images, self.padded, self.padded_with)
+        outputs = self.kept_weight(images if self.axes == 2 else images.unsqueeze(2))
         if self.bias is not None:
             shift = self.bias.to(outputs.dtype)[:, None, None]
             outputs = outputs + shift if outputs.requires_grad else outputs.add_(shift)

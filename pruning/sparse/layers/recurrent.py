@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pruning.errors import BadValue, unknown
 from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
-from pruning.sparse.weight import SparseWeight, hold_dense_state
+from pruning.sparse.weight import SparseWeight, take_the_place
 
 State = tuple[torch.Tensor, ...]
 Step = Callable[[torch.Tensor, State], State]
@@ -98,8 +98,7 @@ class SparseRecurrent(nn.Module):
         self.names = tuple(parameters)
         for name, parameter in parameters.items():
             setattr(self, name, SparseWeight(parameter, masks[name]) if name in masks else parameter)
-        self.train(layer.training)
-        hold_dense_state(self)
+        take_the_place(self, layer)
 
     def forward(self, inputs: torch.Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
         """Return the outputs of the last layer, and the states after the last step.
