@@ -6,11 +6,12 @@ weights, mask ─▶ evidence ─▶ criterion ─▶ scores ─▶ select ─�
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
 
+from pruning.alive_rows import Rows, keeping_rows
 from pruning.criteria import Criterion
 from pruning.errors import BadValue
 from pruning.jobs import Job, Params, Prober, Trained
@@ -34,6 +35,7 @@ class Drawing:
         candidates: `survivors`, or `all` (removed weights compete too, at their rewind values).
         guard: the fewest weights that every tensor keeps.
         pattern: which weights stay or go together.
+        rows: of tensors whose rows must not be emptied, the axes that number them.
     """
 
     criterion: Criterion
@@ -43,6 +45,7 @@ class Drawing:
     candidates: str
     guard: int
     pattern: Pattern = UNSTRUCTURED
+    rows: Rows = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         unseen = self.criterion.needs - self.prober.provides
@@ -75,6 +78,8 @@ class Drawing:
             seen = replace(trained, params=look.params, evidence=evidence)
             with users_code(f"the criterion {self.criterion.name!r}"):
                 scores = self.criterion.score(seen, replace(job, mask=mask))
+            if self.guard and self.rows:
+                scores = keeping_rows(scores, mask, self.rows)
             mask = select(scores, mask, goal, self.guard, self.pattern)
         return mask
 

@@ -239,6 +239,7 @@ def _drawing(config: SearchConfig, criterion: Criterion, prober: Prober, uses: U
         candidates=config.candidates,
         guard=config.guard,
         pattern=get_pattern(config.pattern, config.pattern_params).on(uses.axes),
+        rows=uses.rows,
     )
 
 

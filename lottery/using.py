@@ -136,3 +136,13 @@ def _check_axes(pattern: Pattern, shapes: Shapes, uses: Uses) -> None:
             "it is no weight of a linear, convolution, recurrent, attention or embedding layer, and no factor of a "
             "product that could be followed; name it in `skip`"
         )
+    divided = [
+        name
+        for name, shape in shapes.items()
+        if name in uses.rows and pattern.on(uses.axes).removes_outputs(name, shape)
+    ]
+    if divided:
+        raise BadValue(
+            f"pattern {pattern.name!r} removes whole rows, and the weight of {divided[0]!r} is divided by the norms of "
+            "its rows: 0 / 0; name it in `skip`, or remove the parametrization first"
+        )

@@ -38,6 +38,7 @@ class Following(TorchDispatchMode):
         self._chosen: dict[str, bool] = {}  # of weights that an index chose: whether what it chose was a factor
         self._apart: dict[str, str] = {}
         self._lost: dict[str, str] = {}
+        self._rows: dict[str, tuple[int, ...]] = {}
         self._work: dict[str, float] = {}
         self._total = 0.0
         for name, tensor in weights.items():
@@ -62,7 +63,7 @@ class Following(TorchDispatchMode):
         tables |= {name for name, multiplied in self._chosen.items() if not multiplied}  # codes of a codebook
         factors = frozenset(self._axes) - tables
         apart = {name: TABLE if name in tables else self._why(name) for name in self._weights if name not in factors}
-        return Uses(axes, tuple(self._order), outputs, factors, apart, dict(self._work), self._total)
+        return Uses(axes, tuple(self._order), outputs, factors, apart, dict(self._work), self._total, dict(self._rows))
 
     def trace(self, tensor: torch.Tensor) -> Trace:
         """Return what is known of a tensor."""
@@ -162,6 +163,7 @@ class Following(TorchDispatchMode):
                 self._say(at, how)
             return [NOWHERE] * len(made)
         found = carried(func, args, kwargs, made, lambda tensor: known.get(_view(tensor), NOWHERE))
+        self._normalized(name, args, given, places)
         if activations and name == "mul":
             for at in places:
                 self._say(at, SCALES)
@@ -170,6 +172,21 @@ class Following(TorchDispatchMode):
                 if not any(origin in each for each in found) and not trace.live:
                     self._lost[origin.name] = name
         return found
+
+    def _normalized(self, name: str, args: Any, given: list[torch.Tensor], places: list[Places]) -> None:
+        """Note a weight that is divided by norms of its own."""
+        if name == "_weight_norm_interface":
+            dim = (args[2] if len(args) > 2 else 0) % given[0].ndim
+            shape = [size if axis == dim else 1 for axis, size in enumerate(given[0].shape)]
+        elif name == "div" and len(given) == 2 and not places[1]:
+            shape = [1] * (given[0].ndim - given[1].ndim) + list(given[1].shape)
+        else:
+            return
+        numbered = [d for d, size in enumerate(shape) if size > 1]
+        for origin, coordinates in places[0].items():
+            if numbered and (name != "div" or origin.name in self.trace(given[1]).names):
+                axes = tuple(axis for axis, at in enumerate(coordinates) if any(varies(at, d) for d in numbered))
+                self._rows[origin.name] = axes
 
     def _say(self, places: Places, how: str) -> None:
         for origin in places:

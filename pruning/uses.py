@@ -20,6 +20,8 @@ class Uses:
         apart: of the others: what they are used for, in words. Tables are there whatever else they do (tied heads).
         work: multiplications that products with each of them took in the pass.
         total_work: those of all products; None where that is not known.
+        rows: of those that are divided by norms of their own, the axes that number what has a norm each: none of these
+            parts may be all 0.
         reason: why the pass could not be followed; empty where it could.
     """
 
@@ -30,6 +32,7 @@ class Uses:
     apart: Mapping[str, str] = field(default_factory=dict)
     work: Mapping[str, float] = field(default_factory=dict)
     total_work: float | None = None
+    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     reason: str = ""
 
 

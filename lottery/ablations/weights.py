@@ -23,7 +23,7 @@ def reinit(subject: Subject) -> Control:
 def sign_reinit(subject: Subject) -> Control:
     """Weights drawn afresh with the ticket's signs: are the signs enough?"""
     fresh = subject.fresh()
-    return _changed(subject, lambda name, value: np.copysign(fresh[name], value), {**subject.params, **fresh})
+    return _changed(subject, lambda name, value: _signed(fresh[name], value), {**subject.params, **fresh})
 
 
 @ablation("sign-flip", source="Zhou et al. 2019, section 4.1 (arXiv 1905.01067)")
@@ -36,7 +36,7 @@ def sign_flip(subject: Subject) -> Control:
 @ablation("constant-magnitude", source="Zhou et al. 2019, section 4.1 (arXiv 1905.01067)")
 def constant_magnitude(subject: Subject) -> Control:
     """The ticket's signs with one magnitude for each tensor, the standard deviation of its weights."""
-    return _changed(subject, lambda _, value: np.copysign(np.full_like(value, value.std()), value))
+    return _changed(subject, lambda _, value: _signed(np.full_like(value, value.std()), value))
 
 
 @ablation("shuffle-weights", source="Frankle & Carbin 2019, appendix F.3; Vischer et al. 2022 (arXiv 2105.01648)")
@@ -56,6 +56,15 @@ def rewind(subject: Subject) -> Control:
     """The ticket's mask at the dense network's weights of another step (give it with --rewind)."""
     point = subject.elsewhere()
     return Control(point.params, subject.mask, point.start)
+
+
+def _signed(sizes: Array, like: Array) -> Array:
+    """Return numbers of these sizes with the signs of others; of complex numbers, with their directions.
+
+    >>> _signed(np.array([2j, 2]), np.array([-1, 1j])).round(6).tolist()
+    [(-2+0j), 2j]
+    """
+    return np.abs(sizes) * np.exp(1j * np.angle(like)) if np.iscomplexobj(like) else np.copysign(sizes, like)
 
 
 def _changed(subject: Subject, change: Callable[[str, Array], Array], base: Any = None) -> Control:

@@ -1,0 +1,43 @@
+"""Rows that must not be emptied: a weight that is divided by the norms of its rows is 0 / 0 where a row is all 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruning.mask import Mask
+
+Rows = Mapping[str, tuple[int, ...]]
+
+
+def keeping_rows(scores: Mapping[str, NDArray[Any]], mask: Mask, rows: Rows) -> Mapping[str, NDArray[Any]]:
+    """Return the scores with the best survivor of every row above all others.
+
+    Args:
+        scores: by name.
+        mask: which weights survive.
+        rows: of some tensors, the axes that number rows.
+
+    >>> scores = {"w": np.array([[1.0, 2.0], [3.0, 4.0]])}
+    >>> keeping_rows(scores, Mask({"w": [[1, 1], [1, 0]]}), {"w": (0,)})["w"].tolist()
+    [[1.0, inf], [inf, 4.0]]
+    """
+    return {
+        name: _above(np.asarray(values), mask[name], rows[name]) if name in rows and name in mask else values
+        for name, values in scores.items()
+    }
+
+
+def _above(values: NDArray[Any], keep: NDArray[np.bool_], axes: tuple[int, ...]) -> NDArray[Any]:
+    order = (*axes, *(axis for axis in range(values.ndim) if axis not in axes))
+    count = int(np.prod([values.shape[axis] for axis in axes]))
+    raised = values.astype(np.result_type(values.dtype, np.float32))
+    seen = raised.transpose(order).reshape(count, -1).copy()
+    held = keep.transpose(order).reshape(count, -1)
+    best = np.where(held, seen, -np.inf).argmax(axis=1)
+    alive = np.flatnonzero(held.any(axis=1))
+    seen[alive, best[alive]] = np.inf
+    return np.ascontiguousarray(seen.reshape([values.shape[axis] for axis in order]).transpose(np.argsort(order)))
