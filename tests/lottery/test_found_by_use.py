@@ -131,13 +131,19 @@ def small(kind: str) -> nn.Module:
 
     torch.manual_seed(0)
     if kind == "gpt2":
-        sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
+        sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8, "num_labels": 2}
         return GPT2ForSequenceClassification(
-            GPT2Config(vocab_size=9, **sizes, num_labels=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+            GPT2Config(vocab_size=9, **sizes, pad_token_id=0, bos_token_id=1, eos_token_id=2)
         )
-    sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 12,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_labels": 2,
+    }
     return MixtralForSequenceClassification(
-        MixtralConfig(vocab_size=9, **sizes, num_key_value_heads=1, num_local_experts=2, num_labels=2, pad_token_id=0)
+        MixtralConfig(vocab_size=9, **sizes, num_key_value_heads=1, num_local_experts=2, pad_token_id=0)
     )
 
 
