@@ -131,7 +131,7 @@ def small(kind: str) -> nn.Module:
 
     torch.manual_seed(0)
     if kind == "gpt2":
-        sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8, "num_labels": 2}
+        sizes: dict[str, Any] = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8, "num_labels": 2}
         return GPT2ForSequenceClassification(
             GPT2Config(vocab_size=9, **sizes, pad_token_id=0, bos_token_id=1, eos_token_id=2)
         )
