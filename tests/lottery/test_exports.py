@@ -22,6 +22,7 @@ from lottery import Data, Ticket, find_ticket
 from lottery.cli.app import run
 from lottery.exporting import Exported, export_ticket
 from lottery.exports import EXPORTS
+from lottery.exports.loaders import csr
 from lottery.torch_state import state_of
 from pruning.errors import BadValue, FileFormatError, MaskMismatch, RunError, UnknownName, UsageError
 from pruning.mask import Mask
@@ -138,7 +139,7 @@ def loader_in(folder: Path):
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "state_dict.pt", weights_only=True)
+    return csr.read(folder)
 
 
 @pytest.mark.parametrize("model", ["small_mlp", "small_cnn"])
