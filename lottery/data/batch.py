@@ -14,6 +14,10 @@ from pruning.calling import Forward, Whole, by_example
 from pruning.errors import DataError
 
 
+class Examples(list[Any]):
+    """A list with one entry for each example, as detectors take their targets: it cannot be cut like a tensor."""
+
+
 def split_batch(batch: Any, forward: Forward | None = None) -> tuple[Any, Any]:
     """Return `(inputs, targets)`: a pair is taken apart, any other pytree is both (its loss finds the labels).
 
@@ -28,8 +32,9 @@ def split_batch(batch: Any, forward: Forward | None = None) -> tuple[Any, Any]:
     """
     pair = isinstance(batch, tuple | list) and len(batch) == 2
     inputs, targets = (batch[0], batch[1]) if pair else (batch, batch)
-    if forward is None and pair and _is_listed(targets) and isinstance(inputs, tuple | list):
-        return Whole((inputs, targets), by_example), targets
+    if pair and _by_example(inputs, targets):
+        listed = Examples(targets)
+        return Whole((inputs, listed), forward or by_example), listed
     return (inputs if forward is None else Whole(batch, forward)), targets
 
 
@@ -66,8 +71,8 @@ def size(batch: Any) -> int:
     Raises:
         DataError: a batch that does not tell.
 
-    >>> size({"length": 7, "tokens": [torch.zeros(4, 2), torch.zeros(9)]}), size([{"boxes": torch.zeros(9, 4)}])
-    (4, 1)
+    >>> size({"length": 7, "tokens": [torch.zeros(4, 2), torch.zeros(9)]}), size(torch.zeros(9, 4))
+    (4, 9)
     """
     found = counted(batch)
     if found is None:
@@ -79,15 +84,15 @@ def size(batch: Any) -> int:
 
 
 def counted(batch: Any) -> int | None:
-    """Return the number of examples: of dictionaries in a list, else the length of the first array in a batch.
+    """Return the number of examples: of those in a list, else the length of the first array in a batch.
 
     Of an object of another class it is `num_graphs`, the length of its labels `y`, or its own length. None where
     nothing tells.
 
-    >>> counted([{"boxes": torch.zeros(9, 4)}, {"boxes": torch.zeros(3, 4)}]), counted(("a", None))
+    >>> counted(Examples([{"boxes": torch.zeros(9, 4)}, {"boxes": torch.zeros(3, 4)}])), counted(("a", None))
     (2, None)
     """
-    listed = next((found for found in _containers(batch) if _is_listed(found)), None)
+    listed = next((found for found in _containers(batch) if isinstance(found, Examples)), None)
     if listed is not None:
         return len(listed)
     return next((count for count in map(_length, leaves(batch)) if count is not None), None)
@@ -106,7 +111,7 @@ def is_divisible(batch: Any) -> bool:
     tensors = [leaf for leaf in parts if isinstance(leaf, torch.Tensor)]
     others = [leaf for leaf in parts if not isinstance(leaf, torch.Tensor)]
     plain = all(leaf is None or isinstance(leaf, bool | int | float) for leaf in others)
-    if any(map(_is_listed, _containers(batch))):
+    if any(isinstance(found, Examples) for found in _containers(batch)):
         return False
     return bool(tensors) and plain and len({len(t) if t.dim() else -1 for t in tensors} | {size(batch)}) == 1
 
@@ -186,7 +191,7 @@ def mapped(function: Callable[..., Any], *batches: Any, whole: Callable[[Any], b
     items = [each(*parts) for parts in zip(*batches, strict=True)]
     if isinstance(first, tuple) and hasattr(first, "_fields"):
         return type(first)(*items)
-    return tuple(items) if isinstance(first, tuple) else items
+    return type(first)(items) if isinstance(first, Examples) else tuple(items) if isinstance(first, tuple) else items
 
 
 def _inside(value: Any) -> list[Any] | None:
@@ -217,9 +222,14 @@ def _containers(batch: Any) -> Iterator[Any]:
             yield from _containers(item)
 
 
-def _is_listed(value: Any) -> bool:
-    """Say whether a container is a list of examples: of dictionaries, as detectors take them."""
-    return isinstance(value, tuple | list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+def _by_example(inputs: Any, targets: Any) -> bool:
+    """Say whether a pair is of lists with an entry for each example: tensors, and dictionaries of targets."""
+    both = all(isinstance(part, tuple | list) and part for part in (inputs, targets)) and len(inputs) == len(targets)
+    return (
+        both
+        and all(isinstance(item, torch.Tensor) for item in inputs)
+        and all(isinstance(item, Mapping) for item in targets)
+    )
 
 
 def _length(leaf: Any) -> int | None:

@@ -16,6 +16,7 @@ from lottery.data.parts import Part, Parts, Tensors
 from lottery.flops import forward_flops
 from lottery.functions import called
 from lottery.gd.any_optimizer import optimizers_for
+from lottery.gd.augment import AUGMENTATIONS
 from lottery.gd.batches import move, size, steps_per_epoch, training_batches
 from lottery.gd.behaviour import behaviour
 from lottery.gd.config import GDConfig
@@ -69,6 +70,8 @@ def setup(ask: Ask) -> Setup:
     if ask.loss is None or config.label_smoothing:
         check_labels(parts)
     inputs, count = _check_fit(model, parts, objective, device)
+    with seeded_everywhere(0):
+        AUGMENTATIONS[config.augment](inputs)
     flops = forward_flops(ask.source.build(ask.seed), inputs) if device.type == "cpu" else None
     single = flops is not None and flops / count * config.batch_size < SINGLE_THREAD_FLOPS
     threads = 1 if single else torch.get_num_threads()

@@ -133,8 +133,8 @@ class TestLists:
     def test_the_images_are_one_argument_however_many(self, count):
         batch = self.batch(count)
         inputs, targets = split_batch(batch)
-        assert targets is batch[1] and counted(targets) == counted(inputs) == count
-        assert not is_divisible(batch)  # though every tensor has three rows
+        assert targets == batch[1] and counted(targets) == counted(inputs) == count
+        assert not is_divisible(inputs)  # though every tensor has three rows
 
         def detect(images, targets=None):
             return len(images), targets
@@ -325,6 +325,17 @@ def test_outputs_that_are_no_tensor_say_what_to_give(tmp_path):
 
     with pytest.raises(DataError, match=r"a tensor of outputs .*, not dict: give `loss` and `metric`"):
         find_ticket(Tagged(nn.Linear(6, 3)), (X, Y), levels=1, steps=2, quiet=True, out=tmp_path)
+
+
+def test_an_augmentation_of_what_is_no_image_is_refused_before_anything_trains(tmp_path):
+    with pytest.raises(DataError, match="needs images of shape"):
+        find_ticket(nn.Linear(6, 3), (X, Y), augment="flip-crop", steps=2, quiet=True, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dictionary_that_is_inputs_and_targets_is_one_batch_of_examples():
+    batch = split_batch({"x": X, "labels": Y})
+    assert counted(batch) == 60 and is_divisible(batch)
 
 
 def test_a_function_of_the_callers_gets_the_whole_batch():

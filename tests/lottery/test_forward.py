@@ -86,6 +86,12 @@ def test_who_opens_a_run_again_gives_it_again(tmp_path):
     assert connect_tickets(levels, **again, points=3).pairs
 
 
+def test_a_jax_model_takes_none():
+    pair = ({"w": X.numpy()}, lambda params, x: x)
+    with pytest.raises(BadValue, match="forward is for PyTorch modules"):
+        find_ticket(pair, (X, Y), trainer="es", forward=lambda model, batch: model(batch[0]), quiet=True)
+
+
 def test_an_environment_takes_none():
     with pytest.raises(BadValue, match="leave forward out"):
         find_ticket(data="gymnax:CartPole-v1", trainer="es", forward=lambda model, batch: model(batch))
