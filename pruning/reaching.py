@@ -15,6 +15,9 @@ from torch import nn
 _DEPTH = 12
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 _NOTHING_INSIDE = (*_PLAIN, type, types.ModuleType, types.CodeType)
+# Containers that hold nothing beside their items.
+_BUILT_IN = (dict, collections.OrderedDict, list, tuple, set, frozenset, collections.deque)
+_OWN = frozenset(vars(nn.Module()))
 
 
 def reachable(roots: Iterable[Any]) -> dict[int, tuple[Any, list[Any]]]:
@@ -59,12 +62,15 @@ def held_by(thing: Any) -> Iterable[Any]:
     if isinstance(thing, functools.partial):
         return [thing.func, *thing.args, *thing.keywords.values(), *vars(thing).values()]
     if isinstance(thing, nn.Module):
-        return vars(thing).values()
+        # Most of what a module holds are PyTorch's own tables, and empty.
+        return [value for name, value in vars(thing).items() if value is not None and (name not in _OWN or value)]
     held: list[Any] = []
     if isinstance(thing, Mapping):
         held += [*thing.keys(), *thing.values()]
     elif isinstance(thing, list | tuple | set | frozenset | collections.deque):
         held += thing
+    if type(thing) in _BUILT_IN:
+        return held
     held += getattr(thing, "__dict__", {}).values()
     return [*held, *_in_slots(thing)]
 
