@@ -140,7 +140,8 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
         criterion = get_criterion(request.criterion or config.criterion)
     prober = prober_for(ask, config, criterion.needs)
     _check_needs(criterion, setup, prober)
-    given = {"model": request.model or parts.default_model, "data": request.data}
+    model = parts.default_model if request.model is None else request.model  # one without a length is not false
+    given = {"model": model, "data": request.data}
     uses = uses_for(ask, config)
     warn_not_covered(ask, config, source.prunable(config.seed, config.prunable, (), uses), uses)
     drawing = _drawing(config, criterion, prober, uses)

@@ -143,6 +143,11 @@ class TestCopies:
         with pytest.raises(BadValue, match=r"Base cannot be copied for its attribute 'first.worker' \(a Thread\)"):
             search(tmp_path, model, DATA, trainer=trainer)
 
+    def test_a_compiled_model_is_taken(self, tmp_path):
+        """It answers `len` with an error, unless what is in it has one."""
+        found = search(tmp_path, torch.compile(Base(), backend="eager"), DATA)
+        assert len(found.levels) == 2
+
     def test_sparse_tensors_of_every_layout_are_copied(self):
         model: Any = Base()
         model.kept = [torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csc()]
