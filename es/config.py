@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from pruning.errors import BadValue, unknown
 from pruning.ranges import check_ranges
@@ -23,13 +24,31 @@ _RANGES = {
 }
 
 
+POPULATION = 64
+
+
+@runtime_checkable
+class AskTell(Protocol):
+    """An object with `ask` and `tell`."""
+
+    def ask(self, key: Any, state: Any, params: Any) -> Any:
+        """Return a population, and the state to tell its fitness to."""
+        ...
+
+    def tell(self, key: Any, population: Any, fitness: Any, state: Any, params: Any) -> Any:
+        """Return the next state."""
+        ...
+
+
 @dataclass(frozen=True)
 class ESConfig:
     """The evolution trainer's configuration.
 
     Attributes:
-        strategy: a name from `lottery list strategies`.
-        population: members of a generation.
+        strategy: a name from `lottery list strategies`; or an algorithm of evosax: its class, an instance for this
+            number of weights, or a function of the population's size and a solution that makes one. `sigma` is its
+            `std_init`; one that has no such parameter begins with a standard deviation of its own.
+        population: members of a generation; an instance brings its own.
         generations: generations a level; by default 600 on examples and 200 in environments.
         sigma: standard deviation of the search distribution at the start of a level; where the strategy has a schedule
             for it (`sigma_decay`), at generation 0: a level that is rewound to generation k begins with that of k.
@@ -47,8 +66,8 @@ class ESConfig:
         device: `auto`, `cpu`, `cuda` or `cuda:0`.
     """
 
-    strategy: str = "snes"
-    population: int = 64
+    strategy: str | Callable[..., Any] | AskTell = "snes"
+    population: int = POPULATION
     generations: int | None = None
     sigma: float = 0.05
     mean_decay: float = 0.0
@@ -64,6 +83,12 @@ class ESConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.strategy, str | type) and isinstance(self.strategy, AskTell):
+            from es.strategies._given import Remade
+
+            again = Remade(self.strategy)
+            object.__setattr__(self, "strategy", again)
+            object.__setattr__(self, "population", again.check(self.population, POPULATION))
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         for name in ("population", "sigma", "batch_size", "episodes", "test_episodes"):

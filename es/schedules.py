@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from es.strategies import get_strategy
+from es.strategies import Choice, get_strategy
 
 SIGMA = "sigma"
 TINY = 1e-37
@@ -34,7 +34,7 @@ DECAYS = (
 
 
 def at_generation(
-    strategy: str, sigma: float, hyperparameters: Mapping[str, float], generation: int, total: int
+    strategy: Choice, sigma: float, hyperparameters: Mapping[str, float], generation: int, total: int
 ) -> tuple[float, dict[str, float]]:
     """Return `sigma` and the hyper-parameters of a strategy that begins at a generation.
 

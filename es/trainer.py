@@ -55,8 +55,8 @@ class ESTrainer:
     @property
     def provides(self) -> frozenset[str]:
         """The best weights, and the standard deviation of the search distribution where all weights have one each."""
-        scalar = get_strategy(self.config.strategy).distribution == "scalar"
-        return frozenset({BEST} if scalar or self.config.train_only else {BEST, "std"})
+        no_std = get_strategy(self.config.strategy).distribution in ("scalar", "unknown")
+        return frozenset({BEST} if no_std or self.config.train_only else {BEST, "std"})
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
         """Yield every job's network; raises `BadValue` for a need it cannot meet."""

@@ -19,7 +19,8 @@ from es.device import choose_devices
 from es.jax_examples import described
 from es.network import Network
 from es.objectives import binary_cross_entropy, cross_entropy, squared_error
-from es.strategies import make_strategy, require_per_weight_std
+from es.strategies import make_strategy, require_per_weight_std, strategy_name
+from es.strategies._given import Remade, strategy_behaviour
 from es.tasks.control import Control
 from es.tasks.environments import Environment
 from es.tasks.fitness import OwnFitness
@@ -75,7 +76,10 @@ def setup(ask: Ask) -> Setup:
         if not task.space.names:
             raise NothingToPrune("the model has no trainable floating-point parameter: there is nothing to evolve")
         # Made once for the whole space, so that what cannot work is said before anything is trained.
-        make_strategy(config.strategy, config.population, task.space.size, config.sigma, config.strategy_params)
+        size = task.space.size
+        if isinstance(config.strategy, Remade):
+            config.strategy.check(config.population, config.population, size)
+        strategy = make_strategy(config.strategy, config.population, size, config.sigma, config.strategy_params)
     total = config.generations or (GENERATIONS if isinstance(ask.parts, Parts) else GENERATIONS_OF_EPISODES)
     trainer = ESTrainer(task, task.space, config, total, devices, ask.watch)
     words = "cpu" if devices[0].platform == "cpu" else devices[0].device_kind
@@ -84,9 +88,17 @@ def setup(ask: Ask) -> Setup:
 
     def behave(job: Job) -> Behaviour:
         measured = task.measure({name: jnp.asarray(value) for name, value in job.params.items()})
-        return {name: [value] for name, value in vars(measured).items()}
+        given = {} if late is None else {"strategy": strategy_behaviour(strategy, config.population, size)}
+        return {name: [value] for name, value in vars(measured).items()} | given
 
-    return Setup(checked(ask, trainer), total, epoch, measure, objective, words, _refusals(config), behave)
+    late = (
+        None
+        if isinstance(config.strategy, str)
+        else (
+            f"strategy {strategy_name(config.strategy)!r} is an object, whose schedules begin anew with it: rewind to 0"
+        )
+    )
+    return Setup(checked(ask, trainer), total, epoch, measure, objective, words, _refusals(config), behave, late)
 
 
 def _task(ask: Ask) -> tuple[Supervised | Control | OwnFitness, Measure, str, int]:

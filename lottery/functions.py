@@ -13,7 +13,7 @@ from pruning.registry import import_by_path
 from pruning.users_code import users_code
 
 # Settings that may be functions, of any trainer.
-FUNCTIONS = ("optimizer", "schedule", "train", "evaluate")
+FUNCTIONS = ("optimizer", "schedule", "train", "evaluate", "strategy")
 
 
 def check_given(name: str, value: Any) -> None:

@@ -249,5 +249,7 @@ def _describe(option: Any) -> str:
         return f"a list ({_describe(get_args(option)[0])} each, like [1, 2] or ['a', 'b'])"
     if origin is Callable:
         return "a function"
+    if isinstance(option, type) and hasattr(option, "ask"):
+        return "an object with ask and tell"
     anything = get_args(option)[1:] == (Any,)
     return "a table of numbers, texts, true or false, and lists of them" if anything else "a table of numbers"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -23,6 +24,8 @@ import jax
 from pruning.errors import BadValue, UnknownName, unknown
 from pruning.registry import Registry, summary_of
 
+Choice: TypeAlias = Any
+"""A strategy's name, or a function of a population's size and a solution that makes an algorithm of evosax."""
 State: TypeAlias = Any
 """A pytree of float32 and int32 arrays; its structure, shapes and types never change."""
 
@@ -115,7 +118,8 @@ class StrategyKind:
         settings: the hyper-parameters, with their ranges.
         paired: whether members come in pairs around the mean, so that the population must be even.
         distribution: the shape of what it samples from: one standard deviation for all weights (`scalar`), one for
-            each (`separable`), or one for each and correlations of a few directions (`low-rank`) or of all (`full`).
+            each (`separable`), or one for each and correlations of a few directions (`low-rank`) or of all (`full`);
+            of a caller's own it is `unknown`.
         smallest: smallest population.
         memory: `memory(population, dims, hyperparameters)`, where the strategy needs much more than a population:
             the bytes at the peak of one generation, and of what.
@@ -125,7 +129,7 @@ class StrategyKind:
     make: Make
     settings: Mapping[str, Setting]
     paired: bool
-    distribution: Literal["scalar", "separable", "low-rank", "full"]
+    distribution: Literal["scalar", "separable", "low-rank", "full", "unknown"]
     smallest: int
     memory: Memory | None
     instead: str
@@ -175,8 +179,13 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def get_strategy(name: str) -> StrategyKind:
-    """Return the strategy called `name`.
+def strategy_name(strategy: Choice) -> str:
+    """Return what messages call a strategy."""
+    return strategy if isinstance(strategy, str) else getattr(strategy, "__name__", type(strategy).__name__)
+
+
+def get_strategy(name: Choice) -> StrategyKind:
+    """Return the strategy called `name`, or that a caller's function makes (`es.strategies._given`).
 
     Raises:
         UnknownName: not registered; says the right name for evosax's spellings, and why for a strategy left out.
@@ -185,6 +194,8 @@ def get_strategy(name: str) -> StrategyKind:
     Traceback (most recent call last):
     pruning.errors.UnknownName: unknown strategy 'Sep_CMA_ES': did you mean 'sep-cma-es'?
     """
+    if not isinstance(name, str):
+        return import_module("es.strategies._given").given_kind(name)
     if name in STRATEGIES:
         return STRATEGIES[name].value
     plain = _plain(name)
@@ -198,12 +209,16 @@ def get_strategy(name: str) -> StrategyKind:
 
 
 def make_strategy(
-    name: str, population: int, dims: int, sigma: float, hyperparameters: Mapping[str, float] | None = None
+    name: Choice,
+    population: int,
+    dims: int,
+    sigma: float,
+    hyperparameters: Mapping[str, float] | None = None,
 ) -> Strategy:
     """Return the strategy called `name` for `dims` weights.
 
     Args:
-        name: of the strategy.
+        name: of the strategy, or a function that makes one.
         population: members in each generation.
         dims: number of weights that are searched.
         sigma: the standard deviation of each weight in the first population.
@@ -215,13 +230,10 @@ def make_strategy(
             paired, no weight to search, or more memory than `MEMORY_LIMIT`.
 
     >>> snes = make_strategy("snes", population=8, dims=3, sigma=0.1)
-    >>> state = snes.init(jax.random.key(0), jax.numpy.zeros(3))
-    >>> snes.ask(jax.random.key(1), state)[0].shape
+    >>> snes.ask(jax.random.key(1), snes.init(jax.random.key(0), jax.numpy.zeros(3)))[0].shape
     (8, 3)
-    >>> snes.std(state).tolist() == [0.10000000149011612] * 3
-    True
     """
-    kind = get_strategy(name)
+    kind, name = get_strategy(name), strategy_name(name)
     values = _checked(name, kind, hyperparameters or {})
     if not (math.isfinite(sigma) and sigma > 0):
         raise BadValue(f"sigma must be more than 0, not {sigma:g}")
@@ -266,15 +278,21 @@ def _check_memory(name: str, kind: StrategyKind, population: int, dims: int, val
     )
 
 
-def require_per_weight_std(name: str) -> None:
+def require_per_weight_std(name: Choice) -> None:
     """Check that |mean| / std ranks weights otherwise than |mean| does under the strategy called `name`.
 
     Raises:
         UnknownName: no such strategy.
         BadValue: it samples with one standard deviation for all weights; names those that do not.
     """
-    if get_strategy(name).distribution == "scalar":
-        others = ", ".join(entry.name for entry in STRATEGIES if entry.value.distribution != "scalar")
+    kind, name = get_strategy(name), strategy_name(name)
+    others = ", ".join(entry.name for entry in STRATEGIES if entry.value.distribution != "scalar")
+    if kind.distribution == "unknown":
+        raise BadValue(
+            f"strategy {name!r} is an object that does not say the standard deviation of each weight; use criterion "
+            f"magnitude, or a strategy by its name: {others}"
+        )
+    if kind.distribution == "scalar":
         raise BadValue(
             f"strategy {name!r} samples with one standard deviation for all weights, so |mean| / std ranks them as "
             f"|mean| does; use criterion magnitude, or one of {others}"
