@@ -1,7 +1,7 @@
 """A torch module, or a torch loss, as a pure JAX function.
 
-torchax runs torch's own Python code and hands each operation to JAX. Both functions here trace once on an example and
-compare the result with torch's, and so refuse what they cannot translate faithfully before anything runs.
+torch's own code runs on an example, and each of its operations is repeated in JAX (`es.torch_translation`). Both
+functions here compare the result with torch's, and so refuse before anything runs what they cannot translate.
 
 Types: JAX computes in 32 bits unless `jax_enable_x64` is set, so that int64 becomes int32 and float64 becomes float32,
 in weights, in data and in what the code itself creates; bfloat16 and float16 stay.
@@ -10,13 +10,12 @@ in weights, in data and in what the code itself creates; bfloat16 and float16 st
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import torch
 from torch import nn
@@ -25,7 +24,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from es.network import Arrays, Network
-from es.torch_translation import called_in, explained, first_line, plain, to_jax, to_jax_array, translation
+from es.torch_arrays import to_jax, to_jax_array, to_torch
+from es.torch_outputs import plain, restored
+from es.torch_programs import Prepared, Programs
+from es.torch_refusals import called_in, first_line
 from pruning.calling import Whole, call_once
 from pruning.copying import copy_module, tensors_within
 from pruning.errors import BadValue
@@ -37,6 +39,8 @@ from pruning.torch_modules import unwrap
 jax.tree_util.register_pytree_node(
     Whole, lambda whole: ([whole.batch], whole.forward), lambda forward, batches: Whole(next(iter(batches)), forward)
 )
+
+__all__ = ["to_jax", "to_torch", "torch_batch_function", "torch_network"]
 
 
 def torch_network(module: nn.Module, example_inputs: Any) -> Network:
@@ -79,43 +83,29 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
     tensors = _named_tensors(frozen)
     label = type(frozen).__name__
 
+    def run(inputs: Any) -> Prepared:
+        bound = _bound(frozen)
+        return bound, (lambda: call_once(bound, inputs)), _named_tensors(bound)
+
+    example, grad = _run_torch(lambda: run(to_torch(example_inputs))[1], label)
+    programs = Programs(run, to_torch(example_inputs), label, grad=grad)
+
     def apply(params: Arrays, inputs: Any) -> Any:
         missing = [name for name in tensors if name not in params]
         if missing:
             raise BadValue(f"the network's tensor {missing[0]!r} is not among the parameters")
-        with translation() as env:
-            bound = _bound(frozen, {name: env.wrap(params[name]) for name in tensors}, env.wrap)
-            handed = env.wrap(inputs)
-            return explained(env, bound, label, lambda: call_once(bound, handed))
+        return programs({name: params[name] for name in tensors}, inputs)
 
-    on_host = _bound(frozen, _cloned(tensors), torch.clone)
-    expected = _run_torch(lambda inputs: call_once(on_host, inputs), (to_torch(example_inputs),), label)
+    expected = plain(example, to_jax_array, label)
     _check_equal(apply, (to_jax(tensors), to_jax(example_inputs)), expected, label)
-    return Network(apply, evolved)
-
-
-def to_torch(tree: Any) -> Any:
-    """Return a pytree with tensors and arrays as tensors of their own, on the host; int32 becomes torch's int64.
-
-    >>> to_torch({"labels": jnp.arange(2)})
-    {'labels': tensor([0, 1])}
-    """
-
-    def tensor(leaf: Any) -> Any:
-        if isinstance(leaf, torch.Tensor):
-            return leaf.detach().cpu().clone()
-        if not isinstance(leaf, np.ndarray | np.generic | jax.Array):
-            return leaf
-        array = np.array(leaf)
-        if array.dtype == ml_dtypes.bfloat16:
-            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
-
-    return jax.tree.map(tensor, tree)
+    return Network(apply, evolved, lambda outputs: restored(example, outputs))
 
 
 def torch_batch_function(
-    function: Callable[[Any, Any], Any], example_outputs: Any, example_targets: Any
+    function: Callable[[Any, Any], Any],
+    example_outputs: Any,
+    example_targets: Any,
+    own_classes: Callable[[Any], Any] = lambda outputs: outputs,
 ) -> Callable[[Any, Any], jax.Array]:
     """Return a torch loss or metric as a JAX function of (outputs, targets) that jits and vmaps.
 
@@ -124,6 +114,7 @@ def torch_batch_function(
             is evaluated in evaluation mode, its tensors are constants.
         example_outputs: a batch of the network's outputs: any pytree of tensors or arrays.
         example_targets: the labels that belong to it.
+        own_classes: makes of the outputs what the function takes (`Network.restored`).
 
     Raises:
         BadValue: what is computed has no JAX form, is no scalar, or differs from torch's value on the example.
@@ -135,18 +126,21 @@ def torch_batch_function(
     label = getattr(function, "__name__", type(function).__name__)
     frozen = _duplicate(function).eval() if isinstance(function, nn.Module) else function
 
+    def run(pair: Any) -> Prepared:
+        called = _bound(frozen) if isinstance(frozen, nn.Module) else frozen
+        return called, (lambda: called(own_classes(pair[0]), pair[1])), {}
+
+    example = to_torch((example_outputs, example_targets))
+
     def compute(outputs: Any, targets: Any) -> jax.Array:
-        with translation(items_are_tensors=True) as env:
-            called = frozen
-            if isinstance(frozen, nn.Module):
-                called = _bound(frozen, {name: env.wrap(t) for name, t in _named_tensors(frozen).items()}, env.wrap)
-            given = (env.wrap(outputs), env.wrap(targets))
-            value = jnp.asarray(explained(env, called, label, lambda: called(*given)))
+        value = jnp.asarray(programs({}, (outputs, targets)))
         if value.size != 1:
             raise BadValue(f"{label} returns an array of shape {value.shape}; expected one number for a batch")
         return value.reshape(())
 
-    expected = _run_torch(frozen, (to_torch(example_outputs), to_torch(example_targets)), label)
+    value, grad = _run_torch(lambda: run(to_torch((example_outputs, example_targets)))[1], label)
+    programs = Programs(run, example, label, items_are_tensors=True, grad=grad)
+    expected = plain(value, to_jax_array, label)
     _check_equal(compute, (to_jax(example_outputs), to_jax(example_targets)), expected, label)
     return compute
 
@@ -158,10 +152,6 @@ def _named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _cloned(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in tensors.items()}
-
-
 def _constants(module: nn.Module) -> list[torch.Tensor]:
     """Return the tensors that the module holds in other places than parameters and buffers."""
     named = {id(tensor) for tensor in _named_tensors(module).values()}
@@ -169,25 +159,19 @@ def _constants(module: nn.Module) -> list[torch.Tensor]:
 
 
 def _duplicate(module: nn.Module) -> nn.Module:
-    """Return a copy on the host whose parameters are plain tensors that share the caller's values where they can."""
-    instead = {id(t): t.detach().cpu().clone() for t in _constants(module)}
-    return copy_module(module, instead | {id(t): t.detach().cpu() for t in _named_tensors(module).values()})
+    """Return a copy on the host that shares the caller's values where it can."""
+    instead: dict[int, Any] = {id(t): t.detach().cpu().clone() for t in _constants(module)}
+    instead |= {id(t): t.detach().cpu() for t in module.buffers()}
+    instead |= {id(t): nn.Parameter(t.detach().cpu(), t.requires_grad) for t in module.parameters()}
+    return copy_module(module, instead)
 
 
-def _bound(
-    frozen: nn.Module, tensors: Mapping[str, Any], constant: Callable[[torch.Tensor], torch.Tensor]
-) -> nn.Module:
-    """Return a copy of `frozen` with other tensors in place of its own.
+def _bound(frozen: nn.Module) -> nn.Module:
+    """Return a copy of `frozen` with tensors of its own.
 
-    A copy for each call keeps the function pure when `forward` assigns attributes; what the copy holds instead is found
-    wherever it is referred to (tied weights, the weight lists of recurrent layers, closures).
+    A copy for each run keeps the function pure when `forward` assigns attributes or writes to buffers.
     """
-    instead = {id(t): constant(t) for t in _constants(frozen)}
-    instead |= {id(t): tensors[name] for name, t in _named_tensors(frozen).items()}
-    for parameter in frozen.parameters():
-        # What makes any tensor an instance of nn.Parameter, which some code asks for
-        instead[id(parameter)]._is_param = True
-    return copy_module(frozen, instead)
+    return copy_module(frozen)
 
 
 # ------------------------------------------------------------------------------------------------------- translation
@@ -225,7 +209,7 @@ def _check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
     """Refuse a layer of any class that draws random numbers in the mode that it is in."""
     if not any(layer.training for layer in frozen.modules()):
         return
-    probe = _bound(frozen, _cloned(_named_tensors(frozen)), torch.clone)
+    probe = _bound(frozen)
     before: dict[int, torch.Tensor] = {}
     found: list[str] = []
     for name, layer in probe.named_modules():
@@ -254,7 +238,7 @@ def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> Non
             f"{type(module).__name__} keeps a view of a parameter as an attribute, which does not follow what evolves: "
             "make the view in forward, or use trainer 'gd'"
         )
-    bound = _bound(frozen, _cloned(_named_tensors(frozen)), torch.clone)
+    bound = _bound(frozen)
     outputs: Any = ()
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -263,19 +247,23 @@ def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> Non
     require_own_parameters(bound, outputs)
 
 
-def _run_torch(called: Callable[..., Any], args: tuple[Any, ...], label: str) -> Any:
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return plain(called(*args), to_jax_array, label)
-    except BadValue:
-        raise
-    except Exception as error:  # a caller's code runs here, and may raise anything
-        raise BadValue(f"{label} fails on the example: {first_line(error)}") from error
+def _run_torch(prepared: Callable[[], Callable[[], Any]], label: str) -> tuple[Any, bool]:
+    """Return what torch returns, and whether the code takes derivatives of its own and needs them recorded."""
+    for grad in (False, True):
+        try:
+            with torch.set_grad_enabled(grad), torch.random.fork_rng(devices=[]):
+                return prepared()(), grad
+        except Exception as error:  # a caller's code runs here, and may raise anything
+            if grad or "does not require grad" not in str(error):
+                raise BadValue(f"{label} fails on the example: {first_line(error)}") from error
+    raise AssertionError("a loop over two values ended without a result")
 
 
 def _check_equal(function: Callable[..., Any], inputs: tuple[Any, ...], expected: Any, label: str) -> None:
+    # the translation is compared here, whatever the compiler makes of it later: that takes half the time
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     with jax.default_matmul_precision("highest"):
-        found = jax.jit(function)(*inputs)
+        found = jax.jit(function, compiler_options=quick)(*inputs)
     wanted, got = (jax.tree.leaves(jax.tree.map(np.asarray, tree)) for tree in (expected, found))
     tolerance = _tolerance([*jax.tree.leaves(inputs), *wanted])
     for want, have in zip(wanted, got, strict=True):

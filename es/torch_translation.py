@@ -1,247 +1,249 @@
-"""torch's own Python code run on JAX arrays: the environment, its mended operations, and errors that name them.
+"""torch's own Python code, run by torch, with every operation repeated in JAX on what changes between calls.
 
-torchax runs the code and hands each operation to JAX. Types: JAX computes in 32 bits unless `jax_enable_x64` is set, so
-that int64 becomes int32 and float64 becomes float32; bfloat16 and float16 stay.
+The parameters and inputs of a module have a value in JAX beside their own (`es.torch_shadows`). torch runs the code as
+always, so that classes, types, shapes, hooks and derivatives are what the code was written for; each operation that
+takes such a tensor is applied to the JAX values, too, and its result has one. All else is a constant, whose value code
+may read. What reads the value of a tensor that changes cannot be compiled, and is refused.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
-import numpy as np
 import torch
-from torch import nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from es.torchax_names import import_torchax
+from es.torch_arrays import jax_dtype
+from es.torch_operations import decomposition, find, function_of, functional
+from es.torch_refusals import DependsOnValues, DrawsNumbers, NoForm, OperationFailed, ReadsValues, first_line
+from es.torch_shadows import Shadows
 from pruning.errors import BadValue
 
-torchax = import_torchax()
-TRANSLATED = (torchax.tensor.Tensor, torchax.view.View)
-_NEEDS_VALUES = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
+# What hands out a tensor's numbers without any operation that could be seen.
+_READERS = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.data_ptr)
 
 
-def to_jax(tree: Any) -> Any:
-    """Return a pytree with its tensors and arrays as JAX arrays, copied; other leaves stay.
+class Translation(TorchDispatchMode):
+    """Repeats torch's operations in JAX."""
 
-    64-bit types become 32-bit ones unless `jax_enable_x64` is set.
+    def __init__(self) -> None:
+        """Begin without any tensor that changes."""
+        super().__init__()
+        self.shadows = Shadows()
 
-    Raises:
-        BadValue: an integer that does not fit.
+    def tracked(self, tree: Any) -> bool:
+        """Say whether anything in a pytree changes between calls."""
+        return any(leaf in self.shadows for leaf in torch_tree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
-    >>> to_jax([torch.tensor([1, 2]), 3])
-    [Array([1, 2], dtype=int32), 3]
-    """
-    return jax.tree.map(to_jax_array, tree)
-
-
-def to_jax_array(leaf: Any) -> Any:
-    """Return one array or tensor as a JAX array, in 32 bits; anything else as it is."""
-    if isinstance(leaf, torch.Tensor):
-        host = leaf.detach().cpu().to_dense().resolve_conj().resolve_neg().contiguous()
-        leaf = host.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if host.dtype == torch.bfloat16 else host.numpy()
-    if not isinstance(leaf, np.ndarray | np.generic):
-        return leaf
-    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-    if leaf.size and leaf.dtype != dtype and leaf.dtype.kind in "iu":
-        low, high = leaf.min(), leaf.max()
-        if low < np.iinfo(dtype).min or high > np.iinfo(dtype).max:
-            raise BadValue(f"integers from {low} to {high} do not fit {dtype}; JAX needs jax_enable_x64 for them")
-    return jnp.array(leaf, dtype)
-
-
-class _RandomNumber(Exception):
-    """A translated function asked for a random number."""
-
-
-class _Environment(torchax.tensor.Environment):
-    """torchax's environment, stricter and more faithful.
-
-    Every tensor that is created or captured belongs to JAX whatever its device; random numbers are an error; some
-    operations are mended (`_MENDED`); an error knows the operation that raised it.
-    """
-
-    def __init__(self, items_are_tensors: bool) -> None:
-        # torchax makes a random key here, which has no place in the traced function
-        with jax.ensure_compile_time_eval():
-            super().__init__()
-        for operation, mended in _MENDED.items():
-            self.override_op_definition(operation, mended, is_view_op=True)
-        if items_are_tensors:
-            self.override_op_definition(torch.Tensor.item, lambda tensor: tensor)
-
-    def wrap(self, tree: Any) -> Any:
-        """Return a pytree with arrays, and torch's own tensors, as translated tensors."""
-        return jax.tree.map(self._wrapped, tree)
-
-    def _wrapped(self, leaf: Any) -> Any:
-        array = leaf if isinstance(leaf, TRANSLATED) else to_jax_array(leaf)
-        return torchax.tensor.Tensor(array, self) if isinstance(array, jax.Array) else array
-
-    def dispatch(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        tensors = [leaf for leaf in torch_tree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        if any(isinstance(tensor, TRANSLATED) for tensor in tensors):
-            args, kwargs = torch_tree.tree_map_only(torch.Tensor, self._captured, (args, kwargs))
-        # Code asks for the values of its index ranges; large tensors are better made inside the compiled function
-        known = not tensors and getattr(func, "overloadpacket", func) in _KNOWN_VALUES
+    def repeat(self, run: Callable[[], Any], in_jax: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
+        """Return what `run` returns, its tensors with the values that the JAX function gives for the arguments."""
+        arrays, keywords = torch_tree.tree_map_only(torch.Tensor, self.shadows.value, (args, kwargs))
+        results = run()
         try:
-            with jax.ensure_compile_time_eval() if known else nullcontext():
-                if args and self._loses_write(func, args[0]):
-                    whole = args[0].torch()
-                    super().dispatch(func, types, (whole, *args[1:]), kwargs)
-                    args[0].update(whole)
-                    return args[0]
-                return super().dispatch(func, types, args, kwargs)
-        except torchax.tensor.OperatorNotFound:
+            values = in_jax(*arrays, **keywords)
+        except (BadValue, NoForm, ReadsValues, DependsOnValues):
             raise
-        except Exception as error:  # whatever it is goes on its way, with the operation's name on it
-            if not hasattr(error, "operation"):
-                error.operation = torchax.tensor._name_of_func(func)  # pyright: ignore[reportAttributeAccessIssue]
-            raise
+        except jax.errors.ConcretizationTypeError as error:
+            raise DependsOnValues(name) from error
+        except Exception as error:  # JAX, or torchax, may raise anything on what it was not written for
+            raise OperationFailed(f"{name}: {first_line(error)}") from error
+        self._set(results, values, name)
+        return results
 
-    def _captured(self, tensor: torch.Tensor) -> torch.Tensor:
-        # A scalar stays torch's: torchax reads its value, and a Python number promotes types as torch's scalars do.
-        return tensor if tensor.dim() == 0 else self._wrapped(tensor)
+    def repeat_whole(self, function: Callable[..., Any], jax_function: Callable[..., Any], args: Any, name: str) -> Any:
+        """As `repeat`, for a function of torch whose operations are not looked at one by one."""
 
-    def _loses_write(self, func: Any, target: Any) -> bool:
-        """Say whether torchax would write to a copy of a view (`x[0].zero_()`)."""
-        writes = isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
-        return writes and isinstance(target, torchax.view.View) and not self._get_op_or_decomp(func).is_view_op
+        def run() -> Any:
+            with _disable_current_modes():
+                return function(*args)
 
-    def _should_use_torchax_tensor(self, device: Any) -> bool:
-        return True
+        return self.repeat(run, jax_function, args, {}, name)
 
-    def _to_copy(self, the_tensor: Any, new_dtype: Any, new_device: Any) -> Any:
-        tensor = the_tensor.torch() if isinstance(the_tensor, torchax.view.View) else the_tensor
-        tensor = tensor if isinstance(tensor, torchax.tensor.Tensor) else self._wrapped(tensor)
-        if new_dtype is None or new_dtype == tensor.dtype:
-            return tensor
-        return tensor.apply_jax(jnp.astype, torchax.ops.mappings.t2j_dtype(new_dtype))
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """See one operation."""
+        kwargs = kwargs or {}
+        if not self.tracked((args, kwargs)):
+            return _without_randomness(func, args, kwargs)
+        name = func._schema.name
+        if torch.Tag.data_dependent_output in func.tags and not _returns_tensors(func):
+            raise ReadsValues(name)
+        if torch.Tag.inplace_view in func.tags:
+            return self._change_shape(func, args, kwargs)
+        if func._schema.is_mutable:
+            return self._write(func, args, kwargs)
+        jax_function = find(func)
+        if jax_function is not None:
+            return self.repeat(lambda: _without_randomness(func, args, kwargs), jax_function, args, kwargs, name)
+        if _returns_views(func):
+            results = func(*args, **kwargs)
+            for result in torch_tree.tree_leaves(results):
+                self.shadows.set(result, self.shadows.value(result))
+            return results
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            _without_randomness(func, args, kwargs)
+        by_others = decomposition(func)
+        if by_others is not None:
+            with self:
+                result = by_others(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if torch.Tag.dynamic_output_shape in func.tags:
+            raise DependsOnValues(name)
+        raise NoForm(name)
 
-    def get_and_rotate_prng_key(self, generator: Any = None) -> Any:
-        raise _RandomNumber
+    def _write(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that changes its target: what it writes is computed by the one that returns it."""
+        schema, name = func._schema.arguments, func._schema.name
+        given = {a.name: kwargs.get(a.name, args[i] if i < len(args) else None) for i, a in enumerate(schema)}
+        targets = [given[a.name] for a in schema if a.alias_info is not None and a.alias_info.is_write]
+        computed = functional(func)
+        if computed is None or not all(isinstance(target, torch.Tensor) for target in targets):
+            raise NoForm(name)
+        names = {a.name for a in computed._schema.arguments}
+        before = [self.shadows.contents(target) for target in targets]
+        with self:
+            results = computed(
+                *[arg for arg, a in zip(args, schema, strict=False) if a.name in names],
+                **{key: value for key, value in kwargs.items() if key in names},
+            )
+        results = (results,) if isinstance(results, torch.Tensor) else tuple(results)
+        values = [self.shadows.value(result) for result in results]
+        written = func(*args, **kwargs)
+        for target, value, old in zip(targets, values, before, strict=False):
+            value = jnp.broadcast_to(value, target.shape).astype(jax_dtype(target.dtype))
+            self.shadows.write(target, value, old)
+        return written
+
+    def _change_shape(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """`x.t_()`: the same storage, seen otherwise."""
+        result = func(*args, **kwargs)
+        self.shadows.forget(args[0])
+        return result
+
+    def _set(self, results: Any, values: Any, name: str) -> None:
+        tensors = [leaf for leaf in torch_tree.tree_leaves(results) if leaf is not None]
+        arrays = [leaf for leaf in torch_tree.tree_leaves(values) if leaf is not None]
+        if len(tensors) < len(arrays):
+            raise OperationFailed(f"{name} gives {len(arrays)} results in JAX and {len(tensors)} in torch")
+        for tensor in tensors[len(arrays) :]:
+            self.shadows.unknown(tensor, name)
+        for tensor, array in zip(tensors, arrays, strict=False):
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            array = jnp.asarray(array)
+            if array.shape != tensor.shape:
+                raise OperationFailed(f"{name} gives shape {array.shape} in JAX and {tuple(tensor.shape)} in torch")
+            self.shadows.set(tensor, array.astype(jax_dtype(tensor.dtype)))
 
 
-def _copy_into(target: Any, source: Any, non_blocking: bool = False) -> Any:
-    value = source.jax() if isinstance(source, TRANSLATED) else to_jax(source)
-    value = jnp.broadcast_to(value, target.shape).astype(target.jax().dtype)
-    if isinstance(target, torchax.view.View):
-        target.update(value)
-    else:
-        target._elem = value
-    return target
+class _Functions(TorchFunctionMode):
+    """Sees torch's functions before they fall apart into operations."""
+
+    def __init__(self, translation: Translation, items_are_tensors: bool) -> None:
+        super().__init__()
+        self.translation = translation
+        self.items_are_tensors = items_are_tensors
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if any(map(_is_wrapped, torch_tree.tree_leaves((args, kwargs)))):
+            return func(*args, **kwargs)
+        if func in _READERS and self.translation.tracked(args):
+            raise ReadsValues(f"Tensor.{func.__name__}")
+        if func is torch.Tensor.item and self.items_are_tensors and self.translation.tracked(args):
+            return args[0].reshape(())
+        instead = function_of(func)
+        if instead is not None and self.translation.tracked((args, kwargs)):
+            result = instead(self.translation, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        return func(*args, **kwargs)
 
 
-def _convolution(inputs: Any, weight: Any, *settings: Any) -> Any:
-    bias, stride, padding, dilation, transposed, output_padding, groups = settings
-    if transposed and groups > 1:
-        # torchax reshapes [groups * in, out] to [in, groups * out] without moving the groups
-        weight = weight.reshape(groups, -1, *weight.shape[1:]).transpose(0, 1).reshape(weight.shape)
-    env = inputs._env
-    arrays = env.t2j_iso((inputs, weight, bias))
-    mended = torchax.ops.jaten._aten_convolution(*arrays, stride, padding, dilation, transposed, output_padding, groups)
-    return env.j2t_iso(mended)
+def _is_wrapped(value: Any) -> bool:
+    """Say whether a tensor is one that `torch.func` differentiates or maps over: its operations are seen, not it."""
+    return isinstance(value, torch.Tensor) and is_functorch_wrapped_tensor(value)
 
 
-_InplaceOp = torchax.ops.op_base.InplaceOp
-_KNOWN_VALUES = (torch.ops.aten.arange, torch.arange, torch.tensor, torch.as_tensor, torch.linspace)
-_MENDED = {
-    # torchax takes the source's shape in place of the target's
-    torch.ops.aten.copy_: _copy_into,
-    # torchax changes the shape by way of that copy
-    torch.ops.aten.transpose_: _InplaceOp(torch.ops.aten.transpose, replace=True),
-    torch.ops.aten.unsqueeze_: _InplaceOp(torch.ops.aten.unsqueeze, replace=True),
-    torch.ops.aten.convolution: _convolution,
-}
+def _without_randomness(func: Any, args: Any, kwargs: Any) -> Any:
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return func(*args, **kwargs)
+    before = torch.get_rng_state()
+    result = func(*args, **kwargs)
+    if kwargs.get("generator") is not None or not torch.equal(before, torch.get_rng_state()):
+        raise DrawsNumbers(func._schema.name)
+    return result
+
+
+def _returns_tensors(func: Any) -> bool:
+    return any("Tensor" in str(result.type) for result in func._schema.returns)
+
+
+def _returns_views(func: Any) -> bool:
+    return any(result.alias_info is not None for result in func._schema.returns)
 
 
 @contextmanager
-def translation(items_are_tensors: bool = False) -> Iterator[_Environment]:
-    """Run torch's code on JAX arrays inside the block; torch itself is as before afterwards."""
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    with torch.no_grad(), warnings.catch_warnings():
-        # torch's code asks for 64-bit types all the time
-        warnings.filterwarnings("ignore", message=".*requested.* is not available, and will be truncated")
-        warnings.filterwarnings("ignore", message="scatter inputs have incompatible types")
+def translating(items_are_tensors: bool = False, grad: bool = False) -> Iterator[Translation]:
+    """Repeat in JAX what torch does inside the block; torch itself is as before afterwards.
+
+    Args:
+        items_are_tensors: let `.item()` return a tensor.
+        grad: let torch record what derivatives need.
+    """
+    translation = Translation()
+    with ExitStack() as stack:
+        stack.enter_context(plain_kernels())
+        stack.enter_context(_exporting())
+        stack.enter_context(_unvalidated_distributions())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.set_grad_enabled(grad))
+        stack.enter_context(_Functions(translation, items_are_tensors))
+        stack.enter_context(translation)
+        yield translation
+
+
+@contextmanager
+def _exporting() -> Iterator[None]:
+    """Say to the code that it is being exported: much of it then reads no values to save work (a mask of ones)."""
+    flags = {name: getattr(torch.compiler, name) for name in ("_is_compiling_flag", "_is_exporting_flag")}
+    try:
+        for name in flags:
+            setattr(torch.compiler, name, True)
+        yield
+    finally:
+        for name, before in flags.items():
+            setattr(torch.compiler, name, before)
+
+
+@contextmanager
+def _unvalidated_distributions() -> Iterator[None]:
+    """Let `torch.distributions` take its arguments as they are: checking them reads their values."""
+    kind = torch.distributions.Distribution
+    before = kind._validate_args
+    kind.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        kind.set_default_validate_args(before)
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Let torch compute by its elementary operations inside the block, not by kernels that do several at once."""
+    fastpath, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         torch.backends.mha.set_fastpath_enabled(False)
+        torch._C._set_mkldnn_enabled(False)
         try:
-            yield _Environment(items_are_tensors)
+            yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fastpath)
-
-
-def explained(env: _Environment, called: Any, label: str, call: Callable[[], Any]) -> Any:
-    """Return what a call of `called` returns, in arrays; an error names the submodule of it and the operation."""
-    try:
-        with env:
-            outputs = call()
-            return plain(outputs, lambda tensor: env._wrapped(tensor).jax(), label)
-    except BadValue:
-        raise
-    except Exception as error:  # a caller's code runs here, on arrays that it was not written for
-        where = _innermost(error, called, label)
-        if isinstance(error, torchax.tensor.OperatorNotFound):
-            operation = str(error).removeprefix("Operator with name ").split()[0]
-            reason = f"the model uses {operation}, which has no JAX form here (in {where})"
-        elif isinstance(error, _NEEDS_VALUES):
-            reason = (
-                f"{where} reads the values of a tensor (in `if`, `.item()`, `float()` or a size), which a compiled "
-                "function cannot do: compute with tensors throughout, for instance with torch.where"
-            )
-        elif isinstance(error, _RandomNumber):
-            reason = f"{where} draws random numbers even in evaluation mode, and evolution needs a pure function"
-        else:
-            operation = getattr(error, "operation", "")
-            reason = f"{where} cannot be translated to JAX: {f'{operation}: ' if operation else ''}{first_line(error)}"
-        raise BadValue(reason) from error
-
-
-def _innermost(error: Exception, called: Any, label: str) -> str:
-    names = {id(m): n for n, m in called.named_modules()} if isinstance(called, nn.Module) else {}
-    where, frames = label, error.__traceback__
-    while frames is not None:
-        owner = frames.tb_frame.f_locals.get("self")
-        if id(owner) in names:
-            where = called_in(names[id(owner)], owner)
-        frames = frames.tb_next
-    return where
-
-
-def called_in(name: str, layer: Any) -> str:
-    """Return how messages call a submodule."""
-    return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
-
-
-def first_line(error: Exception) -> str:
-    """Return an error in one line."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
-
-
-def plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> Any:
-    """Return the outputs in containers that JAX knows; a mapping of another class becomes a dictionary."""
-    if isinstance(outputs, torch.Tensor):
-        return convert(outputs)
-    if outputs is None or isinstance(outputs, int | float | complex | np.generic):
-        return outputs
-    if isinstance(outputs, Mapping):
-        return {key: plain(value, convert, label) for key, value in outputs.items()}
-    if isinstance(outputs, tuple | list):
-        parts = [plain(value, convert, label) for value in outputs]
-        if hasattr(outputs, "_fields"):
-            return type(outputs)(*parts)
-        return tuple(parts) if isinstance(outputs, tuple) else parts
-    raise BadValue(f"{label} returns a {type(outputs).__name__}; expected tensors, in tuples, lists or dictionaries")
-
-
-# ------------------------------------------------------------------------------------------------------------ checks
+            torch._C._set_mkldnn_enabled(onednn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,21 +21,26 @@ class HostReading:
     A function that came with a JAX model sees JAX arrays; every other metric sees PyTorch tensors.
     """
 
-    def __init__(self, metric: Metric, jax_pair: bool) -> None:
+    def __init__(
+        self, metric: Metric, jax_pair: bool, restored: Callable[[Any], Any] = lambda outputs: outputs
+    ) -> None:
         """Begin empty.
 
         Args:
             metric: as `objective_for` gives it.
             jax_pair: whether the caller works in JAX.
+            restored: makes of outputs in plain containers those of the model's own classes.
         """
         self._in_jax = jax_pair and metric.sums is None and not collects(metric.function) and not _by_name(metric)
         function = _with_jax_arrays(metric.function) if self._in_jax else metric.function
+        self._restored = restored
         self._reading = reading(replace(metric, function=function))
 
     def add(self, outputs: Any, targets: Any) -> None:
         """See one batch of JAX arrays."""
         pair = (outputs, targets)
-        self._reading.add(*(jax.device_get(pair) if self._in_jax else to_torch(pair)))
+        outputs, targets = jax.device_get(pair) if self._in_jax else to_torch(pair)
+        self._reading.add(self._restored(outputs), targets)
 
     def value(self) -> float:
         """Return the metric over all batches so far."""

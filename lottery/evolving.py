@@ -164,14 +164,14 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
     if objective.loss is F.cross_entropy:
         check_outputs(outputs.shape, parts)
     with users_code("the loss on a batch of this data", DataError):
-        loss = _in_jax(ask, objective.loss, outputs, few[1])
+        loss = _in_jax(ask, objective.loss, outputs, few[1], network)
         shape: tuple[int, ...] = jax.eval_shape(loss, outputs, few[1]).shape
     if math.prod(shape) != 1:
         raise DataError(f"the loss must return one number for a batch, not shape {shape}")
     train, validation = _examples(parts.train), _examples(parts.validation)
     test = _examples(parts.test) if parts.test is not None else None
     space = Space.of(state, network.evolved)
-    metric = partial(HostReading, objective.metric, isinstance(ask.source, JaxSource))
+    metric = partial(HostReading, objective.metric, isinstance(ask.source, JaxSource), network.restored)
     weigh = partial(weigh_batch, objective.loss)
     task = Supervised(
         network=network,
@@ -256,12 +256,16 @@ def _fitness(ask: Ask, fitness: Fitness) -> tuple[OwnFitness, Measure, str, int]
     return task, Measure("fitness", fitness.higher_is_better), f"fitness {fitness.name}", 1
 
 
-def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any) -> Any:
+def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any, network: Network) -> Any:
     """Return a loss as a JAX function: ours by name, a JAX model's as it is, a torch one translated."""
     ours = next((jax_loss for torch_loss, jax_loss in _IN_JAX.items() if torch_loss is function), None)
     if ours is not None:
         return ours
-    return function if isinstance(ask.source, JaxSource) else torch_batch_function(function, outputs, targets)
+    return (
+        function
+        if isinstance(ask.source, JaxSource)
+        else torch_batch_function(function, outputs, targets, network.restored)
+    )
 
 
 def _read(parts: Parts, seed: int) -> Parts:

@@ -312,7 +312,6 @@ def test_the_translation_adds_no_work():
             lambda: nn.Sequential(Code(lambda m, x: torch.special.airy_ai(x))),
             r"the model uses aten::special_airy_ai, which has no JAX form here \(in 0 \(Code\)\)",
         ),
-        (lambda: Code(lambda m, x: write(x)), "differs between JAX and torch by .* 1e-04 is allowed"),
         (lambda: Code(lambda m, x: {x.sum()}), "Code returns a set"),
         (lambda: nn.Linear(5, 1), "Linear fails on the example: RuntimeError"),
         (lambda: "linear", "expected a torch.nn.Module, not str"),
@@ -323,11 +322,6 @@ def test_what_cannot_be_translated_is_refused(build: Callable[[], Any], message:
     with pytest.raises(BadValue, match=message) as caught:
         torch_network(build(), torch.rand(2, 4) + 0.1)
     assert "\n" not in str(caught.value)
-
-
-def write(x: torch.Tensor) -> torch.Tensor:
-    x.t()[0].add_(1.0)
-    return x
 
 
 def test_dropout_is_nothing_in_evaluation_mode():

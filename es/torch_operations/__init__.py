@@ -1,0 +1,10 @@
+"""torch's operations in JAX, where torchax lacks them or differs from torch; one file for each family.
+
+`registry` says where an operation is looked up. A new one costs a function with a decorator.
+"""
+
+from es.torch_operations import attention, convolutions, embedding, functions, indexing, numbers, pooling  # noqa: F401
+from es.torch_operations.functions import function_of
+from es.torch_operations.registry import decomposition, find, functional
+
+__all__ = ["decomposition", "find", "function_of", "functional"]

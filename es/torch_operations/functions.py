@@ -1,0 +1,47 @@
+"""torch's functions that are seen whole, before they fall apart into operations, and what is done in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jax import lax
+
+_INSTEAD: dict[Any, Callable[..., Any]] = {}
+
+
+def function_of(function: Any) -> Callable[..., Any] | None:
+    """Return what is called in place of a torch function, `(translation, *args, **kwargs)`, or None.
+
+    It may return `NotImplemented`, and the function itself is called.
+    """
+    return _INSTEAD.get(function)
+
+
+def _instead_of(function: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def add(replacement: Callable[..., Any]) -> Callable[..., Any]:
+        _INSTEAD[function] = replacement
+        return replacement
+
+    return add
+
+
+@_instead_of(F.linear)
+def _linear(translation: Any, input: Any, weight: Any, bias: Any = None) -> Any:
+    """One product of matrices, without the transposed weight and the reshaped inputs that it falls apart into."""
+
+    def in_jax(x: Any, weight: Any, bias: Any) -> Any:
+        product = lax.dot_general(x, weight, (((x.ndim - 1,), (weight.ndim - 1,)), ((), ())))
+        return product if bias is None else product + bias
+
+    return translation.repeat_whole(F.linear, in_jax, (input, weight, bias), "aten::linear")
+
+
+@_instead_of(F.one_hot)
+def _one_hot(translation: Any, tensor: Any, num_classes: int = -1) -> Any:
+    """torch reads the labels to check their range; equal comparison needs no value."""
+    if num_classes < 0:
+        return NotImplemented
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes)).long()

@@ -1,0 +1,91 @@
+"""What torch code does that has no JAX form, and the one line that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from torch import nn
+
+from pruning.errors import BadValue
+
+
+class NoForm(Exception):
+    """An operation that has no form in JAX."""
+
+
+class ReadsValues(Exception):
+    """Code that asks for the numbers of a tensor that changes between calls."""
+
+
+class DrawsNumbers(Exception):
+    """Code that asks for random numbers."""
+
+
+class DependsOnValues(Exception):
+    """An operation whose result is as large as the numbers of a tensor say."""
+
+
+class OperationFailed(Exception):
+    """An operation whose form in JAX failed, or gives another shape."""
+
+
+@contextmanager
+def explained(called: Any, label: str) -> Iterator[None]:
+    """Turn what goes wrong in the block into one line that names the submodule and the operation."""
+    try:
+        yield
+    except BadValue as error:
+        if getattr(error, "explained", False):
+            raise
+        raise _refused(f"{_innermost(error, called, label)} cannot be translated to JAX: {error}") from error
+    except Exception as error:  # a caller's code runs here, on arrays that it was not written for
+        raise _refused(_reason(error, _innermost(error, called, label))) from error
+
+
+def _refused(text: str) -> BadValue:
+    error = BadValue(text)
+    error.explained = True  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+def _reason(error: Exception, where: str) -> str:
+    if isinstance(error, NoForm):
+        return f"the model uses {error}, which has no JAX form here (in {where})"
+    if isinstance(error, DependsOnValues):
+        return (
+            f"{where} uses {error}, whose result is as large as the values of a tensor say, and a compiled function "
+            "has fixed shapes: keep all elements and mask them, for instance with torch.where"
+        )
+    if isinstance(error, ReadsValues | jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError):
+        return (
+            f"{where} reads the values of a tensor (in `if`, `.item()`, `float()` or a size), which a compiled "
+            "function cannot do: compute with tensors throughout, for instance with torch.where"
+        )
+    if isinstance(error, DrawsNumbers):
+        return f"{where} draws random numbers even in evaluation mode, and evolution needs a pure function"
+    reason = str(error) if isinstance(error, OperationFailed) else first_line(error)
+    return f"{where} cannot be translated to JAX: {reason}"
+
+
+def _innermost(error: Exception, called: Any, label: str) -> str:
+    names = {id(m): n for n, m in called.named_modules()} if isinstance(called, nn.Module) else {}
+    where, frames = label, error.__traceback__
+    while frames is not None:
+        owner = frames.tb_frame.f_locals.get("self")
+        if id(owner) in names:
+            where = called_in(names[id(owner)], owner)
+        frames = frames.tb_next
+    return where
+
+
+def called_in(name: str, layer: Any) -> str:
+    """Return how messages call a submodule."""
+    return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
+
+
+def first_line(error: Exception) -> str:
+    """Return an error in one line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
