@@ -20,6 +20,7 @@ from lottery.objective import call
 from lottery.ticket import Ticket
 from lottery.ticket_network import Network, ticket_network
 from lottery.torch_state import float_type
+from pruning import calling
 from pruning.directories import atomic_directory, replaced_directory
 from pruning.errors import BadValue, LotteryError, RunError
 from pruning.files import read_json, write_json, write_text
@@ -77,6 +78,7 @@ def export_ticket(
     *,
     out: str | Path | None = None,
     weights: str = "trained",
+    forward: calling.Forward | None = None,
     force: bool = False,
     trust: bool = False,
 ) -> Exported:
@@ -94,6 +96,7 @@ def export_ticket(
         out: the folder to make; by default `<run>-seed-S-level-LL-<to>` in the current folder, or `<ticket>-<to>` for a
             ticket that lies in no run.
         weights: `trained`, or `rewind` for the initialization that the ticket trains from.
+        forward: as `find_ticket` takes it: how the examples are handed to the model.
         force: replace an export that is already there.
         trust: run a model that only the ticket's record names as `package.module:callable`.
 
@@ -115,7 +118,7 @@ def export_ticket(
     ticket = ticket if isinstance(ticket, Ticket) else Ticket.load(ticket)
     folder = default_folder(ticket, to) if out is None else Path(out)
     _check_free(folder, force)
-    network = ticket_network(ticket, model, data, weights, _EXAMPLES, trust=trust)
+    network = ticket_network(ticket, model, data, weights, _EXAMPLES, trust=trust, forward=forward)
     dense_bytes = sum(tensor.nbytes for tensor in tensors_in(dict(network.model.state_dict())))
     tolerance = _TOLERANCES.get(float_type(network.model), _TOLERANCE)
     facts = {"to": to, "weights": weights, "density": ticket.density, "dense_bytes": dense_bytes}

@@ -17,6 +17,7 @@ from lottery.records import split_seed
 from lottery.ticket import Ticket
 from lottery.torch_state import float_type, load_state
 from lottery.trust import given_or_stored
+from pruning.calling import Forward
 from pruning.copying import copy_module
 from pruning.errors import BadValue, unknown
 from pruning.jobs import Params
@@ -65,7 +66,14 @@ class Network:
 
 
 def ticket_network(
-    ticket: Ticket, model: Any, data: Any, weights: str, examples: int, *, trust: bool = False
+    ticket: Ticket,
+    model: Any,
+    data: Any,
+    weights: str,
+    examples: int,
+    *,
+    trust: bool = False,
+    forward: Forward | None = None,
 ) -> Network:
     """Return the masked dense network of a ticket in evaluation mode, with some examples.
 
@@ -76,6 +84,7 @@ def ticket_network(
         weights: `trained`, or `rewind` for the initialization that the ticket trains from.
         examples: how many: training examples, or first observations of an environment.
         trust: run a model that only the ticket's record names as `package.module:callable`.
+        forward: how a batch is handed to the model, where that is the caller's own.
 
     Raises:
         Untrusted: a model that only the record names, and that is not one of ours.
@@ -90,7 +99,7 @@ def ticket_network(
         kind: given_or_stored(kind, value, ticket.info, ticket.path or "this ticket", trust, ticket.named)
         for kind, value in (("model", model), ("data", data))
     }
-    parts = _parts(ticket, chosen["data"])
+    parts = _parts(ticket, chosen["data"], forward)
     source = model_source(chosen["model"], parts, "model")
     if not isinstance(source, ModelSource):
         raise BadValue("this needs a PyTorch module, and the model is a JAX model")
@@ -111,7 +120,7 @@ def _params(ticket: Ticket, weights: str) -> Params:
     return ticket.trained_params
 
 
-def _parts(ticket: Ticket, data: Any) -> Parts | Episodes:
+def _parts(ticket: Ticket, data: Any, forward: Forward | None) -> Parts | Episodes:
     """Return the data as the search that found the ticket saw it, as far as a model's sizes and examples go."""
     if isinstance(data, str) and ":" in data:
         from es.tasks.environments import is_environment
@@ -119,7 +128,7 @@ def _parts(ticket: Ticket, data: Any) -> Parts | Episodes:
         if is_environment(data):
             return load_episodes(data)
     config = ticket.info.get("config", {})
-    return prepare(load_data(data), split_seed(config), config.get("validation_size"))
+    return prepare(load_data(data), split_seed(config), config.get("validation_size"), forward)
 
 
 def _examples(parts: Parts | Episodes, floats: torch.dtype, count: int) -> Any:

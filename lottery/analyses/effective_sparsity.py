@@ -104,6 +104,7 @@ def _chain(ready: Prepared) -> dict[str, tuple[int, ...]]:
     """Return the weight shapes of a network whose layers follow one another, in the order of the data."""
     from lottery.data.parts import Parts
     from lottery.dataflow import layer_chain
+    from lottery.gd.batches import sample
     from lottery.models.source import ModelSource
     from lottery.torch_state import float_type
 
@@ -111,7 +112,11 @@ def _chain(ready: Prepared) -> dict[str, tuple[int, ...]]:
     if not isinstance(ask.source, ModelSource):
         raise BadValue("this analysis looks at PyTorch modules, and this model is in JAX")
     model = ask.source.build(ask.seed)
-    inputs = ask.parts.example[0][:2] if isinstance(ask.parts, Parts) else torch.zeros(2, *ask.parts.input_shape)
+    inputs = (
+        sample(ask.parts.train, 2, seed=0)[0]
+        if isinstance(ask.parts, Parts)
+        else torch.zeros(2, *ask.parts.input_shape)
+    )
     if isinstance(inputs, torch.Tensor) and inputs.is_floating_point():
         inputs = inputs.to(float_type(model))
     return {name: tuple(layer.get_parameter("weight").shape) for name, layer in layer_chain(model, inputs).items()}

@@ -14,6 +14,7 @@ from lottery import Ticket, find_ticket
 from lottery.ablating import ablate
 from lottery.analyses import analyze
 from lottery.connecting import connect_tickets
+from lottery.exporting import export_ticket
 from pruning.errors import BadValue, ConfigMismatch
 from tests.lottery.helpers import blobs
 
@@ -82,6 +83,8 @@ def test_who_opens_a_run_again_gives_it_again(tmp_path):
     again["forward"] = on_the_first_two
     assert ablate(run, "random-mask", **again)
     assert analyze(run, "sharpness", **again)
+    exported = export_ticket(ticket, "csr", Two(), triples(), forward=on_the_first_two, out=tmp_path / "csr")
+    assert exported.difference == 0
     levels = [run / "seed-0" / f"level-0{number}" for number in (0, 1)]
     assert connect_tickets(levels, **again, points=3).pairs
 

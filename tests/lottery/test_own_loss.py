@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lottery import find_ticket
+from lottery.analyses import analyze
 from lottery.data.parts import Loader
 from lottery.gd.evaluation import evaluate
 from lottery.objective import objective_for
@@ -128,3 +129,10 @@ def test_the_mean_over_batches_of_unequal_size_is_the_mean_over_all_labels(shift
 
 def test_without_integer_labels_a_loss_is_a_mean_over_examples():
     assert own_weight(TWO, {"input_ids": torch.zeros(3, 4), "labels": torch.zeros(3, 2)}) == 3
+
+
+def test_an_analysis_of_a_chain_of_layers_says_what_it_needs_of_batches_by_name(tmp_path):
+    ticket = find_ticket(Classifier(), texts(), levels=1, steps=2, tolerance=9.0, quiet=True, out=tmp_path)
+    assert ticket.path is not None
+    with pytest.raises(UsageError, match="from a floating-point input only"):
+        analyze(ticket.path.parent.parent, "effective-sparsity", Classifier(), texts())
