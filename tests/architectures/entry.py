@@ -24,7 +24,7 @@ class Architecture:
         metric: likewise.
         resizable: whether it runs on other batch sizes than that of its data.
         draws: its outputs in evaluation mode are random.
-        refused: by step, a regular expression that the one line of a refusal must match; other steps must go right.
+        refused: by step, what the one line of a refusal must match; steps that are not named here must go right.
     """
 
     name: str

@@ -200,6 +200,10 @@ LIST: list[tuple[str, Any, Mapping[str, Any]]] = [
 # fmt: on
 
 
+# What these return in evaluation mode is random.
+DRAWS = ("ViTMAEForPreTraining",)
+
+
 def build(name: str, overrides: Mapping[str, Any]) -> nn.Module:
     """Return a model of this class with random weights."""
     import transformers
@@ -212,6 +216,6 @@ def build(name: str, overrides: Mapping[str, Any]) -> nn.Module:
 def architectures() -> list[Architecture]:
     """Return the whole list."""
     return [
-        Architecture(name, partial(build, name, overrides), partial(batches.loaders, kind))
+        Architecture(name, partial(build, name, overrides), partial(batches.loaders, kind), draws=name in DRAWS)
         for name, kind, overrides in LIST
     ]

@@ -100,8 +100,8 @@ def check_recorded(trial: Trial, ticket: Ticket) -> None:
 
 
 def check_removed(trial: Trial, ticket: Ticket) -> None:
-    """See that removed weights are 0 in the stored weights and in the delivered module, where they are used."""
-    parameters = dict(trial.trained(ticket).named_parameters(remove_duplicate=False))
+    """See that removed weights are 0 in the stored weights and in the module that is delivered."""
+    parameters = dict(ticket.trained(trial.architecture.model()).named_parameters(remove_duplicate=False))
     for name, keep in ticket.mask.items():
         stored = (ticket.trained_params or {})[name]
         if np.any(stored[~keep]) or bool(parameters[name].detach()[torch.from_numpy(~keep)].any()):
