@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lottery.ticket import Ticket
     from lottery.transfer import train_ticket
     from pruning.mask import Mask
+    from pruning.mask_holder import mask_holder
 
 __all__ = [
     "Data",
@@ -34,6 +35,7 @@ __all__ = [
     "analyze",
     "find_ticket",
     "layers",
+    "mask_holder",
     "train_ticket",
 ]
 
@@ -48,6 +50,7 @@ _HOMES = {
     "analyze": "lottery.analyses",
     "find_ticket": "lottery.api",
     "layers": "lottery.layering",
+    "mask_holder": "pruning.mask_holder",
     "train_ticket": "lottery.transfer",
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 from lottery.bars import bars_wanted
 from lottery.metric import GivenMetric
 from lottery.objective import GivenLoss
-from lottery.preparing import Request
+from lottery.preparing import Request, default_data
 from lottery.progress import Display
 from lottery.recipes import recipe_settings
 from lottery.results import Search
@@ -72,7 +72,8 @@ def find_ticket(
         quiet: no progress bars (there are none either where standard error is not a terminal).
         **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`, `ESConfig`): `levels`,
             `replicates`, `trainer`, `steps`, `lr`, `strategy`, … `criterion` may also be a function
-            `score(trained, job)`.
+            `score(trained, job)`, `optimizer` and `schedule` functions, and `train` a whole training loop of your own
+            (`LoopConfig`).
 
     Returns:
         The winning ticket, with every level of every replicate under `.search`.
@@ -92,7 +93,7 @@ def find_ticket(
     keywords = {key: value for key, value in settings.items() if value is not None}
     merged = layer(recipe_settings(recipe) if recipe else {}, file, keywords)
     model = merged.pop("model", None) if model is None else model
-    data = merged.pop("data", "digits") if data is None else data
+    data = merged.pop("data", default_data(merged)) if data is None else data
     merged |= {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
     if isinstance(metric, str):
         merged["metric"], metric = metric, None

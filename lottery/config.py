@@ -46,7 +46,7 @@ class SearchConfig:
         model: a registered name or `package.module:callable`; by default `mlp` for data sets, `policy` for
             environments.
         data: a registered name, a path, or an environment: `gymnax:CartPole-v1`.
-        trainer: `gd` (gradient descent) or `es` (evolution strategies).
+        trainer: `gd` (gradient descent), `es` (evolution strategies), or `function` (a loop of your own: `train`).
         criterion: a registered name or `package.module:function`.
         score_at: which weights are scored: `trained`, or `rewind` (pruning at initialization). By default the
             criterion's own choice.
@@ -174,7 +174,7 @@ class SearchConfig:
         if self.early_bird is not None:
             if not 0 <= self.early_bird <= 1:
                 raise BadValue(f"early_bird must be a distance between 0 and 1, not {self.early_bird:g}")
-            if self.trainer == "es":
+            if self.trainer != "gd":
                 raise BadValue("early_bird ends a training by gradient descent: leave it out, or use trainer 'gd'")
             if self.draw_from != "previous":
                 raise BadValue("early_bird draws each mask from the level before it: use draw_from 'previous'")

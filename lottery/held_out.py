@@ -11,9 +11,10 @@ from lottery.joining import examples
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
     from lottery.data.fitness import Fitness
+    from lottery.data.unseen import Unseen
 
 
-def held_out(parts: Parts | Episodes | Fitness, config: SearchConfig, trainer_config: Any) -> int | None:
+def held_out(parts: Parts | Episodes | Fitness | Unseen, config: SearchConfig, trainer_config: Any) -> int | None:
     """Return how many examples (or episodes) choices are made on; None for a loader, where nobody asks.
 
     A `DataLoader` is counted by reading it once, and only where the default tolerance may depend on it.

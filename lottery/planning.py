@@ -26,6 +26,7 @@ from pruning.uses import Uses
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
     from lottery.data.fitness import Fitness
+    from lottery.data.unseen import Unseen
 
 
 def plan_of(
@@ -33,7 +34,7 @@ def plan_of(
     trainer_config: Any,
     drawing: Drawing,
     source: Source,
-    parts: Parts | Episodes | Fitness,
+    parts: Parts | Episodes | Fitness | Unseen,
     setup: Setup,
     given: Mapping[str, Any],
     uses: Uses,

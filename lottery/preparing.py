@@ -13,6 +13,7 @@ from lottery.by_seed import BySeed
 from lottery.config import SearchConfig
 from lottery.coverage import Coverage, coverage, warn_not_covered
 from lottery.data.parts import Parts, Tensors, prepare
+from lottery.data.unseen import Unseen
 from lottery.data_diet import on_diet
 from lottery.data_scores import DATA_SCORES
 from lottery.datasets import load_data
@@ -169,13 +170,17 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     >>> resolve({"levels": 3, "lr": 0.1})[1].lr
     0.1
     """
-    trainer = settings.get("trainer", SearchConfig.trainer)
+    # A loop of the caller's own says by itself what trains.
+    trainer = settings.get("trainer", "function" if "train" in settings else SearchConfig.trainer)
+    settings = {**settings, "trainer": trainer}
     if not isinstance(trainer, str):
         raise BadValue(f"trainer must be a name, not {shown(trainer)}")
     kind = TRAINERS[trainer].value
     check_names(settings, SearchConfig, kind.config)
     config, trainer_config = build(SearchConfig, settings), build(kind.config, settings)
     DATA_SCORES[config.data_diet_score]  # a wrong name is said also where there is no diet
+    if config.data_diet is not None and config.trainer == "function":
+        raise BadValue("data_diet chooses training examples, and train brings its own: leave data_diet out")
     moves = getattr(trainer_config, "moves", "none")
     if moves != "none" and config.pattern != "unstructured":
         raise BadValue(f"moves {moves!r} exchanges single weights, which breaks pattern {config.pattern!r}")
@@ -187,8 +192,10 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     return config, trainer_config
 
 
-def parts_of(data: Any, config: SearchConfig, forward: Forward | None = None) -> Parts | Episodes | Fitness:
-    """Return checked parts of a data set, an environment or a fitness function."""
+def parts_of(data: Any, config: SearchConfig, forward: Forward | None = None) -> Parts | Episodes | Fitness | Unseen:
+    """Return checked parts of a data set, an environment, a fitness function, or nothing for a loop of your own."""
+    if data is None and config.trainer == "function":
+        return Unseen()
     if not isinstance(data, str | Path) and (task := _task(data)) is not None:
         if forward is not None:
             raise BadValue(f"{task.name} is no data set of which batches are handed to the model: leave forward out")
@@ -222,6 +229,15 @@ def _task(data: Any) -> Episodes | Fitness | None:
 
 def _is_jitted(thing: Any) -> bool:
     return callable(thing) and callable(getattr(thing, "lower", None)) and hasattr(thing, "__wrapped__")
+
+
+def default_data(settings: Mapping[str, Any]) -> str | None:
+    """Return the data of a search that names none: a loop of the caller's own brings its own.
+
+    >>> default_data({}), default_data({"train": max})
+    ('digits', None)
+    """
+    return None if "train" in settings else SearchConfig.data
 
 
 def _check_needs(criterion: Criterion, setup: Setup, prober: Prober) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from lottery.config import SearchConfig
 from lottery.data.parts import Parts
+from lottery.data.unseen import Unseen
 from lottery.gd.device import choose_device
 from lottery.models.source import ModelSource
 from lottery.objective import objective_for, own
@@ -30,11 +31,13 @@ def prober_for(ask: Ask, config: SearchConfig, needs: frozenset[str]) -> Prober:
         return NoProber("the criterion looks at weights alone")
     if not isinstance(ask.source, ModelSource):
         return NoProber("needs gradients in PyTorch, and this model is in JAX: use magnitude, random or snr")
+    if isinstance(ask.parts, Unseen):
+        return NoProber("looks at examples, and no data was given: give data, or use magnitude")
     model = ask.source.build(ask.seed)
     supervised = isinstance(ask.parts, Parts)
     # Evolution's own devices are JAX's; a probe is a few passes and runs where PyTorch has a device.
     device = choose_device(ask.config.device if supervised and config.trainer == "gd" else "auto")
-    if config.trainer != "gd":
+    if config.trainer == "es":
         model.eval()  # as evolution does, which freezes the statistics of batch norms
     elif not any(module.training for module in model.modules()):
         model.train()

@@ -17,6 +17,7 @@ from torch import nn
 from lottery.config import SearchConfig
 from lottery.data.fitness import Fitness
 from lottery.data.parts import Parts
+from lottery.data.unseen import Unseen
 from lottery.gd.batches import training_batches
 from lottery.models.source import ModelSource
 from lottery.objective import objective_for, own
@@ -26,6 +27,7 @@ from lottery.trainers import Ask
 from pruning.errors import BadValue, NothingToPrune
 from pruning.patterns import Pattern, get_pattern
 from pruning.scopes import SCOPES
+from pruning.torch_axes import torch_axes
 from pruning.torch_modules import is_number
 from pruning.uses import Uses
 
@@ -75,6 +77,8 @@ def follow(ask: Ask) -> Uses:
     """
     if isinstance(ask.source, ModelSource):
         model = ask.source.build(ask.seed)
+        if isinstance(ask.parts, Unseen):
+            return Uses(torch_axes(model), reason="no data was given")
         inputs, targets = _batch(ask, float_type(model))
         objective = (
             objective_for(targets, own(ask.loss) if ask.loss else None, ask.metric) if targets is not None else None

@@ -20,7 +20,7 @@ def prune(
         str | None,
         typer.Option(help="A name (lottery list data), a folder of IDX files, an .npz, or gymnax:CartPole-v1."),
     ] = None,
-    trainer: Annotated[str | None, typer.Option(help="gd: gradient descent; es: evolution strategies.")] = None,
+    trainer: Annotated[str | None, typer.Option(help="gd: gradient descent; es: evolution; function: yours.")] = None,
     criterion: Annotated[
         str | None, typer.Option(help="A name (lottery list criteria) or package.module:function.")
     ] = None,
@@ -104,7 +104,7 @@ def prune(
         "device": device,
     }
     from lottery.bars import bars_wanted
-    from lottery.preparing import Request
+    from lottery.preparing import Request, default_data
     from lottery.progress import Display
     from lottery.recipes import recipe_settings
     from lottery.search import run_search
@@ -122,7 +122,12 @@ def prune(
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
     display = Display(bars=bars_wanted(quiet), write=write)
     request = Request(
-        settings.get("model"), settings.get("data", "digits"), settings, out=out, force=force, resume=resume
+        settings.get("model"),
+        settings.get("data", default_data(settings)),
+        settings,
+        out=out,
+        force=force,
+        resume=resume,
     )
     search = run_search(request, display)
     if not quiet:

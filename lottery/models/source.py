@@ -29,6 +29,7 @@ from pruning.uses import NOT_LOOKED_AT, Uses
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
     from lottery.data.fitness import Fitness
+    from lottery.data.unseen import Unseen
 
 Make = Callable[[int], Any]
 Sizes = tuple[tuple[int, ...], int]
@@ -176,7 +177,7 @@ class ModelSource:
         return module, mask
 
 
-def model_source(model: Any, parts: Parts | Episodes | Fitness, init: str) -> Source:
+def model_source(model: Any, parts: Parts | Episodes | Fitness | Unseen, init: str) -> Source:
     """Return a source for a module, a JAX model, a callable, a registered name or `package.module:callable`.
 
     Args:
@@ -220,7 +221,7 @@ def model_source(model: Any, parts: Parts | Episodes | Fitness, init: str) -> So
     return ModelSource(name, make, initialize, varies=True)
 
 
-def torch_source(model: Any, parts: Parts | Episodes | Fitness, init: str) -> ModelSource:
+def torch_source(model: Any, parts: Parts | Episodes | Fitness | Unseen, init: str) -> ModelSource:
     """Return what `model_source` does, for PyTorch only; raises `BadValue` for a JAX model."""
     source = model_source(model, parts, init)
     if not isinstance(source, ModelSource):
@@ -228,7 +229,7 @@ def torch_source(model: Any, parts: Parts | Episodes | Fitness, init: str) -> Mo
     return source
 
 
-def _jax_source(name: str, make: Make, parts: Parts | Episodes | Fitness, init: str, varies: bool) -> Source:
+def _jax_source(name: str, make: Make, parts: Parts | Episodes | Fitness | Unseen, init: str, varies: bool) -> Source:
     from lottery.jax_source import JaxSource
 
     if init != "model":
@@ -237,7 +238,7 @@ def _jax_source(name: str, make: Make, parts: Parts | Episodes | Fitness, init: 
 
 
 def _sized_source(
-    name: str, build: Callable[..., Any], parts: Parts | Episodes | Fitness, initialize: Initialize
+    name: str, build: Callable[..., Any], parts: Parts | Episodes | Fitness | Unseen, initialize: Initialize
 ) -> ModelSource:
     sizes = parts.input_shape, parts.outputs
     return ModelSource(name, lambda seed: build(*sizes), initialize, varies=True, sizes=sizes)

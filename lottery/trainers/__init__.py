@@ -11,6 +11,7 @@ from lottery.data.parts import Parts
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
     from lottery.data.fitness import Fitness
+    from lottery.data.unseen import Unseen
 from lottery.behaviour import Behaviour
 from lottery.metric import GivenMetric, Measure
 from lottery.models.source import Source
@@ -77,7 +78,7 @@ class Ask:
     """
 
     source: Source
-    parts: Parts | Episodes | Fitness
+    parts: Parts | Episodes | Fitness | Unseen
     config: Any
     loss: GivenLoss | None
     metric: GivenMetric | None

@@ -1,0 +1,1 @@
+"""Training by a loop of the caller's own."""

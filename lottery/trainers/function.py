@@ -1,0 +1,85 @@
+"""A training loop of the caller's own, ready for a search."""
+
+from __future__ import annotations
+
+import torch
+
+from lottery.data.parts import Parts
+from lottery.data.unseen import Unseen
+from lottery.functions import function_of
+from lottery.gd.batches import steps_per_epoch
+from lottery.gd.device import choose_device
+from lottery.identity import identify
+from lottery.loop.config import LoopConfig
+from lottery.loop.trainer import LoopTrainer, arguments, measured_by, measured_on
+from lottery.metric import Measure
+from lottery.models.source import ModelSource
+from lottery.objective import objective_for, own
+from lottery.randomness import seeded_everywhere
+from lottery.torch_state import check_finite, float_type
+from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
+from pruning.copying import copy_module
+from pruning.errors import BadValue, DataError, RunError
+
+
+def setup(ask: Ask) -> Setup:
+    """Check model, functions and data, and return the trainer.
+
+    Raises:
+        BadValue: a function that cannot be called so, or nothing to measure with.
+    """
+    config: LoopConfig = ask.config
+    if not isinstance(ask.source, ModelSource):
+        raise BadValue("trainer 'function' hands over PyTorch modules, and this model is in JAX: use trainer 'es'")
+    if not isinstance(ask.parts, Parts | Unseen):
+        raise BadValue(f"{ask.parts.name} is an environment: use trainer 'es', or give evaluate and no data")
+    device = choose_device(config.device)
+    train = function_of("train", config.train)
+    late = None
+    if arguments(train) < 3:
+        late = (
+            "train takes (model, mask) and no budget, so that it cannot be told at which step to stop or begin: let it "
+            "take (model, mask, budget), or use rewind '0' or 'lr'"
+        )
+    model = ask.source.build(ask.seed).to(device)
+    check_finite(model)
+    if config.evaluate is not None:
+        if ask.loss is not None or ask.metric is not None:
+            raise BadValue("evaluate measures by itself: leave loss and metric out")
+        function = function_of("evaluate", config.evaluate)
+        measure, name = measured_by(function), f"evaluate {identify(function)}"
+        metric = Measure(getattr(function, "__name__", "evaluate"), config.higher_is_better, config.is_fraction)
+    elif isinstance(ask.parts, Parts):
+        parts = ask.parts.with_floats(float_type(model))
+        loss = own(ask.loss, device) if ask.loss is not None else None
+        objective = objective_for(parts.example[1], loss, ask.metric)
+        measure, name = measured_on(parts, objective, device, config.batch_size), objective.name
+        metric = objective.metric.measure
+    else:
+        raise BadValue("give data to measure on, or evaluate=function(model), which returns one number")
+    try:
+        with seeded_everywhere(0):
+            measure(copy_module(model))
+    except RunError as error:  # said before anything is trained
+        raise DataError(str(error)) from error
+    per_epoch = steps_per_epoch(ask.parts.train, config.batch_size) if isinstance(ask.parts, Parts) else 1
+    total = config.total_steps(per_epoch)
+    words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Setup(
+        LoopTrainer(ask.source.build(ask.seed), train, measure, total, per_epoch, device, ask.watch),
+        total,
+        per_epoch,
+        metric,
+        name,
+        words,
+        refusals={"std": "a training by your own function says nothing of standard deviations: use magnitude"},
+        late_start=late,
+    )
+
+
+TRAINERS.add(
+    "function",
+    TrainerKind(LoopConfig, setup),
+    "a loop of your own: train=function(model, mask, budget)",
+    "this toolkit",
+)
