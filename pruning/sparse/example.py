@@ -10,6 +10,7 @@ from torch import nn
 
 from pruning.calls import Call
 from pruning.errors import BadValue
+from pruning.sparse.skeleton import filled
 from pruning.structures import flattened, tensors_in
 from pruning.users_code import one_line
 
@@ -50,6 +51,43 @@ def side_effect(network: nn.Module, call: Call) -> str:
     now = _attributes(network)
     changed = next((name for name in now if name not in attributes or now[name] != attributes[name]), None)
     return f"its forward pass changes its attribute {changed!r}" if changed is not None else ""
+
+
+def hidden_weights(network: nn.Module, skeleton: nn.Module, call: Call) -> str:
+    """Return why a network made anew would not compute with the weights that it gets, in words; empty where it would.
+
+    A weight that is also kept in a list, in a closure or as a view is put into a new network by its name alone. It is
+    tried with weights that are not those of the network.
+
+    Args:
+        network: without side effects; used up.
+        skeleton: its architecture.
+        call: an example.
+    """
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.is_floating_point():
+                parameter.mul_(1.25)
+    state = {name: value.clone() for name, value in network.state_dict().items() if isinstance(value, torch.Tensor)}
+    made = filled(skeleton, state, dict(network.named_buffers()))
+    found, wanted = ([t.detach() for t in tensors_in(_seeded_run(each, call))] for each in (made, network))
+    same = len(found) == len(wanted) and all(map(_close, found, wanted))
+    return "" if same else "it keeps weights in other places than under their names (a list, a function, a view)"
+
+
+def _seeded_run(network: nn.Module, call: Call) -> Any:
+    with call.keeping_random_numbers(), torch.no_grad():
+        torch.manual_seed(0)
+        return call.run(network)
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not one.is_floating_point() or not one.numel():
+        return True  # an index of the largest may change with the last digit
+    # The same code with the same numbers: what differs is rounding.
+    return torch.allclose(one, other, rtol=0.0, atol=1e-4 * float(other.nan_to_num().abs().max()), equal_nan=True)
 
 
 def alike(one: Any, other: Any) -> bool:

@@ -16,7 +16,7 @@ from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.example import alike, side_effect
+from pruning.sparse.example import alike, hidden_weights, side_effect
 from pruning.sparse.inference import Recipe, choose_recipe, make, run_itself
 from pruning.sparse.replacing import contiguous_tensors, hand_over_contiguous
 from pruning.sparse.report import SparseReport
@@ -258,7 +258,7 @@ def sparse_module(
         mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
         apply_mask(dense, mask).eval()
         skeleton = skeleton_of(dense)
-        reason = side_effect(copy_module(dense), call)
+        reason = side_effect(copy_module(dense), call) or hidden_weights(copy_module(dense), skeleton, call)
         if reason:
             trainable, recipe = Trainable(copy_module(dense), None, None), run_itself(mask, reason)
         else:

@@ -15,6 +15,8 @@ from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.own_parameters import require_own_parameters
+from pruning.sparse.choices import Choosing
+from pruning.sparse.module import sparse_module
 from pruning.torch_modules import clean_copy, hold_mask, is_held, prunable
 
 INPUTS = torch.linspace(-1, 1, 8).reshape(2, 4)
@@ -148,6 +150,18 @@ def test_a_copy_that_computes_with_foreign_parameters_is_refused(way):
     foreign = nn.Linear(3, 2)
     with pytest.raises(BadValue, match=r"Net computes with \d trainable parameters that it does not hold .* `self`"):
         require_own_parameters(copy, {"out": foreign(copy.run(INPUTS))})
+
+
+@pytest.mark.parametrize("way", ["lambda over a weight", "cached view", "in a list"])
+def test_a_sparse_network_computes_with_the_weights_that_it_has_now(way):
+    kept = {**WAYS, "in a list": lambda net: Caller(functools.partial(lambda ws, x: x @ ws[0].T, [net.first.weight]))}
+    net, mask = Net(kept[way]), Mask({"first.weight": torch.eye(3, 4).bool().numpy()})
+    module = sparse_module(net, mask, INPUTS, choosing=Choosing(cache=None)).eval()
+    with torch.no_grad():
+        for parameter in module.network.parameters():
+            parameter.mul_(2)
+        assert torch.allclose(module(INPUTS), module.network(INPUTS))
+        assert not torch.allclose(module(INPUTS), net(INPUTS))
 
 
 class TestHooks:
