@@ -86,7 +86,7 @@ def adapt(
 
     def ask(key: jax.Array, state: State) -> tuple[jax.Array, State]:
         population, state = algorithm.ask(key, state, params)
-        return population, _plain(state)
+        return population.astype(jnp.float32), _plain(state)  # float64 where jax_enable_x64 is set
 
     def tell(key: jax.Array, population: jax.Array, fitness: jax.Array, state: State) -> State:
         fitness = failed_are_worst(jnp.asarray(fitness, jnp.float32))

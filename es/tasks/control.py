@@ -119,7 +119,7 @@ class Control:
             steps=self.steps,
             observed=bool(normalized),
         )
-        return -returns.mean(1), moments
+        return -returns.mean(1).astype(jnp.float32), moments
 
     def absorb(self, fixed: Arrays, seen: Moments) -> Arrays:
         """Return `fixed` with the statistics of observations brought up to date."""

@@ -254,6 +254,11 @@ class TestEnvironments:
         observation, _, reward, done = body.step(jax.random.key(0), body.reset(jax.random.key(0))[1], jnp.ones(2))
         assert observation.tolist() == [2.0, 2.0, 2.0] and reward == 1.0 and done
 
+    def test_rewards_and_strategies_where_jax_has_float64(self, tmp_path):
+        with jax.enable_x64(True):
+            ticket = find_ticket(policy, (Walk(), Params()), out=tmp_path, **TINY)
+        assert ticket.params["kernel"].dtype == np.float64
+
     def test_what_is_no_environment_in_jax_is_said(self, tmp_path):
         class Endless:
             num_actions = 2
