@@ -34,7 +34,8 @@ def to_jax(tree: Any) -> Any:
 def to_jax_array(leaf: Any) -> Any:
     """Return one array or tensor as a JAX array, in 32 bits; anything else as it is."""
     if isinstance(leaf, torch.Tensor):
-        leaf = to_numpy(leaf)
+        # inside a trace JAX may keep the array itself, and the code may write to the tensor later
+        leaf = to_numpy(leaf).copy()
     if not isinstance(leaf, np.ndarray | np.generic):
         return leaf
     dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)

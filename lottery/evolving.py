@@ -47,7 +47,7 @@ from pruning.jobs import Job
 from pruning.names import match_patterns
 from pruning.users_code import users_code
 
-# So many examples are enough to see how a network computes.
+# So many observations are enough to see how a network computes.
 FEW = 8
 GENERATIONS = 600
 GENERATIONS_OF_EPISODES = 200
@@ -155,7 +155,8 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
     objective = objective_for(parts.example[1], ask.loss, ask.metric)
     if ask.loss is None:
         check_labels(parts)
-    example = jax.tree.map(lambda leaf: leaf[:FEW], parts.example)
+    # as many as a generation sees: what a compiler makes of a network may depend on it
+    example = jax.tree.map(lambda leaf: leaf[: ask.config.batch_size], parts.example)
     few = to_jax(example)
     with users_code("the model on a batch of this data", DataError):
         network, state = _network(ask, example[0])

@@ -81,6 +81,17 @@ def by_indices(_: Code, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     )
 
 
+def states(m: Any, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """Written in parts by one layer after the other, and read in between, from memory that begins as constants."""
+    memory = [torch.zeros(len(x), 5, 8, 2) - 1e30 for _ in range(3)]
+    for layer in range(2):
+        for each in memory:
+            x = x + each[..., layer].clamp(min=-1)
+            each[..., layer] = x.tanh()
+            x = torch.maximum(each[..., layer], x * 0.5)
+    return x + sum(each.clamp(min=-1).sum(-1) for each in memory)
+
+
 def rotated(_: Code, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     angles = torch.outer(torch.arange(5.0), 1 / 100 ** (torch.arange(4.0) / 4))
     turned = torch.view_as_complex(x.unflatten(-1, (4, 2)).contiguous()) * torch.polar(torch.ones_like(angles), angles)
@@ -136,6 +147,7 @@ CASES: dict[str, Callable[[], nn.Module]] = {
     "attention, shared keys": lambda: Code(attention(enable_gqa=True, is_causal=True)),
     "writes through views": lambda: Code(through_views),
     "writes by masks": lambda: Code(by_masks),
+    "states in shared memory": lambda: Code(states),
     "indices": lambda: Code(by_indices),
     "rotary embedding": lambda: Code(rotated),
     "pooling and resizing": lambda: Code(pictures),
