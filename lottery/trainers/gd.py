@@ -110,12 +110,15 @@ def _try_steps(model: nn.Module, config: GDConfig, total: int) -> str | None:
     Raises:
         BadValue: a scheduler that cannot be made, or an optimizer that cannot take these gradients.
     """
+    others = freeze_others(model, config.train_only)
     optimizers = optimizers_for(model, config)
     schedule = rates_for(optimizers, config, 0, total)
     if not optimizers.ours and not optimizers.closure:
         with users_code(f"{called('optimizer', config.optimizer)} on a first batch", BadValue):
             for optimizer in optimizers.each:
                 optimizer.step()
+    for parameter in others:
+        parameter.requires_grad_(True)
     return f"{called('schedule', config.schedule)} {FOLLOWS}" if schedule.follows_loss else None
 
 
