@@ -25,22 +25,27 @@ from pruning.mask import Mask
 class Space:
     """The evolved parameters laid end to end, before any is removed. Static: the same for every mask of a network.
 
+    A complex parameter is two real ones: its real and imaginary parts along a last axis of their own.
+
     Attributes:
         names: of the evolved parameters, in the model's order.
-        shapes: theirs.
+        shapes: theirs, of complex ones with that last axis.
         dtypes: theirs as JAX computes with them (float64 becomes float32); a vector is always float32.
+        halved: names of the complex ones.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[str, ...]
+    halved: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, params: Params, evolved: tuple[str, ...]) -> Space:
         """Return the space of these parameters of a network."""
-        arrays = [params[name] for name in evolved]
+        arrays = [_halves(params[name]) for name in evolved]
         dtypes = [str(jax.dtypes.canonicalize_dtype(a.dtype)) for a in arrays]
-        return cls(evolved, tuple(a.shape for a in arrays), tuple(dtypes))
+        halved = frozenset(name for name in evolved if np.iscomplexobj(params[name]))
+        return cls(evolved, tuple(a.shape for a in arrays), tuple(dtypes), halved)
 
     @property
     def size(self) -> int:
@@ -64,7 +69,7 @@ def positions(space: Space, mask: Mask) -> NDArray[np.int32]:
     [0, 3, 4]
     """
     kept = [
-        np.flatnonzero(mask[name] if name in mask else np.ones(shape, bool)) + offset
+        np.flatnonzero(_kept(mask[name], shape) if name in mask else np.ones(shape, bool)) + offset
         for name, shape, offset in zip(space.names, space.shapes, space.offsets, strict=True)
     ]
     return np.concatenate(kept).astype(np.int32)
@@ -72,7 +77,7 @@ def positions(space: Space, mask: Mask) -> NDArray[np.int32]:
 
 def pack(space: Space, where: NDArray[np.int32], params: Params) -> NDArray[np.float32]:
     """Return the survivors' values, [D] float32."""
-    flat = np.concatenate([np.asarray(params[name], np.float32).ravel() for name in space.names])
+    flat = np.concatenate([np.asarray(_halves(params[name]), np.float32).ravel() for name in space.names])
     return flat[where]
 
 
@@ -92,16 +97,29 @@ def unpack(space: Space, where: jax.Array | NDArray[np.int32], vector: jax.Array
     }
 
 
-def spread(space: Space, where: NDArray[np.int32], vector: Any) -> dict[str, NDArray[np.float32]]:
-    """Return a vector [D] as host arrays by name, with 0 for removed weights; float32 whatever the parameter's type."""
+def spread(space: Space, where: NDArray[np.int32], vector: Any) -> dict[str, NDArray[Any]]:
+    """Return a vector [D] as host arrays by name, with 0 for removed weights; float32 whatever the parameter's type.
+
+    Those of complex parameters are complex64.
+    """
     flat = np.zeros(space.size, np.float32)
     flat[where] = np.asarray(vector, np.float32)
-    return {
+    found = {
         name: flat[offset : offset + math.prod(shape)].reshape(shape)
         for name, shape, offset in zip(space.names, space.shapes, space.offsets, strict=True)
     }
+    return {name: v.view(np.complex64)[..., 0] if name in space.halved else v for name, v in found.items()}
 
 
 def replaced(params: Params, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Return `params` with some arrays replaced, each in the type that it had."""
     return {name: np.asarray(arrays.get(name, value)).astype(value.dtype) for name, value in params.items()}
+
+
+def _halves(array: NDArray[Any]) -> NDArray[Any]:
+    return np.stack([np.real(array), np.imag(array)], axis=-1) if np.iscomplexobj(array) else array
+
+
+def _kept(keep: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return a mask for what has both halves of every element."""
+    return keep if keep.shape == shape else np.repeat(keep[..., None], 2, axis=-1)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from es.network import Arrays, Network
+from es.network import Arrays, Network, taking_halves
 from pruning.errors import BadValue, MaskMismatch, NothingToPrune, nearest
 from pruning.jobs import Params
 from pruning.mask import check_not_single
@@ -60,7 +60,8 @@ def jax_network(
         return apply(rebuild(params_tree, arrays), inputs)
 
     evolved = [name for name, array in params.items() if _is_float(array) and not _is_fixed(name, fixed)]
-    return Network(network_apply, tuple(evolved)), params
+    halves = [name for name in evolved if jnp.iscomplexobj(params[name])]
+    return Network(taking_halves(network_apply, halves), tuple(evolved)), params
 
 
 def rebuild(tree: Any, params: Mapping[str, Any]) -> Any:
@@ -150,7 +151,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _is_float(array: Any) -> bool:
-    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+    return bool(jnp.issubdtype(array.dtype, jnp.inexact))
 
 
 def _is_fixed(name: str, fixed: Collection[str]) -> bool:

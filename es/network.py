@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 Arrays = Mapping[str, Any]
 Apply = Callable[[Arrays, Any], Any]
@@ -29,3 +32,24 @@ class Network:
     apply: Apply
     evolved: tuple[str, ...]
     restored: Callable[[Any], Any] = _same
+
+
+def taking_halves(apply: Apply, names: Collection[str]) -> Apply:
+    """Return a function that takes complex arrays also as real ones, real and imaginary parts along a last axis.
+
+    Evolution searches real numbers; what it does not evolve stays complex.
+
+    Args:
+        apply: of complex arrays.
+        names: of those.
+
+    >>> taking_halves(lambda params, x: x * params["w"], ["w"])({"w": jnp.array([1.0, 2.0])}, 1.0).item()
+    (1+2j)
+    """
+    if not names:
+        return apply
+
+    def whole(array: Any) -> Any:
+        return array if jnp.iscomplexobj(array) else jax.lax.complex(array[..., 0], array[..., 1])
+
+    return lambda params, inputs: apply({**params, **{name: whole(params[name]) for name in names}}, inputs)

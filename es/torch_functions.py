@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from es.network import Arrays, Network
+from es.network import Arrays, Network, taking_halves
 from es.torch_arrays import to_jax, to_jax_array, to_torch
 from es.torch_outputs import plain, restored
 from es.torch_programs import Prepared, Programs
@@ -34,7 +34,7 @@ from pruning.errors import BadValue
 from pruning.modes import written_on_eval
 from pruning.own_parameters import require_own_parameters
 from pruning.shared_memory import groups_in_memory
-from pruning.torch_modules import unwrap
+from pruning.torch_modules import is_trainable, unwrap
 
 jax.tree_util.register_pytree_node(
     Whole, lambda whole: ([whole.batch], whole.forward), lambda forward, batches: Whole(next(iter(batches)), forward)
@@ -70,7 +70,7 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
         raise BadValue(f"expected a torch.nn.Module, not {type(module).__name__}")
     module = unwrap(module)
     _check_layers(module)
-    evolved = tuple(name for name, p in module.named_parameters() if p.requires_grad and p.is_floating_point())
+    evolved = tuple(name for name, p in module.named_parameters() if is_trainable(p))
     if (written := written_on_eval(module)) is not None:
         raise BadValue(
             f"eval() of {type(module).__name__} writes its parameter {written!r}, as a layer that merges an adapter "
@@ -98,7 +98,8 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
 
     expected = plain(example, to_jax_array, label)
     _check_equal(apply, (to_jax(tensors), to_jax(example_inputs)), expected, label)
-    return Network(apply, evolved, lambda outputs: restored(example, outputs))
+    complex_ones = [name for name in evolved if tensors[name].is_complex()]
+    return Network(taking_halves(apply, complex_ones), evolved, lambda outputs: restored(example, outputs))
 
 
 def torch_batch_function(

@@ -24,6 +24,7 @@ from es.strategies import Strategy, get_strategy, make_strategy
 from es.tasks import Task
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Evaluation, Job, Trained, stays_finite
+from pruning.mask import Mask
 from pruning.watch import Watch
 
 # Where a generation of one network takes fewer operations, replicates run stacked: the machine is not full yet.
@@ -79,7 +80,7 @@ class ESTrainer:
 
     def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Return the jobs that are evolved together: as many as it takes to fill the machine."""
-        alike = len({(job.mask.kept, job.budget) for job in jobs}) <= 1
+        alike = len({(job.mask.kept, _halved(self.space, job.mask), job.budget) for job in jobs}) <= 1
         full = STACKED_FLOPS.get(self.devices[0].platform, STACKED_FLOPS["gpu"])
         most = max(1, math.ceil(full / max(1.0, self.task.flops * self.config.population))) if alike else 1
         return [list(jobs[start : start + most]) for start in range(0, len(jobs), most)]
@@ -172,7 +173,7 @@ class _Group:
             return Trained(params=params, history=record.history, diverged=failed)
         std = spread(self.trainer.space, self.where[row], self.strategy.std(state.strategy)) if "std" in needs else None
         if std is not None:
-            std = {name: std[name] for name in job.mask}
+            std = {name: np.abs(std[name]) for name in job.mask}  # of a complex weight, that of both halves together
         return Trained(params, record.history, record.snapshots, std=std, best=record.best)
 
     def _look(
@@ -213,6 +214,11 @@ def _fixed(space: Space, job: Job) -> dict[str, jax.Array]:
     # A tensor that is not evolved may be one that the mask covers.
     params = job.mask.apply(job.params)
     return {name: jnp.asarray(value) for name, value in params.items() if name not in space.names}
+
+
+def _halved(space: Space, mask: Mask) -> int:
+    """Return how many survivors are complex: two coordinates each."""
+    return sum(int(np.count_nonzero(mask[name])) for name in space.halved if name in mask)
 
 
 def _row(states: Evolution, row: int) -> Evolution:

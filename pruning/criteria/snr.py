@@ -40,7 +40,7 @@ def snr(trained: Trained, job: Job) -> Scores:
 
 
 def _ratio(name: str, trained: Trained, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
-    size = np.abs(np.asarray(trained.params[name]).astype(np.float64))
+    size = np.abs(_numbers(trained.params[name]))
     std = _checked(name, trained, keep)
     noise = np.where(std > 0, np.clip(std, _LEAST, _MOST), _CERTAIN)
     ratio = np.where(size == 0, 0.0, np.clip(size, _LEAST, _MOST) / noise)
@@ -50,9 +50,15 @@ def _ratio(name: str, trained: Trained, keep: NDArray[np.bool_]) -> NDArray[np.f
 def _checked(name: str, trained: Trained, keep: NDArray[np.bool_]) -> NDArray[Any]:
     if trained.std is None or name not in trained.std:
         raise BadValue(f"criterion 'snr' needs the standard deviation of {name!r}, and the training gave none")
-    std = np.asarray(trained.std[name]).astype(np.float64)
+    std = _numbers(trained.std[name])
     if std.shape != keep.shape:
         raise MaskMismatch(f"standard deviation of {name!r}: expected shape {keep.shape}, got {std.shape}")
     if not (std[keep] >= 0).all():
         raise BadValue(f"the standard deviation of {name!r} holds negative values or NaN")
     return std
+
+
+def _numbers(values: Any) -> NDArray[np.float64]:
+    """Return real numbers; of complex ones their sizes: the standard deviation of both halves together."""
+    array = np.asarray(values)
+    return (np.abs(array) if np.iscomplexobj(array) else array).astype(np.float64)

@@ -207,6 +207,24 @@ def test_a_search_trains_delivers_and_controls_them(tmp_path):
     assert ablate(ticket.path.parent.parent, kinds, model=Mixed, data=DATA)
 
 
+def test_evolution_changes_both_halves_of_complex_weights(tmp_path):
+    class Waves(nn.Module):
+        def __init__(self, seed: int = 0) -> None:
+            super().__init__()
+            torch.manual_seed(seed)
+            self.wave = nn.Parameter(torch.randn(6, 3, dtype=COMPLEX.dtype))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x.to(self.wave.dtype) @ self.wave).abs()
+
+    settings = {"levels": 1, "generations": 4, "population": 8, "criterion": "snr", "strategy": "snes", "replicates": 2}
+    ticket = find_ticket(Waves, DATA, trainer="es", tolerance=1.0, quiet=True, out=tmp_path, **settings)
+    assert ticket.trained_params is not None
+    before, after, keep = ticket.params["wave"], ticket.trained_params["wave"], ticket.mask["wave"]
+    assert keep.sum() == 14 and not after[~keep].any()
+    assert all((half(before) != half(after))[keep].all() for half in (np.real, np.imag))
+
+
 def test_a_row_that_is_divided_by_its_norm_is_never_emptied(tmp_path):
     names = ("normed.*original1",)
     ticket = find_ticket(
