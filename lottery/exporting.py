@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 
 from lottery.callers_settings import own_settings
 from lottery.data.batch import is_divisible, rows, size
-from lottery.exports import EXPORTS, Forward
+from lottery.exports import EXPORTS, FIXED, Forward
 from lottery.objective import call
 from lottery.ticket import Ticket
 from lottery.ticket_network import Network, ticket_network
@@ -129,7 +129,8 @@ def export_ticket(
         notes = tuple(chosen.write(network, temporary))
         write_text(temporary / "load.py", inspect.getsource(chosen.loader))
         with _readable(to):
-            found = largest_difference(chosen.reload(temporary, network), network)
+            resized = not any(note.startswith(FIXED) for note in notes)
+            found = largest_difference(chosen.reload(temporary, network), network, chosen.tensors, resized)
         if not found <= tolerance:
             raise RunError(
                 f"the {to} file gives other outputs than the masked dense network (relative difference {found:.3g}, "
@@ -147,17 +148,28 @@ def export_ticket(
     return Exported(path=folder, files=files, **facts)
 
 
-def largest_difference(forward: Forward, network: Network) -> float:
+def largest_difference(
+    forward: Forward,
+    network: Network,
+    tensors: Callable[[Any], list[torch.Tensor]] = tensors_in,
+    resized: bool = True,
+) -> float:
     """Return the largest relative difference of a function's outputs from the network's, on its batch and on fewer.
+
+    Args:
+        forward: of a batch.
+        network: what it should be.
+        tensors: of the network's outputs, those that are compared.
+        resized: whether it takes another number of examples.
 
     Raises:
         RunError: outputs of the network itself that are not finite, with which nothing can be compared.
     """
-    fewer = [rows(network.inputs, 0, _FEWER)] if is_divisible(network.inputs) else []
+    fewer = [rows(network.inputs, 0, _FEWER)] if resized and is_divisible(network.inputs) else []
     worst = 0.0
     for inputs in (network.inputs, *fewer):
         with users_code("the model on the examples of the export"):
-            wanted = tensors_in(call(network.model, inputs))
+            wanted = tensors(call(network.model, inputs))
         if not wanted:
             raise RunError("the model returns no tensor; there is nothing to compare with")
         if not all(torch.isfinite(leaf).all() for leaf in wanted):

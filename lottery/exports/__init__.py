@@ -19,9 +19,13 @@ from torch import nn
 from lottery.ticket_network import Network
 from pruning.errors import BadValue
 from pruning.registry import Registry, summary_of
+from pruning.structures import tensors_in
 
 Forward = Callable[[Any], Any]
 
+
+# How a note begins that says which batch size alone a file takes.
+FIXED = "for batches of exactly"
 
 Write = Callable[[Network, Path], Sequence[str]]
 Reload = Callable[[Path, Network], Forward]
@@ -35,21 +39,30 @@ class Export:
         write: `write(network, folder)` writes the files and returns what a person should know of them, a line each.
         loader: the module that becomes `load.py`.
         reload: `reload(folder, network)` reads the files again with that module and returns a function of a batch.
+        tensors: of the network's outputs, those that the format keeps.
     """
 
     write: Write
     loader: ModuleType
     reload: Reload
+    tensors: Callable[[Any], list[torch.Tensor]] = tensors_in
 
 
 EXPORTS: Registry[Export] = Registry("export format", "lottery.exports")
 
 
-def export(name: str, *, loader: ModuleType, reload: Reload, source: str) -> Callable[[Write], Write]:
+def export(
+    name: str,
+    *,
+    loader: ModuleType,
+    reload: Reload,
+    source: str,
+    tensors: Callable[[Any], list[torch.Tensor]] = tensors_in,
+) -> Callable[[Write], Write]:
     """Register a format by the function that writes it; its docstring's first line is its summary."""
 
     def register(write: Write) -> Write:
-        EXPORTS.add(name, Export(write, loader, reload), summary_of(write), source)
+        EXPORTS.add(name, Export(write, loader, reload, tensors), summary_of(write), source)
         return write
 
     return register

@@ -19,7 +19,7 @@ def compacted(network: Network, folder: Path) -> Sequence[str]:
     For evaluation: dropout is gone and batch norm uses its running statistics. Any batch size runs.
 
     Raises:
-        BadValue: inputs that the model takes by name, or a network that torch.export cannot trace.
+        BadValue: packed inputs, or a network that torch.export cannot trace.
     """
     program = compacted_program(network)
     with tracing("torch.export"):

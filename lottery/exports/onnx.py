@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
 
 from lottery.exports import Network, export
 from lottery.exports.loaders import onnx as loader
-from lottery.exports.programs import compacted_program, tracing
+from lottery.exports.programs import flat_program, flat_tensors, input_names, tracing
+from pruning.calling import spread
+from pruning.calls import Call
 from pruning.errors import BadValue, UsageError
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -24,26 +26,36 @@ _LARGEST = 2**30
 
 def run_in_onnxruntime(folder: Path, network: Network) -> Callable[[Any], list[torch.Tensor]]:
     """Read the file with onnxruntime; inputs and outputs are taken in their order."""
-    del network
     session = loader.load(folder)
     names = [each.name for each in session.get_inputs()]
 
     def forward(inputs: Any) -> list[torch.Tensor]:
-        feeds = {name: leaf.numpy() for name, leaf in zip(names, tree_leaves(inputs), strict=True)}
-        return [torch.from_numpy(array) for array in session.run(None, feeds)]
+        args, kwargs = spread(network.model, inputs)
+        by_name = {name: leaf for name, leaf in kwargs.items() if isinstance(leaf, torch.Tensor)}
+        leaves = flat_tensors((args, kwargs))
+        feeds = by_name if set(names) <= by_name.keys() else dict(zip(names, leaves, strict=True))
+        found = session.run(None, {name: feeds[name].numpy() for name in names})
+        return [torch.from_numpy(np.asarray(array)) for array in found]
 
     return forward
 
 
-@export("onnx", loader=loader, reload=run_in_onnxruntime, source="torch.onnx of PyTorch; onnx.ai; onnxruntime.ai")
+@export(
+    "onnx",
+    loader=loader,
+    reload=run_in_onnxruntime,
+    tensors=flat_tensors,
+    source="torch.onnx of PyTorch; onnx.ai; onnxruntime.ai",
+)
 def onnx(network: Network, folder: Path) -> Sequence[str]:
     """The compacted network in ONNX, for onnxruntime and others.
 
-    For evaluation: dropout is gone and batch norm uses its running statistics. Any batch size runs.
+    For evaluation: dropout is gone and batch norm uses its running statistics. Any batch size runs, unless a note says
+    otherwise. Inputs that the model takes by name have their names; outputs are the tensors, in their order.
 
     Raises:
         UsageError: a package of the extra `onnx` is missing.
-        BadValue: inputs that the model takes by name, values in bfloat16, or a network that ONNX cannot express.
+        BadValue: packed inputs, values in bfloat16, or a network that ONNX cannot express.
     """
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
@@ -51,13 +63,14 @@ def onnx(network: Network, folder: Path) -> Sequence[str]:
     for name, tensor in network.model.state_dict().items():
         if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.bfloat16:
             raise BadValue(f"{name!r} is bfloat16, which onnxruntime does not take from NumPy; take another format")
-    program = compacted_program(network)
+    program = flat_program(network)
     size = sum(tensor.nbytes for tensor in program.exported.state_dict.values())
     with tracing("torch.onnx"), _quiet_exporter():
         torch.onnx.export(
             program.exported,
             program.arguments,
             folder / "model.onnx",
+            input_names=input_names(network.model, Call(*spread(network.model, network.inputs))),
             dynamo=True,
             dynamic_shapes=program.batch,
             external_data=size > _LARGEST,

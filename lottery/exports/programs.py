@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import (
+    keystr,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_leaves,
+    tree_map_only,
+    tree_unflatten,
+)
 
-from lottery.exports import Network, first_line
+from lottery.exports import FIXED, Network
+from pruning.calling import Whole, spread
+from pruning.calls import Call
 from pruning.compaction import compact
 from pruning.errors import BadValue
 from pruning.structures import flattened
+from pruning.users_code import one_line
+
+_LONGEST = 600
 
 
 @dataclass(frozen=True)
@@ -23,53 +38,172 @@ class Program:
 
     Attributes:
         exported: PyTorch's own form of it.
-        arguments: the batch that it was traced with, by position.
-        batch: PyTorch's description of which axes are free: the first of every argument.
+        arguments: the batch that it was traced with, by position; without what it takes by name.
+        batch: PyTorch's description of which axes are free: the first of every tensor, or none.
         notes: what a person should know of it, a line each.
     """
 
     exported: torch.export.ExportedProgram
     arguments: tuple[Any, ...]
-    batch: tuple[Any, ...]
+    batch: Any
     notes: tuple[str, ...]
 
 
 def compacted_program(network: Network) -> Program:
-    """Return the network without what no weight reaches, traced with a free batch size.
+    """Return the network, as it is called, without what no weight reaches, traced with a free batch size.
 
     Raises:
-        BadValue: inputs that the model takes by name or packed, or a network that torch.export cannot trace.
+        BadValue: packed inputs, a batch that a function of the caller's hands over, or a network that torch.export
+            cannot trace.
     """
-    if isinstance(network.inputs, Mapping):
-        names = ", ".join(map(str, network.inputs))
-        raise BadValue(f"the model takes its inputs by name ({names}); a compacted network takes them by position")
-    if any("PackedSequence" in path for path in flattened(network.inputs)):
-        raise BadValue("the model takes a PackedSequence, which no traced network takes; take another format")
-    arguments = tuple(network.inputs) if isinstance(network.inputs, tuple | list) else (network.inputs,)
-    smaller = compact(network.model, network.mask, *arguments)
-    size = torch.export.Dim("batch")
-    batch = tree_map_only(torch.Tensor, lambda _: {0: size}, arguments)
+    call = _call(network)
+    smaller = compact(network.model, network.mask, *call.args, **call.kwargs)
     with tracing("torch.export"):
-        exported = torch.export.export(smaller.module, arguments, dynamic_shapes=batch)
+        return _traced(smaller.module, call, True, _left(smaller.opaque))
+
+
+def flat_program(network: Network) -> Program:
+    """Return the network as a program whose outputs are its tensors, one after the other.
+
+    Compacted with a free batch size where that can be traced; else the masked network as it is; else for batches of
+    exactly as many examples as it was traced with.
+
+    Raises:
+        BadValue: packed inputs, a batch that a function of the caller's hands over, or a network that torch.export
+            cannot trace at all.
+    """
+    call = _call(network)
+    masked = Flat(network.model, call)
+    try:
+        smaller = compact(network.model, network.mask, *call.args, **call.kwargs)
+        found, notes = Flat(smaller.module.eval(), call), _left(smaller.opaque)
+    except Exception as error:  # it runs the network's own code in ways that nobody thought of
+        found, notes = masked, (f"not compacted: {one_line(error)}",)
+    size = len(next((t for t in call.tensors if t.dim()), torch.zeros(1)))
+    fixed = f"{FIXED} {size} examples: torch.export cannot leave the batch size of this network free"
+    tries = [(found, True, notes), (masked, True, ("not compacted: torch.export cannot take the compacted network",))]
+    tries += [(masked, False, (fixed,))]
+    failed: list[Exception] = []
+    for module, free, said in tries:
+        try:
+            with _quiet():
+                return _traced(module, call, free, said if free else (f"{fixed} ({whole_reason(failed[-1])})",))
+        except Exception as error:  # tracing runs the caller's model, and anything may come of that
+            failed.append(error)
+    raise BadValue(
+        f"torch.export cannot take this network, neither with a free batch size ({whole_reason(failed[1])}) nor for "
+        f"{size} examples ({whole_reason(failed[2])}); take the format csr, which needs no tracing"
+    ) from failed[0]
+
+
+class Flat(torch.nn.Module):
+    """A network from tensors to tensors: those of a call, in their order, and those that it returns, in theirs.
+
+    What else the call holds is always as it was; what else the network returns is left out.
+    """
+
+    def __init__(self, network: torch.nn.Module, call: Call) -> None:
+        super().__init__()
+        self.network = network
+        leaves, self.form = tree_flatten((call.args, dict(call.kwargs)))
+        self.leaves = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        self.places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the tensors that the network returns."""
+        leaves = list(self.leaves)
+        for place, tensor in zip(self.places, tensors, strict=True):
+            leaves[place] = tensor
+        args, kwargs = tree_unflatten(leaves, self.form)
+        outputs = self.network(*args, **kwargs)
+        found = tuple(flat_tensors(outputs))
+        if not found:
+            raise BadValue(f"outputs of type {type(outputs).__name__} hold no tensor in a container of a known type")
+        return found
+
+
+def input_names(model: torch.nn.Module, call: Call) -> list[str]:
+    """Return a name for each tensor of a call: that of the argument, and where it lies in it.
+
+    >>> input_names(torch.nn.Linear(1, 1), Call((torch.ones(1),), {"more": [torch.ones(1), None]}))
+    ['input', 'more_0']
+    """
+    positional = [name for name, _ in zip(inspect.signature(model.forward).parameters, call.args, strict=False)]
+    positional += [f"input_{place}" for place in range(len(positional), len(call.args))]
+    given = {**dict(zip(positional, call.args, strict=True)), **call.kwargs}
+    names: list[str] = []
+    for name, value in given.items():
+        inside, _ = tree_flatten_with_path(value)
+        tensors = [
+            "_".join(re.findall(r"\w+", keystr(path))) for path, leaf in inside if isinstance(leaf, torch.Tensor)
+        ]
+        names += [f"{name}_{path}".removesuffix("_") for path in tensors]
+    return names
+
+
+def flat_tensors(outputs: Any) -> list[torch.Tensor]:
+    """Return the tensors in outputs, as PyTorch's pytrees find them: not those in caches and other objects."""
+    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+
+def _call(network: Network) -> Call:
+    inputs = network.inputs
+    if isinstance(inputs, Whole):
+        raise BadValue("the model is called by a function (forward=…), which no traced network takes; take csr")
+    if any("PackedSequence" in path for path in flattened(inputs)):
+        raise BadValue("the model takes a PackedSequence, which no traced network takes; take another format")
+    return Call(*spread(network.model, inputs))
+
+
+def _traced(module: torch.nn.Module, call: Call, free: bool, notes: tuple[str, ...]) -> Program:
+    args, kwargs, batch = call.args, dict(call.kwargs), None
+    if isinstance(module, Flat):
+        args, kwargs = tuple(flat_tensors((args, kwargs))), {}
+    if free:
+        named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        batch = tree_map_only(torch.Tensor, lambda t: {0: torch.export.Dim.DYNAMIC} if t.dim() else {}, dict(named))
+    copies = Call(args, kwargs).cloned()
+    exported = torch.export.export(module, copies.args, dict(copies.kwargs), dynamic_shapes=batch)
     _forget_its_making(exported)
-    notes = tuple(f"left as it was: {name or 'the model'} ({why})" for name, why in smaller.opaque.items())
-    return Program(exported, arguments, batch, notes)
+    return Program(exported, args, batch, notes)
+
+
+def _left(opaque: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"left as it was: {name or 'the model'} ({why})" for name, why in opaque.items())
 
 
 @contextlib.contextmanager
 def tracing(what: str) -> Iterator[None]:
     """Turn whatever a tracer raises into a line that says what it was about; PyTorch's own warnings are not shown."""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            # A recurrent layer lists its weights anew; the outputs are compared in the end.
-            warnings.filterwarnings("ignore", message="The tensor attributes")
-            # Several inputs share one batch size, as they should.
-            warnings.filterwarnings("ignore", message="# The axis name")
+        with _quiet():
             yield
     except Exception as error:  # tracing runs the caller's model, and anything may come of that
-        raise BadValue(f"{what} cannot take this network with a free batch size ({first_line(error)})") from error
+        raise BadValue(f"{what} cannot take this network with a free batch size ({whole_reason(error)})") from error
+
+
+def whole_reason(error: BaseException) -> str:
+    """Return what kind an error is and all that it says, in one line; of a long text the beginning and the end.
+
+    >>> whole_reason(ValueError("too small\\n  at least 3"))
+    'ValueError: too small at least 3'
+    """
+    said = " ".join(str(error).split())
+    said = said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} … {said[-_LONGEST // 2 :]}"
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Show nothing of PyTorch's own warnings and reports while it traces."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # A recurrent layer lists its weights anew; the outputs are compared in the end.
+        warnings.filterwarnings("ignore", message="The tensor attributes")
+        # Several inputs share one batch size, as they should.
+        warnings.filterwarnings("ignore", message="# The axis name")
+        yield
 
 
 def _forget_its_making(exported: torch.export.ExportedProgram) -> None:

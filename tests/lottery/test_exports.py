@@ -23,6 +23,7 @@ from lottery.cli.app import run
 from lottery.exporting import Exported, export_ticket
 from lottery.exports import EXPORTS
 from lottery.exports.loaders import csr
+from lottery.exports.loaders.onnx import load as load_onnx
 from lottery.torch_state import state_of
 from pruning.errors import BadValue, FileFormatError, MaskMismatch, RunError, UnknownName, UsageError
 from pruning.mask import Mask
@@ -317,19 +318,22 @@ class TestPrograms:
         assert found.difference <= 1e-5
 
     @pytest.mark.parametrize("to", PROGRAMS)
-    def test_inputs_by_name_are_refused_in_words(self, to, tmp_path):
+    def test_inputs_by_name_keep_their_names(self, to, tmp_path):
         x, z = torch.randn(40, 6), torch.randn(40, 4)
         loader = DataLoader(TensorDataset(x, z, torch.arange(40) % 3), batch_size=20, collate_fn=named_inputs)
         data, model = Data(train=loader, validation=loader), TwoInputs()
-        with pytest.raises(BadValue, match=r"takes its inputs by name \(x, z\)"):
-            export_ticket(ticket_of(model), to, model, data, out=tmp_path / to)
+        assert export_ticket(ticket_of(model), to, model, data, out=tmp_path / to).difference <= 1e-5
+        if to == "onnx":
+            assert [each.name for each in load_onnx(tmp_path / to).get_inputs()] == ["x", "z"]
         assert export_ticket(ticket_of(model), "csr", model, data, out=tmp_path / "csr").difference == 0
 
-    def test_a_model_that_fixes_the_batch_size_is_refused_in_words(self, tmp_path):
+    def test_a_model_that_fixes_the_batch_size_is_refused_in_words_or_written_for_that_size(self, tmp_path):
         model = FixedBatch()
         with pytest.raises(BadValue, match=r"torch\.export cannot take this network with a free batch size"):
             export_ticket(ticket_of(model), "compacted", model, SEQUENCES, out=tmp_path / "out")
         assert not list(tmp_path.iterdir())
+        found = export_ticket(ticket_of(model), "onnx", model, SEQUENCES, out=tmp_path / "onnx")
+        assert found.notes[-1].startswith("for batches of exactly 32 examples: torch.export cannot leave")
 
     @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
     def test_a_missing_package_names_the_extra(self, tickets, tmp_path, monkeypatch, package):
