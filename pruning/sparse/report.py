@@ -151,6 +151,9 @@ class SparseReport:
         high = self.dense_spread.upper / self.rival_spread.lower
         return f" ({low:.1f} to {high:.1f}, by the middle half of {self.dense_spread.runs} runs each)"
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """Return the report as a table for people."""
         width = max([len("forward and backward"), *(len(layer.name) for layer in self.layers)])
@@ -246,7 +249,7 @@ def _report(
             None,
             total * width,
             0,
-            "no output needs it",
+            "not in what runs: no output needs it, or what was computed from it stands there as a constant",
         )
     choice = layer.choice
     backend = recipe.backends.get(name, "dense")
