@@ -30,6 +30,7 @@ from pruning.structures import flattened
 from pruning.users_code import one_line
 
 _LONGEST = 600
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -185,10 +186,10 @@ def tracing(what: str) -> Iterator[None]:
 def whole_reason(error: BaseException) -> str:
     """Return what kind an error is and all that it says, in one line; of a long text the beginning and the end.
 
-    >>> whole_reason(ValueError("too small\\n  at least 3"))
+    >>> whole_reason(ValueError("too \\x1b[1msmall\\x1b[0m\\n  at least 3"))
     'ValueError: too small at least 3'
     """
-    said = " ".join(str(error).split())
+    said = " ".join(_COLOURS.sub("", str(error)).split())
     said = said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} … {said[-_LONGEST // 2 :]}"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 

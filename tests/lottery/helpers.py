@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,3 +128,8 @@ def search(out: Any, model: Any, data: Any, **settings: Any) -> Search:
 def removed(mask: Mask, params: Any) -> np.ndarray[Any, Any]:
     """All weights that the mask removes, flat."""
     return np.concatenate([params[name][~keep] for name, keep in mask.items()])
+
+
+def shown(value: Any) -> str:
+    """Return the name of a case: the same in every process of a test run, for functions too."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))

@@ -16,7 +16,7 @@ from lottery.loop.trainer import TrainingBudget
 from lottery.results import Search
 from pruning.errors import BadValue, DataError, Diverged, LotteryError, NoWinningTicket
 from pruning.files import read_tensors
-from tests.lottery.helpers import assert_same_arrays, blobs, removed, tiny_model
+from tests.lottery.helpers import assert_same_arrays, blobs, removed, shown, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
 INPUTS, LABELS = (torch.as_tensor(array) for array in blobs(96))
@@ -167,7 +167,7 @@ def test_what_a_function_does_wrong_is_one_line(train, message, tmp_path):
         ({"data": blobs(60, features=9)}, "shapes cannot be multiplied"),
         ({"lr": 0.1}, "unknown setting 'lr'"),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_what_cannot_be_done_is_said_before_anything_is_trained(settings, message, tmp_path):
     def untouched(model: nn.Module, mask: Any, budget: TrainingBudget) -> None:

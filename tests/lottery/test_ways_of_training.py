@@ -34,7 +34,7 @@ from pruning.jobs import Budget, Evaluation, Job, Trained
 from pruning.mask import Mask
 from pruning.torch_modules import prunable
 from pruning.watch import Silent
-from tests.lottery.helpers import assert_same_arrays, blobs, removed, search, tiny_model
+from tests.lottery.helpers import assert_same_arrays, blobs, removed, search, shown, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
 
@@ -74,7 +74,7 @@ def groups(model: nn.Module) -> torch.optim.Optimizer:
 WITHOUT_OTHERS = sorted(CLASSES.keys() - {"muon", "sparseadam"})
 
 
-@pytest.mark.parametrize("optimizer", [*WITHOUT_OTHERS, split, groups], ids=str)
+@pytest.mark.parametrize("optimizer", [*WITHOUT_OTHERS, split, groups], ids=shown)
 @pytest.mark.parametrize("ways", [{}, {"clip_norm": 0.1, "accumulate": 2, "ema": 0.9}], ids=["plain", "all"])
 def test_removed_weights_stay_exactly_0_under_every_optimizer_and_survivors_move(optimizer, ways):
     made = ready(optimizer=optimizer, **ways)
@@ -86,7 +86,7 @@ def test_removed_weights_stay_exactly_0_under_every_optimizer_and_survivors_move
     assert np.concatenate(moved).mean() > 0.5
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", split, functools.partial(SGD, lr=0.1)], ids=str)
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", split, functools.partial(SGD, lr=0.1)], ids=shown)
 def test_fp16_scales_gradients_and_keeps_removed_weights_at_0(optimizer):
     made = ready(optimizer=optimizer, precision="fp16", clip_norm=1.0)
     trained = train(made)
@@ -201,7 +201,7 @@ SCHEDULES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "params"), SCHEDULES, ids=str)
+@pytest.mark.parametrize(("schedule", "params"), SCHEDULES, ids=shown)
 def test_a_training_that_begins_at_step_k_has_the_rates_of_step_k_and_fine_tuning_those_of_the_end(schedule, params):
     whole = rates_of(schedule, Budget(0, 12), schedule_params=params)
     assert len(set(whole)) > 1
@@ -354,7 +354,7 @@ def test_killed_and_started_again_gives_the_same_bits(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "settings", [settings_of_all_ways(), {"optimizer": "rmsprop"}, {"schedule": "OneCycleLR"}], ids=str
+    "settings", [settings_of_all_ways(), {"optimizer": "rmsprop"}, {"schedule": "OneCycleLR"}], ids=shown
 )
 def test_replicates_that_cannot_be_stacked_are_trained_alone_with_the_same_result(settings):
     ready_, source = ready(lambda: nn.Linear(6, 3), **settings)
