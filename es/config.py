@@ -54,7 +54,8 @@ class ESConfig:
             for it (`sigma_decay`), at generation 0: a level that is rewound to generation k begins with that of k.
         mean_decay: fraction of the mean that is taken away after every generation (the paper's weight decay).
         strategy_params: the strategy's own hyper-parameters, by name.
-        batch_size: examples a generation; all members see the same ones.
+        batch_size: examples a generation; all members see the same ones. Where the loss or the metric depends on which
+            examples share a batch, a `DataLoader`'s batches stay as they are, as many of them as hold so many examples.
         train_only: name patterns of the parameters that are evolved, or the named sets `norm`, `biases` and
             `all-but-first` (PyTorch modules only); everything where none is given.
         episodes: episodes that every member plays in a generation (environments only).

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from es.tasks.control import Control
-from es.tasks.supervised import MEASURED_AT_ONCE, Supervised, size
+from es.tasks.supervised import Supervised, size
 from es.torch_functions import to_jax
 from es.trainer import ESTrainer
 from lottery.data.parts import Loader
@@ -99,11 +99,12 @@ class _Examples:
         model, task = self.source.build(self.seed), self.trainer.task
         assert isinstance(task, Supervised)
         load_state(model, params)
-        device, at_once = choose_device("auto"), MEASURED_AT_ONCE * task.batch_size
+        device = choose_device("auto")
         close = _close(self.trainer, float_type(model))
-        for part, recorded, examples in (
-            ("validation", (point.validation_loss, point.validation), task.validation),
-            ("test", (point.test_loss, point.test), task.test),
+        validation_at_once, test_at_once = task.measured_at_once
+        for part, recorded, examples, at_once in (
+            ("validation", (point.validation_loss, point.validation), task.validation, validation_at_once),
+            ("test", (point.test_loss, point.test), task.test, test_at_once),
         ):
             if examples is None:
                 continue

@@ -29,14 +29,14 @@ from es.torch_functions import to_jax, torch_batch_function, torch_network
 from es.trainer import ESTrainer
 from lottery import objective as torch_objective
 from lottery.behaviour import Behaviour
-from lottery.data.batch import form, is_divisible, joined, mapped
 from lottery.data.fitness import Fitness
 from lottery.data.labels import check_labels, check_outputs
-from lottery.data.parts import Loader, Part, Parts, Tensors
+from lottery.data.parts import Part, Parts, Tensors
 from lottery.evolved_check import checked
 from lottery.evolved_metrics import HostReading, weigh_batch
 from lottery.gd.trainable import NAMED, trainable_names
 from lottery.jax_source import JaxSource
+from lottery.loaders_in_memory import MeasureExamples, in_memory, measure_in_torch
 from lottery.metric import Measure, Metric
 from lottery.models.source import ModelSource
 from lottery.objective import objective_for
@@ -149,14 +149,18 @@ def _evolving(network: Network, names: Collection[str]) -> Network:
 
 
 def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
-    parts = _read(parts, ask.seed)
+    loaded = in_memory(parts, ask.seed)
+    parts = loaded.parts
     if isinstance(ask.source, ModelSource):
         parts = parts.with_floats(float_type(ask.source.build(ask.seed)))
     objective = objective_for(parts.example[1], ask.loss, ask.metric)
     if ask.loss is None:
         check_labels(parts)
+    source = ask.source
+    kept = loaded.kept(measure_in_torch(source, ask.seed, objective)) if isinstance(source, ModelSource) else None
     # as many as a generation sees: what a compiler makes of a network may depend on it
-    example = jax.tree.map(lambda leaf: leaf[: ask.config.batch_size], parts.example)
+    at_once = ask.config.batch_size if kept is None else kept.train
+    example = jax.tree.map(lambda leaf: leaf[:at_once], parts.example)
     few = to_jax(example)
     with users_code("the model on a batch of this data", DataError):
         network, state = _network(ask, example[0])
@@ -185,9 +189,20 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
         weigh=weigh,
         batch_size=ask.config.batch_size,
         params=params,
+        kept=kept,
     )
+    if not isinstance(source, ModelSource):
+        task = replace(task, kept=loaded.kept(_measure_in_jax(task)))
     _try_metric(task, objective.metric, (outputs, few[1]))
     return task, objective.metric.measure, objective.name, size(train)
+
+
+def _measure_in_jax(task: Supervised) -> MeasureExamples:
+    def measure(examples: Any, at_once: int) -> tuple[float, float]:
+        with users_code("the model, the loss or the metric", DataError):
+            return task.over(task.params, to_jax(examples), at_once)
+
+    return measure
 
 
 def _try_metric(task: Supervised, metric: Metric, few: tuple[Any, Any]) -> None:
@@ -267,34 +282,6 @@ def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any, network: Networ
         if isinstance(ask.source, JaxSource)
         else torch_batch_function(function, outputs, targets, network.restored)
     )
-
-
-def _read(parts: Parts, seed: int) -> Parts:
-    """Return the parts with every `DataLoader` read once, in the order that its seed gives."""
-
-    def read(part: Part) -> Part:
-        if not isinstance(part, Loader):
-            return part
-        batches = list(part.batches(seed, DataError))
-        why = None
-        if not all(map(is_divisible, batches)) or not _in_plain_containers(batches[0]):
-            why = "hold more than tensors with the examples along the first axis, in tuples, lists and dictionaries"
-        elif len({form(batch) for batch in batches}) > 1:
-            why = "differ in their shapes: pad all examples to one length"
-        if why is not None:
-            raise DataError(f"evolution reads {part.what} into memory as one batch, and its batches {why}")
-        return Tensors(*mapped(_as_read, joined(batches)))
-
-    test = read(parts.test) if parts.test is not None else None
-    return replace(parts, train=read(parts.train), validation=read(parts.validation), test=test)
-
-
-def _in_plain_containers(batch: Any) -> bool:
-    return all(isinstance(leaf, torch.Tensor) for leaf in jax.tree.leaves(mapped(_as_read, batch)))
-
-
-def _as_read(leaf: Any) -> Any:
-    return leaf
 
 
 def _examples(part: Part) -> tuple[Any, Any]:

@@ -36,6 +36,23 @@ class Reading(Protocol):
 MEASURED_AT_ONCE = 8
 
 
+@dataclass(frozen=True)
+class KeptBatches:
+    """How many examples lie in each batch of a part, where the batches must stay as they are.
+
+    The last batch of a part may have fewer; no generation sees that of the training part.
+
+    Attributes:
+        train: of the training part.
+        validation: of the validation part.
+        test: of the test part.
+    """
+
+    train: int
+    validation: int
+    test: int
+
+
 @dataclass(frozen=True, eq=False)
 class Supervised:
     """Fitness on minibatches; all members of a generation see the same examples.
@@ -52,6 +69,8 @@ class Supervised:
             weight.
         batch_size: examples a generation, drawn with replacement; the whole part where it has no more.
         params: all parameters and buffers of such a network, for `flops` alone.
+        kept: the batches that the examples lie in, one after the other, where it matters which ones share a batch: a
+            generation sees as many of them as hold `batch_size` examples, at least one. None where it does not matter.
     """
 
     network: Network
@@ -64,6 +83,7 @@ class Supervised:
     weigh: Callable[[float, Any, Any], tuple[float, float]]
     batch_size: int
     params: Arrays = field(repr=False)
+    kept: KeptBatches | None = None
     _measure: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,9 +92,10 @@ class Supervised:
     @property
     def flops(self) -> float:
         """Operations of one forward pass over a minibatch, counted by the compiler."""
-        batch = jax.tree.map(lambda leaf: leaf[: self.batch_size], self.train[0])
+        count = self.batch_size if self.kept is None else self.kept.train
+        batch = jax.tree.map(lambda leaf: leaf[:count], self.train[0])
         costs: Any = jax.jit(self.network.apply).lower(dict(self.params), batch).cost_analysis()
-        return float(costs["flops"])
+        return float(costs["flops"]) * (1 if self.kept is None else self._batches(self.kept)[1])
 
     @property
     def data(self) -> Examples:
@@ -85,9 +106,15 @@ class Supervised:
         self, data: Examples, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
     ) -> tuple[jax.Array, tuple[()]]:
         """Return every member's loss on one minibatch; examples leave nothing behind."""
-        inputs, targets = self._minibatch(data, key)
-        outputs = population_outputs(self.network.apply, self.space, where, population, fixed, inputs)
-        return jax.vmap(lambda own: self.loss(own, targets))(outputs).astype(jnp.float32), ()
+
+        def of_batch(batch: Examples) -> jax.Array:
+            inputs, targets = batch
+            outputs = population_outputs(self.network.apply, self.space, where, population, fixed, inputs)
+            return jax.vmap(lambda own: self.loss(own, targets))(outputs).astype(jnp.float32)
+
+        if self.kept is None:
+            return of_batch(self._minibatch(data, key)), ()
+        return jax.lax.map(of_batch, self._whole_batches(self.kept, data, key)).mean(axis=0), ()
 
     def absorb(self, fixed: Arrays, seen: tuple[()]) -> Arrays:
         """Return `fixed`: statistics stay frozen."""
@@ -96,9 +123,17 @@ class Supervised:
 
     def measure(self, params: Arrays) -> Measured:
         """Return loss and metric of one network over the whole validation and test parts."""
-        validation = self._over(params, self.validation)
-        test = self._over(params, self.test) if self.test is not None else (None, None)
+        validation_at_once, test_at_once = self.measured_at_once
+        validation = self.over(params, self.validation, validation_at_once)
+        test = self.over(params, self.test, test_at_once) if self.test is not None else (None, None)
         return Measured(*validation, *test)
+
+    @property
+    def measured_at_once(self) -> tuple[int, int]:
+        """How many examples of the validation and of the test part go through the network at once."""
+        if self.kept is not None:
+            return self.kept.validation, self.kept.test
+        return MEASURED_AT_ONCE * self.batch_size, MEASURED_AT_ONCE * self.batch_size
 
     def _minibatch(self, data: Examples, key: jax.Array) -> Examples:
         if self.batch_size >= size(data):
@@ -106,8 +141,23 @@ class Supervised:
         index = jax.random.randint(key, (self.batch_size,), 0, size(data))
         return jax.tree.map(lambda leaf: leaf[index], data)
 
-    def _over(self, params: Arrays, part: Examples) -> tuple[float, float]:
-        at_once, reading = MEASURED_AT_ONCE * self.batch_size, self.metric()
+    def _batches(self, kept: KeptBatches) -> tuple[int, int]:
+        """Return how many whole batches the training part has, and how many of them a generation sees."""
+        there = size(self.train) // kept.train
+        return there, min(there, max(1, self.batch_size // kept.train))
+
+    def _whole_batches(self, kept: KeptBatches, data: Examples, key: jax.Array) -> Examples:
+        there, seen = self._batches(kept)
+        index = jax.random.randint(key, (seen,), 0, there) if seen < there else jnp.arange(there)
+
+        def batches(leaf: jax.Array) -> jax.Array:
+            return leaf[: there * kept.train].reshape(there, kept.train, *leaf.shape[1:])[index]
+
+        return jax.tree.map(batches, data)
+
+    def over(self, params: Arrays, part: Examples, at_once: int) -> tuple[float, float]:
+        """Return loss and metric of one network over a part, so many examples at once."""
+        reading = self.metric()
         total, weights = 0.0, 0.0
         for start in range(0, size(part), at_once):
             inputs, targets = jax.tree.map(lambda leaf, start=start: leaf[start : start + at_once], part)
