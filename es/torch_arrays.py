@@ -46,6 +46,20 @@ def to_jax_array(leaf: Any) -> Any:
     return jnp.array(leaf, dtype)
 
 
+def require_leaves(tree: Any, what: str) -> None:
+    """Refuse a pytree that holds anything but tensors, arrays and numbers.
+
+    >>> require_leaves({"x": torch.zeros(1), "scale": 2}, "a batch")
+    """
+    known = (torch.Tensor, np.ndarray, np.generic, jax.Array, bool, int, float, complex)
+    for leaf in jax.tree.leaves(tree):
+        if not isinstance(leaf, known):
+            raise BadValue(
+                f"{what} holds a {type(leaf).__name__}, which evolution cannot take apart: give tensors and numbers, "
+                "in tuples, lists and dictionaries"
+            )
+
+
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return a tensor of any layout, on any device, as an array on the host."""
     host = tensor.detach().cpu().to_dense().resolve_conj().resolve_neg().contiguous()

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from es.network import Arrays, Network, taking_halves
-from es.torch_arrays import to_jax, to_jax_array, to_torch
+from es.torch_arrays import require_leaves, to_jax, to_jax_array, to_torch
 from es.torch_outputs import plain, restored
 from es.torch_programs import Prepared, Programs
+from es.torch_randomness import check_randomness, is_stochastic, stochastic, without_draws
 from es.torch_refusals import called_in, first_line
 from pruning.calling import Whole, call_once
 from pruning.copying import copy_module, tensors_within
@@ -56,9 +56,10 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
             The network takes other shapes later, wherever the module does.
 
     Raises:
-        BadValue: no module; a layer that is stochastic in the mode that it is in, or depends on the batch; an
-            operation, control flow or output that has no JAX form; outputs that differ from torch's on the example
-            by more than 1e-4 of their root mean square (eight roundings in half precision).
+        BadValue: no module; a batch that holds more than tensors and numbers; a layer that is stochastic in the mode
+            that it is in, or depends on the batch; an operation, control flow or output that has no JAX form; outputs
+            that differ from torch's on the example by more than 1e-4 of their root mean square (eight roundings in
+            half precision).
 
     >>> network = torch_network(nn.Linear(2, 1), torch.ones(4, 2))
     >>> network.evolved
@@ -69,6 +70,7 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
     if not isinstance(module, nn.Module):
         raise BadValue(f"expected a torch.nn.Module, not {type(module).__name__}")
     module = unwrap(module)
+    require_leaves(example_inputs, "a batch")
     _check_layers(module)
     evolved = tuple(name for name, p in module.named_parameters() if is_trainable(p))
     if (written := written_on_eval(module)) is not None:
@@ -77,7 +79,7 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
             "does, and evolution would evolve what was merged: use trainer 'gd', or give the model in evaluation mode"
         )
     frozen = _duplicate(module)
-    _check_randomness(frozen, example_inputs)
+    check_randomness(frozen, example_inputs)
     frozen.eval()
     _check_own(module, frozen, example_inputs)
     tensors = _named_tensors(frozen)
@@ -87,7 +89,7 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
         bound = _bound(frozen)
         return bound, (lambda: call_once(bound, inputs)), _named_tensors(bound)
 
-    example, grad = _run_torch(lambda: run(to_torch(example_inputs))[1], label)
+    example, grad = _run_torch(lambda: run(to_torch(example_inputs)), label)
     programs = Programs(run, to_torch(example_inputs), label, grad=grad)
 
     def apply(params: Arrays, inputs: Any) -> Any:
@@ -118,13 +120,15 @@ def torch_batch_function(
         own_classes: makes of the outputs what the function takes (`Network.restored`).
 
     Raises:
-        BadValue: what is computed has no JAX form, is no scalar, or differs from torch's value on the example.
+        BadValue: what is taken holds more than tensors and numbers; random numbers are drawn; what is computed has no
+            JAX form, is no scalar, or differs from torch's value on the example.
 
     >>> loss = torch_batch_function(nn.functional.mse_loss, torch.ones(3), torch.zeros(3))
     >>> loss(jnp.full(3, 2.0), jnp.zeros(3)).item()
     4.0
     """
     label = getattr(function, "__name__", type(function).__name__)
+    require_leaves((example_outputs, example_targets), f"what {label} takes")
     frozen = _duplicate(function).eval() if isinstance(function, nn.Module) else function
 
     def run(pair: Any) -> Prepared:
@@ -139,7 +143,7 @@ def torch_batch_function(
             raise BadValue(f"{label} returns an array of shape {value.shape}; expected one number for a batch")
         return value.reshape(())
 
-    value, grad = _run_torch(lambda: run(to_torch((example_outputs, example_targets)))[1], label)
+    value, grad = _run_torch(lambda: run(to_torch((example_outputs, example_targets))), label)
     programs = Programs(run, example, label, items_are_tensors=True, grad=grad)
     expected = plain(value, to_jax_array, label)
     _check_equal(compute, (to_jax(example_outputs), to_jax(example_targets)), expected, label)
@@ -187,49 +191,8 @@ def _check_layers(module: nn.Module) -> None:
             raise BadValue(f"{label} does not know its shapes yet: call the model once on a batch first")
         if isinstance(layer, _BatchNorm) and layer.running_mean is None:
             raise BadValue(f"{label} keeps no running statistics, so that each output depends on its whole batch")
-        if layer.training and _is_stochastic(layer):
-            raise _stochastic(label)
-
-
-def _is_stochastic(layer: nn.Module) -> bool:
-    if isinstance(layer, _DropoutNd):
-        return bool(layer.p > 0)
-    return isinstance(layer, nn.RReLU) or (
-        isinstance(layer, nn.RNNBase | nn.MultiheadAttention) and float(layer.dropout) > 0
-    )
-
-
-def _stochastic(label: str) -> BadValue:
-    return BadValue(
-        f"{label} is stochastic in training mode, and evolution evaluates in evaluation mode: "
-        "call model.eval() first, or remove it"
-    )
-
-
-def _check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
-    """Refuse a layer of any class that draws random numbers in the mode that it is in."""
-    if not any(layer.training for layer in frozen.modules()):
-        return
-    probe = _bound(frozen)
-    before: dict[int, torch.Tensor] = {}
-    found: list[str] = []
-    for name, layer in probe.named_modules():
-        if isinstance(layer, _BatchNorm):
-            layer.eval()
-        label = called_in(name, layer)
-        layer.register_forward_pre_hook(lambda layer, _: before.update({id(layer): torch.get_rng_state()}))
-        layer.register_forward_hook(
-            lambda layer, _, __, label=label: (
-                None if torch.equal(before[id(layer)], torch.get_rng_state()) else found.append(label)
-            )
-        )
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # Training mode may fail on an example that evaluation takes; only the latter matters here.
-        with suppress(Exception):
-            call_once(probe, to_torch(example_inputs))
-    if found:
-        raise _stochastic(found[0])
+        if layer.training and is_stochastic(layer):
+            raise stochastic(label)
 
 
 def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> None:
@@ -248,12 +211,15 @@ def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> Non
     require_own_parameters(bound, outputs)
 
 
-def _run_torch(prepared: Callable[[], Callable[[], Any]], label: str) -> tuple[Any, bool]:
+def _run_torch(prepare: Callable[[], Prepared], label: str) -> tuple[Any, bool]:
     """Return what torch returns, and whether the code takes derivatives of its own and needs them recorded."""
     for grad in (False, True):
         try:
+            called, run, _ = prepare()
             with torch.set_grad_enabled(grad), torch.random.fork_rng(devices=[]):
-                return prepared()(), grad
+                return without_draws(called, run, label), grad
+        except BadValue:
+            raise
         except Exception as error:  # a caller's code runs here, and may raise anything
             if grad or "does not require grad" not in str(error):
                 raise BadValue(f"{label} fails on the example: {first_line(error)}") from error

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from pruning.errors import BadValue
 
@@ -32,6 +33,8 @@ def plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> A
         return convert(outputs)
     if outputs is None or isinstance(outputs, _NUMBERS):
         return outputs
+    if isinstance(outputs, PackedSequence):
+        raise BadValue(f"{label} returns a PackedSequence, which has no JAX form: unpack it with pad_packed_sequence")
     if isinstance(outputs, tuple | list):
         parts = [plain(value, convert, label) for value in outputs]
         if hasattr(outputs, "_fields"):

@@ -45,6 +45,15 @@ def explained(called: Any, label: str) -> Iterator[None]:
         raise _refused(_reason(error, _innermost(error, called, label))) from error
 
 
+def draws_numbers(where: str) -> BadValue:
+    """Return the refusal of code that asks for random numbers."""
+    return BadValue(_draws(where))
+
+
+def _draws(where: str) -> str:
+    return f"{where} draws random numbers even in evaluation mode, and evolution needs a pure function"
+
+
 def _refused(text: str) -> BadValue:
     error = BadValue(text)
     error.explained = True  # pyright: ignore[reportAttributeAccessIssue]
@@ -65,7 +74,7 @@ def _reason(error: Exception, where: str) -> str:
             "function cannot do: compute with tensors throughout, for instance with torch.where"
         )
     if isinstance(error, DrawsNumbers):
-        return f"{where} draws random numbers even in evaluation mode, and evolution needs a pure function"
+        return _draws(where)
     reason = str(error) if isinstance(error, OperationFailed) else first_line(error)
     return f"{where} cannot be translated to JAX: {reason}"
 

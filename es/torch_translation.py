@@ -105,7 +105,7 @@ class Translation(TorchDispatchMode):
         targets = [given[a.name] for a in schema if a.alias_info is not None and a.alias_info.is_write]
         computed = functional(func)
         if computed is None or not all(isinstance(target, torch.Tensor) for target in targets):
-            raise NoForm(name)
+            raise DrawsNumbers(name) if torch.Tag.nondeterministic_seeded in func.tags else NoForm(name)
         names = {a.name for a in computed._schema.arguments}
         before = [self.shadows.contents(target) for target in targets]
         with self:

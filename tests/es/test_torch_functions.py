@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -322,6 +323,28 @@ def test_what_cannot_be_translated_is_refused(build: Callable[[], Any], message:
     with pytest.raises(BadValue, match=message) as caught:
         torch_network(build(), torch.rand(2, 4) + 0.1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("batch", [types.SimpleNamespace(x=torch.ones(2)), {"x": torch.ones(2), "id": "a"}, {1, 2}])
+def test_a_batch_of_a_class_that_is_not_known_is_refused(batch: Any):
+    with pytest.raises(
+        BadValue, match=r"^a batch holds a (SimpleNamespace|str|set), which evolution cannot take apart"
+    ):
+        torch_network(nn.Linear(2, 1), batch)
+    with pytest.raises(BadValue, match="takes holds a (SimpleNamespace|str|set)"):
+        torch_batch_function(lambda outputs, targets: outputs.mean(), torch.ones(2), batch)
+
+
+def test_plain_numbers_in_a_batch_are_taken():
+    module = Code(lambda m, x, times, shift: x * times + shift).eval()
+    apply = torch_network(module, (torch.ones(2, 4), 3, 0.5)).apply
+    close(apply(to_jax(named(module)), (jnp.ones((2, 4)), 3, 0.5)), torch.full((2, 4), 3.5))
+
+
+def test_packed_outputs_are_refused():
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3, 4)])
+    with pytest.raises(BadValue, match="LSTM returns a PackedSequence, which has no JAX form: unpack it"):
+        torch_network(nn.LSTM(4, 2).eval(), packed)
 
 
 def test_dropout_is_nothing_in_evaluation_mode():
