@@ -208,10 +208,11 @@ def _measure_in_jax(task: Supervised) -> MeasureExamples:
 def _try_metric(task: Supervised, metric: Metric, few: tuple[Any, Any]) -> None:
     """Measure the network as it is, so that a metric that cannot work is said before anything is written.
 
-    A metric that does not add up over batches is tried on whole parts: on a few examples it may be undefined.
+    A metric that does not add up over batches is tried on whole parts: on a few examples it may be undefined. So is one
+    of kept batches: the last one of a part may be smaller than the network takes.
     """
     try:
-        if metric.adds_up:
+        if metric.adds_up and task.kept is None:
             reading = task.metric()
             reading.add(*few)
             reading.value()

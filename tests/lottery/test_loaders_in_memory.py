@@ -17,7 +17,7 @@ from lottery.data.parts import Loader, Parts
 from lottery.loaders_in_memory import in_memory, measure_in_torch
 from lottery.models.source import ModelSource
 from lottery.objective import objective_for
-from pruning.errors import DataError
+from pruning.errors import BadValue, DataError
 
 BATCH = 4
 ES: dict[str, Any] = {"trainer": "es", "generations": 2, "population": 8, "levels": 1, "tolerance": 1e6, "quiet": True}
@@ -46,6 +46,18 @@ class Centred(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x - x.mean(0))
+
+
+class OfFour(nn.Module):
+    """Takes four examples, no more and no fewer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.place = nn.Linear(6, BATCH), nn.Parameter(torch.randn(BATCH, BATCH))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x) + self.place
 
 
 def plain() -> nn.Module:
@@ -105,3 +117,11 @@ def test_batches_of_different_sizes_are_refused_where_they_must_stay_together():
     assert kept(plain, odd) is None
     with pytest.raises(DataError, match="different sizes: evolution needs one batch_size"):
         kept(Centred, odd)
+
+
+def test_a_network_of_one_batch_size_evolves_where_all_batches_have_it(tmp_path):
+    whole = Data(train=loader(20), validation=loader(12, seed=1), test=loader(8, seed=2))
+    assert find_ticket(OfFour(), whole, out=tmp_path / "whole", **ES).info["level"] == 1
+    with pytest.raises(BadValue, match="OfFour .*size of tensor"):
+        find_ticket(OfFour(), data(), out=tmp_path / "cut", **ES)
+    assert not list((tmp_path / "cut").rglob("level-*"))
