@@ -68,6 +68,10 @@ class Trial:
         """Return the first validation batch's inputs."""
         return next(iter(batches(self.model, self.architecture.data().validation, BATCH)))[0]
 
+    def examples(self, count: int) -> Any:
+        """Return a batch of exactly so many training examples, which a file for one batch size takes."""
+        return next(iter(batches(self.model, self.architecture.data().train, count)))[0]
+
 
 def gd(trial: Trial) -> None:
     """Two levels of gradient descent: what is recorded, kept, removed and trained is what it says."""
@@ -174,8 +178,11 @@ def onnx(trial: Trial) -> None:
         return [torch.from_numpy(np.asarray(each)) for each in found]
 
     # What could be exported for one batch size only says so, and has a number in the place of a name.
-    free = all(isinstance(each.shape[0], str) for each in session.get_inputs() if each.shape)
-    compare_calls(trial, forward, trial.tickets[-1], trial.example(), flat=True, resizable=free)
+    fixed = next(
+        (each.shape[0] for each in session.get_inputs() if each.shape and isinstance(each.shape[0], int)), None
+    )
+    inputs = trial.example() if fixed is None else trial.examples(fixed)
+    compare_calls(trial, forward, trial.tickets[-1], inputs, flat=True, resizable=fixed is None)
 
 
 def es(trial: Trial) -> None:
