@@ -26,7 +26,7 @@ from es.network import Arrays, Network, taking_halves
 from es.torch_arrays import require_leaves, to_jax, to_jax_array, to_torch
 from es.torch_outputs import plain, restored
 from es.torch_programs import Prepared, Programs
-from es.torch_randomness import check_randomness, is_stochastic, stochastic, without_draws
+from es.torch_randomness import noisy_layers, without_draws
 from es.torch_refusals import called_in, first_line
 from pruning.calling import Whole, call_once
 from pruning.copying import copy_module, tensors_within
@@ -47,8 +47,8 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
     """Return `module`, in evaluation mode, as a function of all its named parameters and buffers.
 
     Names are those of `named_parameters()` and `named_buffers()`, a tied tensor once under its first name; other
-    tensors that the module holds are constants. Batch norm uses its running statistics. The caller's module, and
-    torch's random state, do not change.
+    tensors that the module holds are constants. Batch norm uses its running statistics, and dropout does nothing
+    (`noisy_layers` names such layers). The caller's module, and torch's random state, do not change.
 
     Args:
         module: any module; wrappers (`torch.compile`, `DataParallel`) are taken off.
@@ -56,10 +56,10 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
             The network takes other shapes later, wherever the module does.
 
     Raises:
-        BadValue: no module; a batch that holds more than tensors and numbers; a layer that is stochastic in the mode
-            that it is in, or depends on the batch; an operation, control flow or output that has no JAX form; outputs
-            that differ from torch's on the example by more than 1e-4 of their root mean square (eight roundings in
-            half precision).
+        BadValue: no module; a batch that holds more than tensors and numbers; a layer that draws random numbers in
+            evaluation mode, or that was left in training mode in a module that is not and draws them there; one that
+            depends on the batch; an operation, control flow or output that has no JAX form; outputs that differ from
+            torch's on the example by more than 1e-4 of their root mean square (eight roundings in half precision).
 
     >>> network = torch_network(nn.Linear(2, 1), torch.ones(4, 2))
     >>> network.evolved
@@ -78,9 +78,12 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
             f"eval() of {type(module).__name__} writes its parameter {written!r}, as a layer that merges an adapter "
             "does, and evolution would evolve what was merged: use trainer 'gd', or give the model in evaluation mode"
         )
-    frozen = _duplicate(module)
-    check_randomness(frozen, example_inputs)
-    frozen.eval()
+    if not module.training and (noisy := noisy_layers(module, example_inputs)):
+        raise BadValue(
+            f"{noisy[0]} was left in training mode, where it draws random numbers, and evolution evaluates in "
+            "evaluation mode: call eval() on the whole model first, or remove it"
+        )
+    frozen = _duplicate(module).eval()
     _check_own(module, frozen, example_inputs)
     tensors = _named_tensors(frozen)
     label = type(frozen).__name__
@@ -191,8 +194,6 @@ def _check_layers(module: nn.Module) -> None:
             raise BadValue(f"{label} does not know its shapes yet: call the model once on a batch first")
         if isinstance(layer, _BatchNorm) and layer.running_mean is None:
             raise BadValue(f"{label} keeps no running statistics, so that each output depends on its whole batch")
-        if layer.training and is_stochastic(layer):
-            raise stochastic(label)
 
 
 def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> None:

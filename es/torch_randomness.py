@@ -23,7 +23,6 @@ from es.torch_arrays import to_torch
 from es.torch_refusals import called_in, draws_numbers
 from pruning.calling import call_once
 from pruning.copying import copy_module
-from pruning.errors import BadValue
 from pruning.rebinding import graph_of
 
 _KINDS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
@@ -69,7 +68,7 @@ def _generators(called: Any) -> list[Any]:
     return list({id(thing): thing for thing in found if isinstance(thing, _KINDS)}.values())
 
 
-def is_stochastic(layer: nn.Module) -> bool:
+def _is_stochastic(layer: nn.Module) -> bool:
     """Say whether a layer of PyTorch's own draws random numbers in training mode."""
     if isinstance(layer, _DropoutNd):
         return bool(layer.p > 0)
@@ -78,29 +77,24 @@ def is_stochastic(layer: nn.Module) -> bool:
     )
 
 
-def stochastic(label: str) -> BadValue:
-    """Return the refusal of a layer that does."""
-    return BadValue(
-        f"{label} is stochastic in training mode, and evolution evaluates in evaluation mode: "
-        "call model.eval() first, or remove it"
-    )
-
-
-def check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
-    """Refuse a layer of any class that draws random numbers in the mode that it is in."""
-    if not any(layer.training for layer in frozen.modules()):
-        return
-    probe = copy_module(frozen)
+def noisy_layers(module: nn.Module, example_inputs: Any) -> list[str]:
+    """Return the layers, of any class, that draw random numbers in training mode, and are in it."""
+    awake = {name: layer for name, layer in module.named_modules() if layer.training}
+    noisy = {name: called_in(name, layer) for name, layer in awake.items() if _is_stochastic(layer)}
+    if not awake:
+        return []
+    probe = copy_module(module).cpu()
     before: dict[int, torch.Tensor] = {}
-    found: list[str] = []
     for name, layer in probe.named_modules():
         if isinstance(layer, _BatchNorm):
             layer.eval()
+        if isinstance(layer, torch.jit.ScriptModule):  # takes no hooks; what holds it is looked at
+            continue
         label = called_in(name, layer)
         layer.register_forward_pre_hook(lambda layer, _: before.update({id(layer): torch.get_rng_state()}))
         layer.register_forward_hook(
-            lambda layer, _, __, label=label: (
-                None if torch.equal(before[id(layer)], torch.get_rng_state()) else found.append(label)
+            lambda layer, _, __, name=name, label=label: (
+                None if torch.equal(before[id(layer)], torch.get_rng_state()) else noisy.setdefault(name, label)
             )
         )
     with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -108,5 +102,9 @@ def check_randomness(frozen: nn.Module, example_inputs: Any) -> None:
         # Training mode may fail on an example that evaluation takes; only the latter matters here.
         with suppress(Exception):
             call_once(probe, to_torch(example_inputs))
-    if found:
-        raise stochastic(found[0])
+    # A container is noisy because of what it holds.
+    return [label for name, label in noisy.items() if not any(_within(other, name) for other in noisy)]
+
+
+def _within(name: str, container: str) -> bool:
+    return name != container and (not container or name.startswith(f"{container}."))

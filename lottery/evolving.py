@@ -26,6 +26,7 @@ from es.tasks.environments import Environment
 from es.tasks.fitness import OwnFitness
 from es.tasks.supervised import Supervised, size
 from es.torch_functions import to_jax, torch_batch_function, torch_network
+from es.torch_randomness import noisy_layers
 from es.trainer import ESTrainer
 from lottery import objective as torch_objective
 from lottery.behaviour import Behaviour
@@ -40,6 +41,7 @@ from lottery.loaders_in_memory import MeasureExamples, in_memory, measure_in_tor
 from lottery.metric import Measure, Metric
 from lottery.models.source import ModelSource
 from lottery.objective import objective_for
+from lottery.telling import say
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import Ask, Setup
 from pruning.errors import BadValue, DataError, NothingToPrune, RunError
@@ -128,6 +130,9 @@ def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
         model = ask.source.build(ask.seed)
         check_finite(model)
         network, trained = torch_network(model, inputs), trainable_names(model, only)
+        if noisy := noisy_layers(model, inputs):
+            more = f" and {len(noisy) - 3} more" if len(noisy) > 3 else ""
+            say(f"evolution evaluates in evaluation mode: {', '.join(noisy[:3])}{more} draw no random numbers there")
         return _evolving(network, trained), ask.source.initial_state(ask.seed)
     if isinstance(ask.source, JaxSource):
         network, params = ask.source.network(ask.seed)

@@ -187,11 +187,11 @@ def onnx(trial: Trial) -> None:
 
 def es(trial: Trial) -> None:
     """Two generations of evolution: what is recorded is what PyTorch measures, and removed weights are 0."""
-    model = trial.architecture.model().eval()  # evolution asks for it where there is dropout
+    model = trial.architecture.model()
     for ticket in trial.search(model, trainer="es", levels=1, generations=2, population=8):
         check_recorded(trial, ticket)
         check_removed(trial, ticket)
-    check_unchanged(model, trial.architecture.model().eval())
+    check_unchanged(model, trial.architecture.model())
 
 
 def unchanged(trial: Trial) -> None:

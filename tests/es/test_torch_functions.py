@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from es.torch_functions import to_jax, torch_batch_function, torch_network
+from es.torch_randomness import noisy_layers
 from pruning.errors import BadValue
 
 
@@ -290,14 +292,6 @@ def test_the_translation_adds_no_work():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: nn.Sequential(mlp(), nn.Dropout(0.5)), r"^1 \(Dropout\) is stochastic in training .* model.eval\(\)"),
-        (lambda: nn.Sequential(nn.RReLU()), r"0 \(RReLU\) is stochastic"),
-        (lambda: nn.LSTM(4, 2, 2, dropout=0.1), r"^LSTM is stochastic"),
-        (lambda: nn.TransformerEncoderLayer(4, 2), r"self_attn \(MultiheadAttention\) is stochastic"),
-        (
-            lambda: nn.Sequential(Code(lambda m, x: F.dropout(x, training=m.training))),
-            r"0 \(Code\) is stochastic in training mode",
-        ),
         (lambda: Code(lambda m, x: x + torch.randn(4)).eval(), "Code draws random numbers even in evaluation mode"),
         (
             lambda: nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False)).eval(),
@@ -347,10 +341,40 @@ def test_packed_outputs_are_refused():
         torch_network(nn.LSTM(4, 2).eval(), packed)
 
 
-def test_dropout_is_nothing_in_evaluation_mode():
-    module = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5)).eval()
+@pytest.mark.parametrize("training", [False, True])
+def test_dropout_is_nothing_in_evaluation_mode(training: bool):
+    module = nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.5)).train(training)
     x = torch.randn(3, 4)
-    close(torch_network(module, x).apply(to_jax(named(module)), to_jax(x)), module(x).detach())
+    close(torch_network(module, x).apply(to_jax(named(module)), to_jax(x)), module.eval()(x).detach())
+
+
+NOISY = [
+    (lambda: nn.Sequential(mlp(), nn.Dropout(0.5)), "1 (Dropout)"),
+    (lambda: nn.Sequential(nn.RReLU()), "0 (RReLU)"),
+    (lambda: nn.LSTM(4, 2, 2, dropout=0.1), "LSTM"),
+    (lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2)), "0.self_attn (MultiheadAttention)"),
+    (lambda: nn.Sequential(Code(lambda m, x: F.dropout(x, training=m.training))), "0 (Code)"),
+]
+
+
+@pytest.mark.parametrize(("build", "label"), NOISY)
+def test_what_draws_random_numbers_in_training_mode_is_named(build: Callable[[], nn.Module], label: str):
+    module, x = build(), torch.rand(2, 4)
+    state = torch.get_rng_state()
+    assert label in noisy_layers(module, x) and torch.equal(torch.get_rng_state(), state)
+    assert noisy_layers(module.eval(), x) == []
+
+
+@pytest.mark.parametrize(("build", "label"), NOISY)
+def test_a_layer_left_in_training_mode_on_purpose_is_refused(build: Callable[[], nn.Module], label: str):
+    """Monte Carlo dropout: the network would be another one in evaluation mode."""
+    module = nn.Sequential(build()).eval()
+    module[0].train()
+    where = f"0.{label}" if label[0].isdigit() else f"0 ({label})"
+    with pytest.raises(
+        BadValue, match=rf"^{re.escape(where)} was left in training mode, where it draws random numbers"
+    ):
+        torch_network(module, torch.rand(2, 4))
 
 
 class Smooth(nn.Module):
