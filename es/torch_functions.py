@@ -188,7 +188,7 @@ def _bound(frozen: nn.Module) -> nn.Module:
 def _check_layers(module: nn.Module) -> None:
     for name, layer in module.named_modules():
         label = called_in(name, layer)
-        if isinstance(layer, torch.jit.ScriptModule):
+        if isinstance(layer, torch.jit.ScriptModule) and any(True for _ in layer.parameters()):
             raise BadValue(f"{label} is a compiled script without Python code; pass the module that it was made from")
         if any(is_lazy(tensor) for tensor in layer.parameters(recurse=False)):
             raise BadValue(f"{label} does not know its shapes yet: call the model once on a batch first")

@@ -22,6 +22,7 @@ from pruning.copying import copy_module
 from pruning.errors import BadValue, unknown
 from pruning.jobs import Params
 from pruning.mask import Mask
+from pruning.modes import written_on_eval
 from pruning.structures import tensors_in
 from pruning.torch_modules import apply_mask
 
@@ -36,11 +37,26 @@ class Network:
         model: the masked dense network, on the CPU, in evaluation mode; never changed.
         mask: under the model's own names.
         inputs: a batch as the model takes it: a tensor, or a tuple or mapping of them; examples along the first axis.
+        merged: a parameter into which `eval()` merged an adapter, or None.
     """
 
     model: nn.Module
     mask: Mask
     inputs: Any
+    merged: str | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Return the state dict of the model.
+
+        Raises:
+            BadValue: `eval()` merged adapters into weights, and would merge them again into what is loaded.
+        """
+        if self.merged is not None:
+            raise BadValue(
+                f"eval() of the model merges an adapter into {self.merged!r}, and would merge it again into weights "
+                "that are loaded: merge the adapters for good before you search, or take onnx"
+            )
+        return dict(self.model.state_dict())
 
     def masked(self) -> dict[str, torch.Tensor]:
         """Return the boolean mask of every masked entry of the state dict; a tied tensor has one for each name.
@@ -106,8 +122,10 @@ def ticket_network(
     network = source.build(ticket.info["seed"])
     load_state(network, params)
     mask = ticket.mask.fit({name: tuple(p.shape) for name, p in network.named_parameters()})
+    merged = written_on_eval(network)
     apply_mask(network, mask).eval()
-    return Network(network, mask, _examples(parts, float_type(network), examples))
+    # What a ticket delivers holds its mask, also over an adapter that eval() merges into a weight.
+    return Network(apply_mask(network, mask), mask, _examples(parts, float_type(network), examples), merged)
 
 
 def _params(ticket: Ticket, weights: str) -> Params:

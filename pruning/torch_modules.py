@@ -188,15 +188,16 @@ def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
         The caller's model is not touched.
 
     Raises:
-        BadValue: a model that holds what cannot be copied, or TorchScript; two parameters in one memory.
+        BadValue: a model that holds TorchScript with parameters, or what cannot be copied; two parameters in one
+            memory.
     """
     model = unwrap(model)
     require_disjoint(model)
     for name, part in model.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
+        if isinstance(part, torch.jit.ScriptModule) and any(True for _ in part.parameters()):
             raise BadValue(
-                f"{name or type(model).__name__!r} is TorchScript, in which nothing can be masked: give the Python "
-                "module that it was made from"
+                f"{name or type(model).__name__!r} is TorchScript with parameters, which cannot be masked: give the "
+                "Python module that it was made from"
             )
     duplicate = copy_module(model)
     found: dict[str, torch.Tensor] = {}

@@ -27,6 +27,7 @@ def parametrize(network: Network, folder: Path) -> Sequence[str]:
         BadValue: a weight that its layer keeps for itself, where no parametrization reaches it, or a layer that is
             parametrized already.
     """
+    network.state()  # which these files are: it can be had
     model = copy_module(network.model)
     masks: dict[str, Any] = {}
     layers = dict(model.named_modules())

@@ -26,7 +26,7 @@ from pruning.calling import Whole, spread
 from pruning.calls import Call
 from pruning.compaction import compact
 from pruning.errors import BadValue
-from pruning.structures import flattened
+from pruning.structures import flattened, tensors_in
 from pruning.users_code import one_line
 
 _LONGEST = 600
@@ -153,7 +153,18 @@ def _call(network: Network) -> Call:
         raise BadValue("the model is called by a function (forward=…), which no traced network takes; take csr")
     if any("PackedSequence" in path for path in flattened(inputs)):
         raise BadValue("the model takes a PackedSequence, which no traced network takes; take another format")
-    return Call(*spread(network.model, inputs))
+    call = Call(*spread(network.model, inputs))
+    holders = {type(leaf).__name__ for leaf in tree_leaves((call.args, dict(call.kwargs))) if _hides_tensors(leaf)}
+    if holders:
+        # A tracer would take these tensors for constants: the file would answer for this batch, whatever it is asked.
+        raise BadValue(
+            f"the model takes tensors inside of {', '.join(sorted(holders))}, which no traced network takes; take csr"
+        )
+    return call
+
+
+def _hides_tensors(leaf: Any) -> bool:
+    return not isinstance(leaf, torch.Tensor) and bool(tensors_in(leaf))
 
 
 def _traced(module: torch.nn.Module, call: Call, free: bool, notes: tuple[str, ...]) -> Program:

@@ -23,6 +23,7 @@ def torch_prune(network: Network, folder: Path) -> Sequence[str]:
     Raises:
         BadValue: a weight that its layer reads without running, which a hook on the layer cannot mask.
     """
+    network.state()  # which these files are: it can be had
     model = copy_module(network.model)
     masked = network.masked()
     owners = {name: model.get_submodule(owner_and_attribute(name)[0]) for name in masked}

@@ -21,7 +21,7 @@ from pruning.sparse.inference import Recipe, choose_recipe, make, run_itself
 from pruning.sparse.replacing import contiguous_tensors, hand_over_contiguous
 from pruning.sparse.report import SparseReport
 from pruning.sparse.reporting import report_of
-from pruning.sparse.skeleton import filled, skeleton_of
+from pruning.sparse.skeleton import filled, scripted_part, skeleton_of
 from pruning.sparse.state import names_inside, with_prefix, without_prefix
 from pruning.sparse.training import Trainable, choose_trainable
 from pruning.sparse.weight import is_sparse
@@ -258,7 +258,8 @@ def sparse_module(
         mask = mask.fit({name: tuple(p.shape) for name, p in dense.named_parameters()})
         apply_mask(dense, mask).eval()
         skeleton = skeleton_of(dense)
-        reason = side_effect(copy_module(dense), call) or hidden_weights(copy_module(dense), skeleton, call)
+        reason = scripted_part(dense) or side_effect(copy_module(dense), call)
+        reason = reason or hidden_weights(copy_module(dense), skeleton, call)
         if reason:
             trainable, recipe = Trainable(copy_module(dense), None, None), run_itself(mask, reason)
         else:

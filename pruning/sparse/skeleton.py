@@ -9,9 +9,22 @@ from pruning.copying import copy_module
 
 
 def skeleton_of(network: nn.Module) -> nn.Module:
-    """Return the architecture alone, without numbers; parameters that are tied stay tied."""
-    skeleton = copy_module(network).to("meta")
+    """Return the architecture alone, without numbers; parameters that are tied stay tied.
+
+    A network with TorchScript in it keeps its numbers (see `scripted_part`).
+    """
+    skeleton = copy_module(network)
+    if scripted_part(network) is None:
+        skeleton = skeleton.to("meta")
     return _tie(skeleton, _ties(network))
+
+
+def scripted_part(network: nn.Module) -> str | None:
+    """Return why a network cannot be made again from its architecture, if a part of it is TorchScript; else None."""
+    for name, part in network.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            return f"{name or 'the model'} is TorchScript, which cannot be made again from its architecture"
+    return None
 
 
 def filled(skeleton: nn.Module, state: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]) -> nn.Module:

@@ -18,7 +18,7 @@ from lottery import Ticket, find_ticket
 from lottery.data import Data
 from lottery.exporting import export_ticket
 from lottery.exports import EXPORTS, Network
-from lottery.exports.programs import compacted_program
+from lottery.exports.programs import compacted_program, flat_program
 from pruning.errors import BadValue, LotteryError, RunError
 from pruning.mask import Mask
 from tests.lottery.helpers import blobs
@@ -185,3 +185,47 @@ def test_a_model_without_a_tensor_in_its_outputs_is_one_line(tmp_path):
 
     with pytest.raises(RunError, match="returns no tensor"):
         export_ticket(ticket, "csr", Silent(), DATA, out=tmp_path / "e")
+
+
+@dataclass
+class Graph:
+    x: torch.Tensor
+
+
+class OfGraphs(Net):
+    def forward(self, x: Any) -> Any:
+        return self.body(x.x)
+
+
+def test_tensors_that_a_program_would_take_for_constants_are_one_line():
+    """A tracer finds no tensor in an object of somebody's class: the file would answer for the example alone."""
+    network = Network(OfGraphs(), Mask({"body.0.weight": torch.ones(8, 6)}), Graph(torch.ones(4, 6)))
+    with pytest.raises(BadValue, match="takes tensors inside of Graph, which no traced network takes"):
+        flat_program(network)
+
+
+class Adapter(nn.Linear):
+    """Merges itself in evaluation mode."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.low, self.merged = nn.Parameter(torch.full((outputs, inputs), 0.1)), False
+
+    def train(self, mode: bool = True) -> Any:
+        if mode == self.merged:
+            self.weight.data += (-1 if self.merged else 1) * self.low.data
+            self.merged = not self.merged
+        return super().train(mode)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return F.linear(input, self.weight if self.merged else self.weight + self.low, self.bias)
+
+
+def test_merged_adapters_are_exported_under_the_mask_or_refused(tmp_path):
+    """Weights that a file gives to a model would get the adapter a second time."""
+    ticket = ticket_of(nn.Sequential(Adapter(6, 8), nn.ReLU(), nn.Linear(8, 3)), tmp_path, skip=["0.low"])
+    model = nn.Sequential(Adapter(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    for to in INTO_MODELS:
+        with pytest.raises(BadValue, match="merges an adapter into '0.weight', and would merge it again"):
+            export_ticket(ticket, to, model, DATA, out=tmp_path / to)
+    export_ticket(ticket, "onnx", model, DATA, out=tmp_path / "onnx")

@@ -532,6 +532,12 @@ class TestWhatCannotBeTrained:
         with pytest.raises(BadValue, match="is TorchScript"):
             last(search(tmp_path, Base(), DATA)).trained(scripted)
 
+    @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+    def test_torchscript_without_parameters_is_a_part_like_others(self, tmp_path):
+        act = torch.jit.trace(nn.Hardtanh(), torch.zeros(2, 3))
+        ticket = last(search(tmp_path, nn.Sequential(Base(), act, nn.Linear(3, 3)), DATA))
+        assert set(ticket.mask) >= {"2.weight"}
+
     def test_complex_weights_are_pruned_and_stored(self, tmp_path):
         class Waves(Base):
             def __init__(self):
