@@ -534,7 +534,7 @@ class TestWhatCannotBeTrained:
 
     @pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
     def test_torchscript_without_parameters_is_a_part_like_others(self, tmp_path):
-        act = torch.jit.trace(nn.Hardtanh(), torch.zeros(2, 3))
+        act: Any = torch.jit.trace(nn.Hardtanh(), torch.zeros(2, 3))
         ticket = last(search(tmp_path, nn.Sequential(Base(), act, nn.Linear(3, 3)), DATA))
         assert set(ticket.mask) >= {"2.weight"}
 
