@@ -16,6 +16,7 @@ from lottery.recipes import recipe_settings
 from lottery.results import Search
 from lottery.search import run_search
 from lottery.settings import layer, read_toml
+from lottery.telling import say
 from lottery.ticket import Ticket
 from pruning.calling import Forward
 from pruning.errors import NoWinningTicket
@@ -69,7 +70,8 @@ def find_ticket(
         force: start over.
         resume: go on with a stored run though nothing tells whether it is of the same experiment: a model, a loss or a
             `DataLoader` that gives something else each time. Without it that is an error.
-        quiet: no progress bars (there are none either where standard error is not a terminal).
+        quiet: no progress bars (there are none either where standard error is not a terminal), and no line that says
+            what the masks cover (`ticket.search.coverage`).
         **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`, `ESConfig`): `levels`,
             `replicates`, `trainer`, `steps`, `lr`, `strategy`, … `criterion` may also be a function
             `score(trained, job)`, `optimizer` and `schedule` functions, and `train` a whole training loop of your own
@@ -103,7 +105,7 @@ def find_ticket(
     bars = bars_wanted(quiet)
     search = run_search(
         Request(model, data, merged, loss, metric, criterion, Path(out), force, resume, forward=forward),
-        Display(bars, None),
+        Display(bars, None, None if quiet else say),
     )
     named = frozenset(given for given in (model, data) if isinstance(given, str))
     return dataclasses.replace(winning_ticket(search), named=named)

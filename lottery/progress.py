@@ -29,14 +29,22 @@ class Display:
     Args:
         bars: whether to draw progress bars on standard error.
         write: prints a line of the table of levels, or None for no table.
+        note: prints a line about the search, before it; None where it belongs above the table or nowhere.
     """
 
-    def __init__(self, bars: bool, write: Write | None) -> None:
-        self._bars, self._write = bars, write
+    def __init__(self, bars: bool, write: Write | None, note: Write | None = None) -> None:
+        self._bars, self._write, self._note = bars, write, note
         self._levels: tqdm[Any] | None = None
         self._steps: tqdm[Any] | None = None
         self._metric: Measure | None = None
         self._examples: int | None = None
+
+    def introduce(self, text: str) -> None:
+        """Show one line about the search that begins."""
+        if self._note is not None:
+            self._note(text)
+        else:
+            self._line(text)
 
     @contextmanager
     def searching(self, levels: int, metric: Measure, examples: int | None) -> Iterator[None]:

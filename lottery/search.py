@@ -16,7 +16,7 @@ from lottery.replicates import depth, join, seeds_of
 from lottery.results import Level, Search, replicated
 from lottery.run_directory import RunDirectory, open_run
 from lottery.summary import as_json
-from lottery.telling import say, say_stored
+from lottery.telling import say_stored
 from lottery.trainers import Setup
 from lottery.winning import choose_winner, matching_tolerance
 from pruning.files import write_json
@@ -33,9 +33,9 @@ def run_search(request: Request, display: Display) -> Search:
     recorder = Recorder(display)
     ready = prepare_search(request, recorder)
     plan, setup = ready.plan, ready.setup
-    say(str(ready.coverage))
     with open_run(request.out, ready.name, ready.identity, force=request.force, resume=request.resume) as run:
         recorder.record_to(run)
+        display.introduce(str(ready.coverage))
         if not (run.path / "environment.json").exists():
             write_json(run.path / "environment.json", environment(setup.device))
         replicates = _replicates(plan, run)

@@ -220,7 +220,7 @@ class TestDiet:
         with pytest.raises(DataError, match="environment"):
             find_ticket(data="gymnax:CartPole-v1", trainer="es", data_diet=0.5)
         pair = ({"w": np.zeros((6, 3), np.float32)}, lambda params, inputs: inputs @ params["w"])
-        with pytest.raises(BadValue, match="JAX model"):
+        with pytest.raises(BadValue, match="this model is in JAX"):
             dieted(model=pair)
 
 
