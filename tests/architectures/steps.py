@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 
 from lottery import Ticket, find_ticket
 from lottery.exporting import export_ticket
@@ -70,7 +71,10 @@ class Trial:
 
     def examples(self, count: int) -> Any:
         """Return a batch of exactly so many training examples, which a file for one batch size takes."""
-        return next(iter(batches(self.model, self.architecture.data().train, count)))[0]
+        part = self.architecture.data().train
+        if isinstance(part, DataLoader):
+            part = DataLoader(part.dataset, count, collate_fn=part.collate_fn)
+        return next(iter(batches(self.model, part, count)))[0]
 
 
 def gd(trial: Trial) -> None:
