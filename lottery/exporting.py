@@ -17,6 +17,7 @@ from lottery.callers_settings import own_settings
 from lottery.data.batch import is_divisible, rows, size
 from lottery.exports import EXPORTS, FIXED, Forward
 from lottery.objective import call
+from lottery.randomness import seeded_everywhere
 from lottery.ticket import Ticket
 from lottery.ticket_network import Network, ticket_network
 from lottery.torch_state import float_type
@@ -156,6 +157,8 @@ def largest_difference(
 ) -> float:
     """Return the largest relative difference of a function's outputs from the network's, on its batch and on fewer.
 
+    Both begin from the same random state: a network may draw in evaluation mode.
+
     Args:
         forward: of a batch.
         network: what it should be.
@@ -168,13 +171,14 @@ def largest_difference(
     fewer = [rows(network.inputs, 0, _FEWER)] if resized and is_divisible(network.inputs) else []
     worst = 0.0
     for inputs in (network.inputs, *fewer):
-        with users_code("the model on the examples of the export"):
+        with seeded_everywhere(0), users_code("the model on the examples of the export"):
             wanted = tensors(call(network.model, inputs))
         if not wanted:
             raise RunError("the model returns no tensor; there is nothing to compare with")
         if not all(torch.isfinite(leaf).all() for leaf in wanted):
             raise RunError("the masked dense network has outputs that are not finite; there is nothing to compare with")
-        found = tensors_in(forward(inputs))
+        with seeded_everywhere(0):
+            found = tensors_in(forward(inputs))
         if len(found) != len(wanted):
             return math.inf
         worst = max([worst, *(_relative(one, other) for one, other in zip(found, wanted, strict=True))])

@@ -46,7 +46,7 @@ class Network:
     merged: str | None = None
 
     def state(self) -> dict[str, Any]:
-        """Return the state dict of the model.
+        """Return the state dict of the model, for a loader that does not switch modes.
 
         Raises:
             BadValue: `eval()` merged adapters into weights, and would merge them again into what is loaded.
@@ -54,7 +54,7 @@ class Network:
         if self.merged is not None:
             raise BadValue(
                 f"eval() of the model merges an adapter into {self.merged!r}, and would merge it again into weights "
-                "that are loaded: merge the adapters for good before you search, or take onnx"
+                "that are loaded: merge the adapters for good before you search, or take csr or onnx"
             )
         return dict(self.model.state_dict())
 
@@ -72,9 +72,12 @@ class Network:
     def blank(self) -> nn.Module:
         """Return a copy of the model that has lost its values: NaN in floats, 0 elsewhere.
 
-        What a file does not bring back then shows in the outputs. Buffers that no state dict holds are kept.
+        What a file does not bring back then shows in the outputs. Buffers that no state dict holds are kept. A model
+        that merges adapters on `eval()` is in training mode, as one is that was just made.
         """
         empty = copy_module(self.model)
+        if self.merged is not None:
+            empty.train()
         with torch.no_grad():
             for tensor in tensors_in(dict(empty.state_dict())):  # a module's extra state may be anything
                 tensor.fill_(float("nan") if tensor.is_floating_point() else 0)

@@ -24,7 +24,7 @@ def csr(network: Network, folder: Path) -> Sequence[str]:
     Raises:
         BadValue: a masked tensor with fewer than two axes.
     """
-    state = network.state()
+    state = dict(network.model.state_dict())
     for name, keep in network.masked().items():
         if keep.dim() < 2:
             raise BadValue(f"{name!r} has the shape {list(keep.shape)}, and compressed rows need a matrix")

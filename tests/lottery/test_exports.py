@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import itertools
 import json
 import subprocess
 import sys
@@ -95,14 +96,26 @@ class TwoInputs(nn.Module):
 
 
 class Noisy(nn.Module):
-    """Never gives the same outputs twice."""
+    """Draws in evaluation mode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(30, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(x.flatten(1)) + torch.rand(3)
+        return self.fc(x.flatten(1)) + self.noise()
+
+    def noise(self) -> torch.Tensor:
+        return torch.rand(3)
+
+
+class NeverTheSame(Noisy):
+    """Never gives the same outputs twice, whatever the random state."""
+
+    calls = itertools.count()
+
+    def noise(self) -> torch.Tensor:
+        return torch.full((3,), float(next(self.calls)))
 
 
 def ticket_of(model: nn.Module, density: float = 0.4, only: tuple[str, ...] = ()) -> Ticket:
@@ -418,8 +431,12 @@ class TestWrongRequests:
     @pytest.mark.parametrize("to", EXPORTS.names())
     def test_other_outputs_are_an_error_and_leave_nothing(self, to, tmp_path):
         with pytest.raises(RunError, match=f"the {to} file gives other outputs than the masked dense network"):
-            export_ticket(ticket_of(Noisy()), to, Noisy(), SEQUENCES, out=tmp_path / "out")
+            export_ticket(ticket_of(NeverTheSame()), to, NeverTheSame(), SEQUENCES, out=tmp_path / "out")
         assert not list(tmp_path.iterdir())
+
+    def test_a_network_that_draws_is_compared_from_one_random_state(self, tmp_path):
+        model = Noisy()
+        assert export_ticket(ticket_of(model), "csr", model, SEQUENCES, out=tmp_path / "out").difference == 0.0
 
     def test_outputs_that_are_not_finite_are_an_error(self, tmp_path):
         model = nn.Sequential(nn.Flatten(), nn.Linear(30, 3))

@@ -34,7 +34,13 @@ def read(folder: str | Path = Path(__file__).parent) -> dict[str, Any]:
 
 
 def load(model: ModuleT, folder: str | Path = Path(__file__).parent) -> ModuleT:
-    """Give a model the stored values (strictly), dense, and return it. Changes it in place."""
+    """Give a model the stored values (strictly), dense, and return it. Changes it in place.
+
+    The values are those of evaluation mode: a model that has a `train()` or `eval()` of its own, which may merge
+    adapters into weights, is put into that mode first and stays in it.
+    """
+    if any(_switches_by_itself(part) for part in model.modules()):
+        model.eval()
     stored = read(folder)
     tensors = {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
     sparse = {name for name, value in tensors.items() if value.layout == torch.sparse_csr}
@@ -44,3 +50,8 @@ def load(model: ModuleT, folder: str | Path = Path(__file__).parent) -> ModuleT:
         stored[name] = dense.reshape(shapes.get(name, dense.shape))
     model.load_state_dict(stored)  # what is no tensor is a module's extra state
     return model
+
+
+def _switches_by_itself(part: nn.Module) -> bool:
+    own = (type(part).train, type(part).eval) != (nn.Module.train, nn.Module.eval)
+    return own or not vars(part).keys().isdisjoint(("train", "eval"))
