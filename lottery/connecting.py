@@ -6,19 +6,22 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lottery.bars import with_bar
 from lottery.callers_settings import own_settings
+from lottery.config import SearchConfig
 from lottery.connectivity import POINTS, Curve, Line, check_same_tensors, connect
 from lottery.counts import check_count
 from lottery.metric import GivenMetric, Measure
+from lottery.models.choosing import model_source
+from lottery.models.source import require_torch
 from lottery.objective import GivenLoss
-from lottery.preparing import Prepared, Request, prepare_search
+from lottery.preparing import Prepared, Request, parts_of, prepare_search
 from lottery.records import read_run_config, split_seed
 from lottery.reopening import reopen
 from lottery.telling_apart import FORMAT
-from lottery.ticket import Ticket
+from lottery.ticket import TWIN, Ticket
 from lottery.ticket_directory import open_ticket
 from lottery.torch_state import digest
 from lottery.torch_view import TorchView, torch_view
@@ -29,11 +32,10 @@ from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Params
 from pruning.watch import Silent
 
-if TYPE_CHECKING:
-    pass
-
 # What a ticket's record says of the frame that its data and model are made in.
 _FRAME = ("seed", "validation_size", "init", "metric")
+_ASKED = "lottery connect measures"
+_IN_JAX = f"mix the two ticket.trained(model) with jax.tree.map and measure them by yourself, or {TWIN}"
 
 
 @dataclass(frozen=True)
@@ -236,12 +238,15 @@ def _view(ticket: Ticket, model: Any, data: Any, given: Mapping[str, Any], trust
     run = _run_of(ticket)
     if run is not None and config.get("data_diet") is not None:
         plain = get_criterion("magnitude").score  # nothing is pruned here
-        return torch_view(reopen(run, model, data, **given, criterion=plain, trust=trust)[1])
+        return torch_view(reopen(run, model, data, **given, criterion=plain, trust=trust)[1], _ASKED, _IN_JAX)
+    if ticket.info.get("framework") == "jax":  # before a trainer of PyTorch says what one does to train it
+        parts = parts_of(chosen["data"], SearchConfig(), given["forward"])
+        require_torch(model_source(chosen["model"], parts, "model"), _ASKED, _IN_JAX)
     settings = {key: config[key] for key in _FRAME if config.get(key) is not None}
     settings |= {"levels": 0, "prunable": tuple(ticket.mask), "split_seed": _split(ticket)[0]}
     ready = prepare_search(Request(chosen["model"], chosen["data"], settings, **given), Silent())
     _check_same_as_found(ticket, ready, chosen["data"])
-    return torch_view(ready)
+    return torch_view(ready, _ASKED, _IN_JAX)
 
 
 def _check_same_as_found(ticket: Ticket, ready: Prepared, data: Any) -> None:

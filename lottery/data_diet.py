@@ -19,7 +19,7 @@ from lottery.data.parts import Parts, Tensors
 from lottery.data_scores import DATA_SCORES
 from lottery.gd.config import GDConfig
 from lottery.gd.trainer import GDTrainer
-from lottery.models.source import ModelSource
+from lottery.models.source import ModelSource, require_torch
 from lottery.torch_state import load_state
 from lottery.trainers import Ask
 from lottery.trainers.gd import setup
@@ -107,8 +107,7 @@ def _scorable(ask: Ask) -> Tensors:
     """Return the training part, if its examples can be scored."""
     if not isinstance(ask.parts, Parts):
         raise DataError(f"data_diet scores training examples, and {ask.parts.name} is an environment")
-    if not isinstance(ask.source, ModelSource):
-        raise BadValue("data_diet trains PyTorch networks, and this model is in JAX")
+    require_torch(ask.source, "data_diet scores examples by", "leave data_diet out, or pick the examples by yourself")
     train = ask.parts.train
     if not isinstance(train, Tensors):
         raise DataError("data_diet picks examples from tensors, not from a DataLoader: give (X, y) or a Dataset")

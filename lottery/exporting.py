@@ -119,7 +119,8 @@ def export_ticket(
     ticket = ticket if isinstance(ticket, Ticket) else Ticket.load(ticket)
     folder = default_folder(ticket, to) if out is None else Path(out)
     _check_free(folder, force)
-    network = ticket_network(ticket, model, data, weights, _EXAMPLES, trust=trust, forward=forward)
+    asked = f"export {to!r} writes"
+    network = ticket_network(ticket, model, data, weights, _EXAMPLES, asked=asked, trust=trust, forward=forward)
     dense_bytes = sum(tensor.nbytes for tensor in tensors_in(dict(network.model.state_dict())))
     tolerance = _TOLERANCES.get(float_type(network.model), _TOLERANCE)
     facts = {"to": to, "weights": weights, "density": ticket.density, "dense_bytes": dense_bytes}

@@ -40,6 +40,11 @@ from pruning.errors import BadValue
 from pruning.files import write_json
 from pruning.jobs import Budget, Job, Params
 
+_IN_JAX = (
+    "train the copies with train_ticket(ticket, model, data, settings={'seed': …}) and measure the networks between "
+    "their ticket.trained(model) by yourself"
+)
+
 
 @dataclass(frozen=True)
 class _Bench:
@@ -131,7 +136,7 @@ def instability(
         trust=trust,
     )
     require_still_masks(ready)
-    view = torch_view(ready)
+    view = torch_view(ready, "lottery instability measures", _IN_JAX)
     if parts is None:
         parts = ("test" if view.parts.test is not None else "validation",)
     for part in parts:

@@ -12,7 +12,8 @@ from torch import nn
 
 from lottery.config import SearchConfig
 from lottery.coverage import Coverage, coverage
-from lottery.models.source import ModelSource, Source, model_source
+from lottery.models.choosing import model_source
+from lottery.models.source import ModelSource, Source
 from lottery.objective import GivenLoss, GivenMetric
 from lottery.preparing import parts_of
 from lottery.records import check_ticket

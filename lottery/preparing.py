@@ -20,7 +20,8 @@ from lottery.datasets import load_data
 from lottery.drawing import Drawing
 from lottery.early_bird import check_early_bird
 from lottery.metric import GivenMetric
-from lottery.models.source import ModelSource, Start, model_source
+from lottery.models.choosing import model_source
+from lottery.models.source import ModelSource, Start
 from lottery.objective import GivenLoss
 from lottery.plan import Plan
 from lottery.planning import plan_of
@@ -126,7 +127,10 @@ def prepare_search(request: Request, watch: Watch) -> Prepared:
     if request.ticket is not None:
         source = source.starting_at(Start(request.ticket.params, request.ticket.mask))
     if request.forward is not None and not isinstance(source, ModelSource):
-        raise BadValue("forward is for PyTorch modules; what a JAX model is called with, its own `apply` says")
+        raise BadValue(
+            "forward calls PyTorch modules, and this model is in JAX: let its `apply` take the batch, as "
+            "(params, lambda params, batch: …)"
+        )
     if config.replicates > 1 and not source.varies:
         raise BadValue(
             f"{config.replicates} replicates need a callable that makes the model from a seed; "

@@ -30,7 +30,10 @@ def prober_for(ask: Ask, config: SearchConfig, needs: frozenset[str]) -> Prober:
     if not any(need in PROBES for need in needs):
         return NoProber("the criterion looks at weights alone")
     if not isinstance(ask.source, ModelSource):
-        return NoProber("needs gradients in PyTorch, and this model is in JAX: use magnitude, random or snr")
+        return NoProber(
+            "looks at PyTorch modules, and this model is in JAX: use magnitude, movement, random, snr or "
+            "another that looks at weights alone, or a function score(trained, job) of your own"
+        )
     if isinstance(ask.parts, Unseen):
         return NoProber("looks at examples, and no data was given: give data, or use magnitude")
     model = ask.source.build(ask.seed)

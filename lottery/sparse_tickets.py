@@ -54,7 +54,9 @@ def sparse_reports(
         raise BadValue(f"batch sizes are whole numbers from 1, not {list(batches)}")
     place = choose_device(device)
     weights = "rewind" if ticket.trained_params is None else "trained"
-    network = ticket_network(ticket, model, data, weights, max(batches), trust=trust)
+    network = ticket_network(
+        ticket, model, data, weights, max(batches), asked="lottery bench sparse times", trust=trust
+    )
     if not is_divisible(network.inputs) or isinstance(network.inputs, Whole):
         raise BadValue(
             "batches of these inputs cannot be made in another size (a packed sequence, a graph, or a batch that "

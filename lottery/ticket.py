@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from pruning.sparse.module import SparseModule
 
 _OPTIONAL = ("trained", "best", "last", "std")
+TWIN = "give a PyTorch module whose parameters have the same names and shapes (model=…)"
+"""What can be done with the ticket of a JAX model where only PyTorch will do."""
 _LEVEL = re.compile(r"/seed-\d+/level-\d+$")
 
 
@@ -167,8 +169,8 @@ class Ticket:
         network = self._into(model, self.params if self.trained_params is None else self.trained_params)
         if not isinstance(network, nn.Module):
             raise BadValue(
-                "ticket.sparse is for PyTorch modules; a JAX model runs sparse while it is evolved; elsewhere take "
-                "ticket.trained(model), whose removed weights are 0"
+                "ticket.sparse runs PyTorch modules, and this model is in JAX, which runs sparse while it is evolved; "
+                f"elsewhere take ticket.trained(model), whose removed weights are 0, or {TWIN}"
             )
         call = Call.of(network, example, named).of_tensors()
         devices = {tensor.device for tensor in call.tensors}

@@ -12,9 +12,10 @@ from lottery.data.episodes import Episodes, load_episodes
 from lottery.data.parts import Parts, prepare
 from lottery.datasets import load_data
 from lottery.gd.batches import sample
-from lottery.models.source import ModelSource, model_source
+from lottery.models.choosing import model_source
+from lottery.models.source import require_torch
 from lottery.records import split_seed
-from lottery.ticket import Ticket
+from lottery.ticket import TWIN, Ticket
 from lottery.torch_state import float_type, load_state
 from lottery.trust import given_or_stored
 from pruning.calling import Forward
@@ -27,6 +28,8 @@ from pruning.structures import tensors_in
 from pruning.torch_modules import apply_mask
 
 WEIGHTS = ("trained", "rewind")
+
+_IN_JAX = f"take ticket.trained(model), whose removed weights are 0, or {TWIN}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def ticket_network(
     weights: str,
     examples: int,
     *,
+    asked: str,
     trust: bool = False,
     forward: Forward | None = None,
 ) -> Network:
@@ -102,6 +106,7 @@ def ticket_network(
         data: likewise.
         weights: `trained`, or `rewind` for the initialization that the ticket trains from.
         examples: how many: training examples, or first observations of an environment.
+        asked: who wants it, with a verb, for the message: "lottery bench sparse times".
         trust: run a model that only the ticket's record names as `package.module:callable`.
         forward: how a batch is handed to the model, where that is the caller's own.
 
@@ -112,17 +117,14 @@ def ticket_network(
         MaskMismatch: a model that the ticket does not fit.
     """
     params = _params(ticket, weights)
-    if ticket.info.get("framework") == "jax":
-        raise BadValue("this needs a PyTorch module, and the ticket is of a JAX model")
+    if model is None and ticket.info.get("framework") == "jax":
+        raise BadValue(f"{asked} PyTorch modules, and this ticket's model is in JAX: {_IN_JAX}")
     chosen = {
         kind: given_or_stored(kind, value, ticket.info, ticket.path or "this ticket", trust, ticket.named)
         for kind, value in (("model", model), ("data", data))
     }
     parts = _parts(ticket, chosen["data"], forward)
-    source = model_source(chosen["model"], parts, "model")
-    if not isinstance(source, ModelSource):
-        raise BadValue("this needs a PyTorch module, and the model is a JAX model")
-    network = source.build(ticket.info["seed"])
+    network = require_torch(model_source(chosen["model"], parts, "model"), asked, _IN_JAX).build(ticket.info["seed"])
     load_state(network, params)
     mask = ticket.mask.fit({name: tuple(p.shape) for name, p in network.named_parameters()})
     merged = written_on_eval(network)

@@ -10,7 +10,7 @@ from torch import nn
 from lottery.data.parts import Part, Parts
 from lottery.gd.device import choose_device
 from lottery.gd.evaluation import evaluate
-from lottery.models.source import ModelSource
+from lottery.models.source import require_torch
 from lottery.objective import Objective, objective_for, own
 from lottery.preparing import Prepared
 from lottery.torch_state import float_type, load_state
@@ -48,18 +48,21 @@ class TorchView:
         return evaluate(network, part, self.objective, self.device, _BATCH)
 
 
-def torch_view(ready: Prepared) -> TorchView:
+def torch_view(ready: Prepared, asked: str, instead: str) -> TorchView:
     """Return the networks and data of a search in PyTorch.
+
+    Args:
+        ready: the search.
+        asked: who looks at them, with a verb, for the message: "lottery connect measures".
+        instead: what can be done with a JAX model.
 
     Raises:
         BadValue: a search on an environment, or of a JAX model.
     """
     ask = ready.ask
     if not isinstance(ask.parts, Parts):
-        raise BadValue(f"{ask.parts.name} is an environment: this analysis needs labelled examples")
-    if not isinstance(ask.source, ModelSource):
-        raise BadValue("this analysis looks at PyTorch modules, and this model is in JAX")
-    model = ask.source.build(ask.seed)
+        raise BadValue(f"{asked} networks on labelled examples, and {ask.parts.name} is an environment")
+    model = require_torch(ask.source, asked, instead).build(ask.seed)
     parts = ask.parts.with_floats(float_type(model))
     device = choose_device("auto")
     loss = own(ask.loss, device) if ask.loss is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from lottery.torch_view import TorchView
     from pruning.calling import Forward
 
+IN_JAX = (
+    "early-stop-speedup, layer-density, mask-overlap and weight-distributions take any model; for others look at "
+    "ticket.trained(model) by yourself"
+)
+"""What can be done with a run of a JAX model, where an analysis needs PyTorch."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -39,18 +45,20 @@ class Study:
         search: its levels.
         run: where they lie.
         prepare: makes its model and data again, when an analysis needs them.
+        asked: who looks at them, with a verb, for messages.
     """
 
     search: Search
     run: RunDirectory
     prepare: Callable[[], Prepared]
+    asked: str = "this analysis looks at"
 
     @cached_property
     def view(self) -> TorchView:
         """Networks and data in PyTorch; raises `BadValue` for an environment or a JAX model."""
         from lottery.torch_view import torch_view
 
-        return torch_view(self.prepare())
+        return torch_view(self.prepare(), self.asked, IN_JAX)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -182,4 +190,5 @@ def analyze(
     chosen = ANALYSES[name].value
     with users_code(f"the analysis {name!r}"):
         given: dict[str, Any] = {"loss": loss, "metric": metric, "forward": forward, "functions": functions}
-        return chosen(study(path, model, data, trust=trust, **given))
+        looked_at = study(path, model, data, trust=trust, **given)
+        return chosen(replace(looked_at, asked=f"analysis {name!r} looks at"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lottery.analyses import Findings, Study, analysis
+from lottery.analyses import IN_JAX, Findings, Study, analysis
 from lottery.analyses.reporting import (
     Line,
     cells,
@@ -27,8 +27,6 @@ from pruning.mask import Mask
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lottery.preparing import Prepared
-
 
 @analysis("effective-sparsity", source="Vysogorets & Kempe 2023 (arXiv 2107.02306)")
 def effective_sparsity(study: Study) -> Findings:
@@ -46,7 +44,7 @@ def effective_sparsity(study: Study) -> Findings:
         BadValue: a network that is no chain of linear and convolution layers, or whose units are mixed or reordered
             between two of them, as by a LayerNorm (the message names the tensor).
     """
-    sizes = _chain(study.prepare())
+    sizes = _chain(study)
     levels, seeds = study.levels, study.seeds
     found = [[_effective(study.mask(seed, level.level), sizes) for seed in seeds] for level in levels]
     first = study.mask(seeds[0], 0)
@@ -100,18 +98,16 @@ def effective_sparsity(study: Study) -> Findings:
     return Findings(arrays, text, draw, {"names": names, "n": len(seeds)})
 
 
-def _chain(ready: Prepared) -> dict[str, tuple[int, ...]]:
+def _chain(study: Study) -> dict[str, tuple[int, ...]]:
     """Return the weight shapes of a network whose layers follow one another, in the order of the data."""
     from lottery.data.parts import Parts
     from lottery.dataflow import layer_chain
     from lottery.gd.batches import sample
-    from lottery.models.source import ModelSource
+    from lottery.models.source import require_torch
     from lottery.torch_state import float_type
 
-    ask = ready.ask
-    if not isinstance(ask.source, ModelSource):
-        raise BadValue("this analysis looks at PyTorch modules, and this model is in JAX")
-    model = ask.source.build(ask.seed)
+    ask = study.prepare().ask
+    model = require_torch(ask.source, study.asked, IN_JAX).build(ask.seed)
     inputs = (
         sample(ask.parts.train, 2, seed=0)[0]
         if isinstance(ask.parts, Parts)

@@ -22,7 +22,7 @@ from lottery.data import Data
 from lottery.data.parts import prepare
 from lottery.datasets import load_data
 from lottery.evolved_check import CheckedTrainer
-from lottery.models.source import model_source
+from lottery.models.choosing import model_source
 from lottery.trainers import Ask
 from lottery.trainers.es import setup
 from pruning.mask import Mask

@@ -17,7 +17,7 @@ from lottery.data.parts import Tensors, prepare
 from lottery.datasets import load_data
 from lottery.gd.config import GDConfig
 from lottery.gd.trainer import GDTrainer
-from lottery.models.source import torch_source
+from lottery.models.choosing import torch_source
 from lottery.objective import call
 from lottery.probes import TorchProber
 from lottery.trainers import Ask, Setup

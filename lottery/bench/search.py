@@ -16,7 +16,8 @@ from lottery.data import Data
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.datasets import load_data
 from lottery.gd.config import GDConfig
-from lottery.models.source import ModelSource, torch_source
+from lottery.models.choosing import torch_source
+from lottery.models.source import ModelSource
 from lottery.torch_state import load_state
 from lottery.trainers import Ask, Setup
 from lottery.trainers.gd import setup

@@ -15,7 +15,8 @@ from torch import nn
 
 from es.jax_kinds import is_jax_model
 from lottery.models import MODELS, Build
-from lottery.models.source import Make, Sizes, seeded_maker, takes_sizes
+from lottery.models.choosing import seeded_maker, takes_sizes
+from lottery.models.source import Make, Sizes
 from lottery.randomness import seeded_everywhere
 from pruning.errors import BadValue, LotteryError, MaskMismatch, UsageError
 from pruning.jobs import Params

@@ -13,7 +13,7 @@ from lottery.identity import identify
 from lottery.loop.config import LoopConfig
 from lottery.loop.trainer import LoopTrainer, arguments, measured_by, measured_on
 from lottery.metric import Measure
-from lottery.models.source import ModelSource
+from lottery.models.source import require_torch
 from lottery.objective import objective_for, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import check_finite, float_type
@@ -29,8 +29,11 @@ def setup(ask: Ask) -> Setup:
         BadValue: a function that cannot be called so, or nothing to measure with.
     """
     config: LoopConfig = ask.config
-    if not isinstance(ask.source, ModelSource):
-        raise BadValue("trainer 'function' hands over PyTorch modules, and this model is in JAX: use trainer 'es'")
+    source = require_torch(
+        ask.source,
+        "trainer 'function' hands over",
+        "use trainer 'es', or train ticket.rewound(model) by yourself with pruning.pytrees.apply_mask after each step",
+    )
     if not isinstance(ask.parts, Parts | Unseen):
         raise BadValue(f"{ask.parts.name} is an environment: use trainer 'es', or give evaluate and no data")
     device = choose_device(config.device)
@@ -41,7 +44,7 @@ def setup(ask: Ask) -> Setup:
             "train takes (model, mask) and no budget, so that it cannot be told at which step to stop or begin: let it "
             "take (model, mask, budget), or use rewind '0' or 'lr'"
         )
-    model = ask.source.build(ask.seed).to(device)
+    model = source.build(ask.seed).to(device)
     check_finite(model)
     if config.evaluate is not None:
         if ask.loss is not None or ask.metric is not None:
@@ -66,7 +69,7 @@ def setup(ask: Ask) -> Setup:
     total = config.total_steps(per_epoch)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
-        LoopTrainer(ask.source.build(ask.seed), train, measure, total, per_epoch, device, ask.watch),
+        LoopTrainer(source.build(ask.seed), train, measure, total, per_epoch, device, ask.watch),
         total,
         per_epoch,
         metric,

@@ -26,7 +26,7 @@ from lottery.gd.moves import NONE
 from lottery.gd.rates import FOLLOWS, rates_for
 from lottery.gd.trainable import freeze_others
 from lottery.gd.trainer import GDTrainer
-from lottery.models.source import ModelSource
+from lottery.models.source import require_torch
 from lottery.objective import Objective, call, objective_for, own, require_tensors
 from lottery.randomness import seeded_everywhere
 from lottery.tallies import loss_sums, metric_sums
@@ -39,6 +39,11 @@ from pruning.users_code import users_code
 # Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
 # on an idle machine, and many times faster on a busy one.
 SINGLE_THREAD_FLOPS = 4_000_000
+
+_INSTEAD = (
+    "use trainer 'es', or train ticket.rewound(model) in a loop of your own with pruning.pytrees.apply_mask after each "
+    "step"
+)
 
 # How many examples of the validation part are tried at once.
 MEASURED_AT_ONCE = 256
@@ -54,13 +59,9 @@ def setup(ask: Ask) -> Setup:
     config: GDConfig = ask.config
     if not isinstance(ask.parts, Parts):
         raise BadValue(f"trainer 'gd' learns from examples, and {ask.parts.name} is an environment: use trainer 'es'")
-    if not isinstance(ask.source, ModelSource):
-        raise BadValue(
-            "trainer 'gd' trains PyTorch modules, and this model is in JAX: use trainer 'es', or train "
-            "ticket.rewound(model) in a loop of your own with pruning.pytrees.apply_mask after each step"
-        )
+    source = require_torch(ask.source, "trainer 'gd' trains", _INSTEAD)
     device = choose_device(config.device)
-    model = ask.source.build(ask.seed).to(device)
+    model = source.build(ask.seed).to(device)
     # Said here, before anything is written.
     check_finite(model)
     _check_optimizer(model, config)
@@ -72,13 +73,13 @@ def setup(ask: Ask) -> Setup:
     inputs, count = _check_fit(model, parts, objective, device)
     with seeded_everywhere(0):
         AUGMENTATIONS[config.augment](inputs)
-    flops = forward_flops(ask.source.build(ask.seed), inputs) if device.type == "cpu" else None
+    flops = forward_flops(source.build(ask.seed), inputs) if device.type == "cpu" else None
     single = flops is not None and flops / count * config.batch_size < SINGLE_THREAD_FLOPS
     threads = 1 if single else torch.get_num_threads()
     batches = steps_per_epoch(parts.train, config.batch_size)
     total, per_epoch = config.total_steps(batches), max(1, round(batches / config.accumulate))
     late = _try_steps(model, config, total)
-    trainer = GDTrainer(ask.source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch)
+    trainer = GDTrainer(source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
         trainer,

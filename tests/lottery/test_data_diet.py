@@ -20,7 +20,7 @@ from lottery.data_scores import DATA_SCORES
 from lottery.data_scores.el2n import el2n
 from lottery.data_scores.grand import grand
 from lottery.gd.config import GDConfig
-from lottery.models.source import model_source
+from lottery.models.choosing import model_source
 from lottery.reopening import reopen
 from lottery.run_directory import RunDirectory
 from lottery.trainers import Ask
@@ -220,7 +220,7 @@ class TestDiet:
         with pytest.raises(DataError, match="environment"):
             find_ticket(data="gymnax:CartPole-v1", trainer="es", data_diet=0.5)
         pair = ({"w": np.zeros((6, 3), np.float32)}, lambda params, inputs: inputs @ params["w"])
-        with pytest.raises(BadValue, match="this model is in JAX"):
+        with pytest.raises(BadValue, match="this model is in JAX: leave data_diet out"):
             dieted(model=pair)
 
 

@@ -119,7 +119,7 @@ class TestEarlyStop:
         ticket = Ticket.load(replicates[1].path)
         sparse = ticket.sparse(make, X[180:])
         assert accuracy(sparse, DATA.test) == pytest.approx(replicates[1].test, abs=1e-9)
-        exported = ticket_network(ticket, make, DATA, "trained", 8).model
+        exported = ticket_network(ticket, make, DATA, "trained", 8, asked="a test runs").model
         assert accuracy(exported, DATA.test) == pytest.approx(replicates[1].test, abs=1e-9)
         assert_same_arrays(study(run.path, make, DATA).trained(0, 1), dict(ticket.trained_params or {}))
         (pair,) = connect_tickets([r.path for r in replicates], make, DATA, points=2, parts=["test"]).pairs

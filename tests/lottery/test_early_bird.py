@@ -14,7 +14,7 @@ from lottery.config import SearchConfig
 from lottery.data.parts import prepare
 from lottery.early_bird import Bird, drawable, is_stable, told, watched
 from lottery.evolving import setup as evolution
-from lottery.models.source import torch_source
+from lottery.models.choosing import torch_source
 from lottery.run_directory import RunDirectory
 from lottery.trainers import Ask
 from pruning.errors import BadValue

@@ -91,7 +91,7 @@ def test_who_opens_a_run_again_gives_it_again(tmp_path):
 
 def test_a_jax_model_takes_none():
     pair = ({"w": X.numpy()}, lambda params, x: x)
-    with pytest.raises(BadValue, match="forward is for PyTorch modules"):
+    with pytest.raises(BadValue, match="this model is in JAX: let its `apply` take the batch"):
         find_ticket(pair, (X, Y), trainer="es", forward=lambda model, batch: model(batch[0]), quiet=True)
 
 

@@ -22,7 +22,7 @@ from lottery.gd.stackable import can_stack, refusal
 from lottery.gd.stacked import compare_stacked, groups_of, train_stacked
 from lottery.gd.stacked_batches import stacked_batches
 from lottery.gd.trainer import GDTrainer
-from lottery.models.source import torch_source
+from lottery.models.choosing import torch_source
 from lottery.trainers import Ask
 from lottery.trainers.gd import setup
 from pruning.jobs import Budget, Evaluation, Job

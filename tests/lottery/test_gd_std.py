@@ -19,7 +19,7 @@ from lottery.gd.batches import training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.std import ESTIMATORS, PRIOR_PRECISION
 from lottery.metric import Metric
-from lottery.models.source import torch_source
+from lottery.models.choosing import torch_source
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import load_state
 from lottery.trainers import Ask, Setup

@@ -19,7 +19,8 @@ from lottery.gd.batches import evaluation_batches, steps_per_epoch, training_bat
 from lottery.gd.config import GDConfig
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import OPTIMIZERS
-from lottery.models.source import ModelSource, torch_source
+from lottery.models.choosing import torch_source
+from lottery.models.source import ModelSource
 from lottery.torch_state import load_state, state_of
 from lottery.trainers import Ask, Setup
 from lottery.trainers.gd import setup

@@ -17,7 +17,7 @@ from flax import nnx
 from lottery import Data, Fitness, Ticket, find_ticket, train_ticket
 from lottery.data.episodes import given_episodes, load_episodes
 from lottery.data.parts import prepare
-from lottery.models.source import model_source
+from lottery.models.choosing import model_source
 from lottery.run_directory import RunDirectory
 from pruning.errors import BadValue, DataError, MaskMismatch
 from tests.lottery.helpers import blobs, removed
@@ -138,7 +138,7 @@ class TestModules:
         with pytest.raises(BadValue, match="this model is in JAX: use trainer 'es'"):
             find_ticket(Linen(), DATA, out=tmp_path)
         ticket = find_ticket(equinox, DATA, out=tmp_path, **TINY)
-        with pytest.raises(BadValue, match="is for PyTorch modules; a JAX model runs sparse while it is evolved"):
+        with pytest.raises(BadValue, match="this model is in JAX, which runs sparse while it is evolved"):
             ticket.sparse(equinox, VALIDATION)
 
 

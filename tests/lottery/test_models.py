@@ -11,7 +11,7 @@ from lottery.data import Data
 from lottery.data.parts import prepare
 from lottery.initializers import INITIALIZERS
 from lottery.models import MODELS
-from lottery.models.source import torch_source
+from lottery.models.choosing import torch_source
 from lottery.recipes import recipe_settings
 from pruning.errors import BadValue, DataError, UnknownName
 from pruning.torch_modules import prunable

@@ -24,7 +24,8 @@ from lottery.gd.evaluation import evaluate
 from lottery.gd.rates import CLASSES as SCHEDULERS
 from lottery.gd.stopping import PATIENCE_ENDED, Patience
 from lottery.gd.trainer import GDTrainer
-from lottery.models.source import ModelSource, torch_source
+from lottery.models.choosing import torch_source
+from lottery.models.source import ModelSource
 from lottery.torch_state import load_state
 from lottery.trainers import Ask, Setup
 from lottery.trainers.gd import setup
