@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import jax
@@ -32,7 +31,7 @@ from pruning.calling import Whole, call_once
 from pruning.copying import copy_module, tensors_within
 from pruning.errors import BadValue
 from pruning.modes import written_on_eval
-from pruning.own_parameters import require_own_parameters
+from pruning.own_parameters import check_as_it_runs
 from pruning.shared_memory import groups_in_memory
 from pruning.torch_modules import is_trainable, unwrap
 
@@ -204,12 +203,10 @@ def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> Non
             "make the view in forward, or use trainer 'gd'"
         )
     bound = _bound(frozen)
-    outputs: Any = ()
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with suppress(Exception):  # what fails is said by the run that is compared with JAX
-            outputs = call_once(bound, to_torch(example_inputs))
-    require_own_parameters(bound, outputs)
+        # what fails is said by the run that is compared with JAX
+        check_as_it_runs(bound, lambda: call_once(bound, to_torch(example_inputs)))
 
 
 def _run_torch(prepare: Callable[[], Prepared], label: str) -> tuple[Any, bool]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
+from torch import nn
 
 from lottery.data.parts import Parts
 from lottery.data.unseen import Unseen
 from lottery.functions import function_of
-from lottery.gd.batches import steps_per_epoch
+from lottery.gd.batches import move, steps_per_epoch, training_batches
 from lottery.gd.device import choose_device
 from lottery.identity import identify
 from lottery.loop.config import LoopConfig
 from lottery.loop.trainer import LoopTrainer, arguments, measured_by, measured_on
 from lottery.metric import Measure
 from lottery.models.source import require_torch
-from lottery.objective import objective_for, own
+from lottery.objective import call, objective_for, own
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
 from pruning.copying import copy_module
 from pruning.errors import BadValue, DataError, RunError
+from pruning.own_parameters import check_as_it_runs
 
 
 def setup(ask: Ask) -> Setup:
@@ -46,6 +50,8 @@ def setup(ask: Ask) -> Setup:
         )
     model = source.build(ask.seed).to(device)
     check_finite(model)
+    if isinstance(ask.parts, Parts):
+        _check_own(model, ask.parts.with_floats(float_type(model)), device)
     if config.evaluate is not None:
         if ask.loss is not None or ask.metric is not None:
             raise BadValue("evaluate measures by itself: leave loss and metric out")
@@ -78,6 +84,15 @@ def setup(ask: Ask) -> Setup:
         refusals={"std": "a training by your own function says nothing of standard deviations: use magnitude"},
         late_start=late,
     )
+
+
+def _check_own(model: nn.Module, parts: Parts, device: torch.device) -> None:
+    """Raise `BadValue` for a model that would train another one: the loop may call it in other ways, if this fails."""
+    with seeded_everywhere(0), torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        copy = copy_module(model).train()
+        inputs, _ = next(training_batches(parts.train, 8, seed=0, start=0, stop=1))
+        check_as_it_runs(copy, lambda: call(copy, move(inputs, device)))
 
 
 TRAINERS.add(

@@ -33,7 +33,7 @@ from lottery.tallies import loss_sums, metric_sums
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
 from pruning.errors import BadValue, DataError, RunError
-from pruning.own_parameters import require_own_parameters
+from pruning.own_parameters import gradients_within, require_own_parameters
 from pruning.users_code import users_code
 
 # Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
@@ -154,7 +154,10 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
         if is_cross_entropy(objective.loss):
             require_tensors("the loss by default", outputs, targets)
         with users_code(f"the loss {where}", DataError), noticing_broadcasts(outputs, targets):
-            objective.loss(outputs, targets).backward()
+            loss = objective.loss(outputs, targets)
+            beside = [objective.loss] if isinstance(objective.loss, nn.Module) else []
+            with gradients_within(model, loss, beside):
+                loss.backward()
         with users_code(f"the model in evaluation mode {where}", DataError):
             outputs = InEvaluation(model)(inputs)
         try:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.mask import Mask
-from pruning.own_parameters import require_own_parameters
+from pruning.own_parameters import check_as_it_runs, gradients_within, require_own_parameters
 from pruning.sparse.choices import Choosing
 from pruning.sparse.module import sparse_module
 from pruning.torch_modules import clean_copy, hold_mask, is_held, prunable
@@ -150,6 +151,47 @@ def test_a_copy_that_computes_with_foreign_parameters_is_refused(way):
     foreign = nn.Linear(3, 2)
     with pytest.raises(BadValue, match=r"Net computes with \d trainable parameters that it does not hold .* `self`"):
         require_own_parameters(copy, {"out": foreign(copy.run(INPUTS))})
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_graph_that_checkpointing_hides_is_looked_into(reentrant, outside):
+    def again(net: Any) -> Any:
+        global GLOBAL
+        GLOBAL = net
+        return lambda x, net=net: checkpoint((GLOBAL if outside else net).inner, net.first(x), use_reentrant=reentrant)
+
+    net: Any = Net(again)
+    net.inner = nn.Linear(3, 3)
+    net.inner.weight.grad = torch.ones(3, 3)  # of the caller's own training
+    copy: Any = copy_module(net)
+    copy.inner.weight.grad = None
+
+    def trained() -> None:
+        outputs = copy(INPUTS)
+        require_own_parameters(copy, outputs)
+        with gradients_within(copy, outputs):
+            outputs.square().sum().backward()
+
+    if outside:
+        with pytest.raises(BadValue, match="Net computes with 2 trainable parameters that it does not hold"):
+            trained()
+        with pytest.raises(BadValue, match="Net computes with 2 trainable parameters that it does not hold"):
+            check_as_it_runs(copy, lambda: copy(INPUTS))
+        assert copy.inner.weight.grad is None
+    else:
+        trained()
+        check_as_it_runs(copy, lambda: copy(INPUTS))
+        assert copy.inner.weight.grad is not None
+    assert torch.equal(net.inner.weight.grad, torch.ones(3, 3)) and net.inner.bias.grad is None
+
+
+def test_a_loss_may_train_parameters_of_its_own():
+    net, loss = nn.Linear(4, 3), nn.Linear(3, 1)
+    value = checkpoint(loss, net(INPUTS), use_reentrant=True).sum()
+    with gradients_within(net, value, [loss]):
+        value.backward()
+    assert loss.weight.grad is not None and net.weight.grad is not None
 
 
 @pytest.mark.parametrize("way", ["lambda over a weight", "cached view", "in a list"])
