@@ -117,6 +117,7 @@ class Following(TorchDispatchMode):
                 if self.trace(factor.partner).names:
                     self._say(found, "multiplied by another weight, not by activations")
                 continue
+            self._met(func, args, factor, found)
             parts = sum(self._weights[origin.name].numel() for origin in found)
             for origin in found:
                 weight = self._weights[origin.name]
@@ -132,6 +133,9 @@ class Following(TorchDispatchMode):
             if not found and not trace.live:
                 for name in trace.names:
                     self._lost.setdefault(name, base_name(func))
+
+    def _met(self, func: Any, args: Sequence[Any], factor: Factor, places: Places) -> None:
+        """Hear of a weight that activations are multiplied by; for those who listen for more."""
 
     def _moved(
         self, func: Any, args: Any, kwargs: Any, given: list[torch.Tensor], made: list[torch.Tensor], trace: Trace

@@ -45,7 +45,7 @@ class Product:
 
 
 # Where the two matrices are among the arguments.
-_MATRICES = {"mm": 0, "addmm": 1, "_addmm_activation": 1, "bmm": 0, "baddbmm": 1, "addbmm": 1, "mv": 0, "addmv": 1}
+MATRICES = {"mm": 0, "addmm": 1, "_addmm_activation": 1, "bmm": 0, "baddbmm": 1, "addbmm": 1, "mv": 0, "addmv": 1}
 _RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
 CONVOLUTIONS = frozenset({"convolution", "_convolution", "convolution_overrideable"})
 
@@ -67,8 +67,8 @@ def product_of(operation: Any, arguments: Sequence[Any], result: Any) -> Product
     made = result if isinstance(result, torch.Tensor) else result[0] if isinstance(result, tuple | list) else None
     if not isinstance(made, torch.Tensor):
         return None
-    if name in _MATRICES:
-        one, other = arguments[_MATRICES[name] : _MATRICES[name] + 2]
+    if name in MATRICES:
+        one, other = arguments[MATRICES[name] : MATRICES[name] + 2]
         batches = one.shape[0] if name == "addbmm" else 1  # its result is the sum over them
         return _of(one, (-1,), other, (-1,) if other.ndim == 1 else (-2,), made.numel() * batches)
     if name in ("linear", "_grouped_mm"):

@@ -17,6 +17,7 @@ from lottery.data.batch import is_divisible, rows, size
 from lottery.gd.batches import Batch
 from lottery.metric import BatchFunction
 from lottery.objective import call
+from pruning.complex_tensors import halves
 from pruning.errors import BadValue
 
 # Values that the gradients of one chunk of examples may take together: 256 MiB of float32.
@@ -46,6 +47,8 @@ class Network:
 def mean_squares(network: Network, batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
     """Return the mean over all examples of squared gradients, in float64, by name.
 
+    Of a complex weight, the squares of both halves of the gradient, as the halves of a complex128 number.
+
     `torch.func` takes a batch at once where it gives what autograd gives for the first example; a loop over examples
     takes over where it does not.
 
@@ -53,7 +56,7 @@ def mean_squares(network: Network, batches: Iterable[Batch]) -> dict[str, torch.
         BadValue: a loss that cannot be computed for a single example.
     """
     by_transform = _by_vmap(network)
-    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in network.weights.items()}
+    total = {name: _zeros(p) for name, p in network.weights.items()}
     seen, trusted = 0, None
     with differentiable(network.model):
         for batch in batches:
@@ -110,7 +113,7 @@ def _by_vmap(network: Network) -> _Squares:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
             found = gradients(weights, *batch)
-        return {name.removeprefix("model."): g.to(torch.float64).square().sum(0) for name, g in found.items()}
+        return {name.removeprefix("model."): _squares(g).sum(0) for name, g in found.items()}
 
     return squares
 
@@ -118,7 +121,7 @@ def _by_vmap(network: Network) -> _Squares:
 def _by_loop(network: Network, batch: Batch) -> dict[str, torch.Tensor]:
     """Return the sum over the batch's examples of squared gradients, one example after the other."""
     weights = network.weights
-    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in weights.items()}
+    total = {name: _zeros(p) for name, p in weights.items()}
     for position in range(size(batch)):
         inputs, targets = rows(batch, position, position + 1)
         try:
@@ -131,8 +134,17 @@ def _by_loop(network: Network, batch: Batch) -> dict[str, torch.Tensor]:
             ) from error
         for value, gradient in zip(total.values(), gradients, strict=True):
             if gradient is not None:
-                value += gradient.to(torch.float64).square()
+                value += _squares(gradient)
     return total
+
+
+def _zeros(weight: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(weight, dtype=torch.complex128 if weight.is_complex() else torch.float64)
+
+
+def _squares(gradient: torch.Tensor) -> torch.Tensor:
+    squares = halves(gradient).double().square()
+    return torch.view_as_complex(squares) if gradient.is_complex() else squares
 
 
 def _agrees(transform: _Squares, network: Network, batch: Batch) -> bool:
@@ -146,7 +158,7 @@ def _agrees(transform: _Squares, network: Network, batch: Batch) -> bool:
     got = _attempt(transform, first)
     # Another order of summation may change digits where gradients cancel; what is wrong is wrong altogether.
     return got is not None and all(
-        float((got[name] - value).abs().sum()) <= 0.1 * float(value.sum()) for name, value in expected.items()
+        float((got[name] - value).abs().sum()) <= 0.1 * float(value.abs().sum()) for name, value in expected.items()
     )
 
 

@@ -22,6 +22,7 @@ from lottery.data.parts import Loader, Part, Tensors
 from lottery.gd.batches import Batch
 from lottery.gd.example_gradients import Network, chunk_size, mean_squares, require_divisible
 from lottery.metric import BatchFunction
+from pruning.complex_tensors import halves
 from pruning.errors import BadValue
 from pruning.jobs import Job
 
@@ -112,7 +113,7 @@ class Swag:
         self._parameters: list[torch.Tensor] = list(training.weights.values())
         self._count = 0
         self._mean, self._squares, self._pull = (
-            [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in self._parameters]
+            [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in self._now()]
             for _ in range(3)
         )
 
@@ -123,23 +124,29 @@ class Swag:
             return
         self._count += 1
         n = self._count
-        delta = torch._foreach_sub(self._parameters, self._mean)  # pyright: ignore[reportPrivateImportUsage]
+        delta = torch._foreach_sub(self._now(), self._mean)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_add_(self._mean, delta, alpha=1 / n)  # pyright: ignore[reportPrivateImportUsage]
         # (w − old mean)(w − new mean) = (w − old mean)² (n − 1) / n, which cannot be negative.
         torch._foreach_addcmul_(self._squares, delta, delta, value=(n - 1) / n)  # pyright: ignore[reportPrivateImportUsage]
         pulled = [
-            (pull, _dense(p.grad)) for pull, p in zip(self._pull, self._parameters, strict=True) if p.grad is not None
+            (pull, halves(_dense(p.grad)))
+            for pull, p in zip(self._pull, self._parameters, strict=True)
+            if p.grad is not None
         ]
         if pulled:
             gradients = [gradient for _, gradient in pulled]
             torch._foreach_addcmul_([pull for pull, _ in pulled], gradients, gradients)  # pyright: ignore[reportPrivateImportUsage]
+
+    def _now(self) -> list[torch.Tensor]:
+        return [halves(parameter.detach()) for parameter in self._parameters]
 
     def result(self) -> Std:
         """Return the square root of the diagonal of the iterates' covariance."""
         std = {}
         for name, squares, pull in zip(self._training.weights, self._squares, self._pull, strict=True):
             undetermined = (squares == 0) | (pull == 0)
-            std[name] = (squares / self._count).sqrt().masked_fill(undetermined, PRIOR_PRECISION**-0.5)
+            spread = (squares / self._count).sqrt().masked_fill(undetermined, PRIOR_PRECISION**-0.5)
+            std[name] = _together(spread, self._training.weights[name])
         return self._training.masked(std)
 
 
@@ -166,9 +173,9 @@ class Adam:
         for name, parameter in self._training.weights.items():
             state = self._training.optimizer.state.get(parameter, {})
             # A parameter that no loss depended on has no state.
-            moment = state.get("exp_avg_sq", torch.zeros_like(parameter)).to(torch.float64)
+            moment = halves(state.get("exp_avg_sq", torch.zeros_like(parameter))).double()
             correction = 1 - beta[id(parameter)] ** float(state["step"]) if state else 1.0
-            std[name] = _of_precision(examples * moment / correction)
+            std[name] = _together(_of_precision(examples * moment / correction), parameter)
         return self._training.masked(std)
 
 
@@ -203,7 +210,8 @@ class Fisher:
         network = Network(training.model.eval(), weights, training.loss, asker="std 'fisher'", instead="'swag'")
         found = mean_squares(network, _examples(training, chunk_size(weights)))
         examples = _count(training.part)
-        return training.masked({name: _of_precision(examples * value) for name, value in found.items()})
+        std = {name: _of_precision(examples * halves(value)) for name, value in found.items()}
+        return training.masked({name: _together(value, weights[name]) for name, value in std.items()})
 
 
 ESTIMATORS: dict[str, Callable[[Training], Estimator]] = {"swag": Swag, "adam": Adam, "fisher": Fisher}
@@ -215,6 +223,11 @@ def _dense(gradient: torch.Tensor) -> torch.Tensor:
 
 def _of_precision(curvature: torch.Tensor) -> torch.Tensor:
     return (curvature + PRIOR_PRECISION).rsqrt()
+
+
+def _together(std: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the standard deviation of a complex weight from those of its halves: the root of both variances' sum."""
+    return std.norm(dim=-1) if weight.is_complex() else std
 
 
 def _count(part: Part) -> int:

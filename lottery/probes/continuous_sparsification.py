@@ -37,7 +37,7 @@ def continuous_sparsification(look: Look) -> dict[str, torch.Tensor]:
     # At least float32: s moves by less than a half-precision weight can hold.
     kinds = {name: torch.promote_types(weight.dtype, torch.float32) for name, weight in weights.items()}
     free = {name: nn.Parameter(weight.detach().to(kinds[name], copy=True)) for name, weight in weights.items()}
-    scores = {name: nn.Parameter(torch.zeros_like(weight)) for name, weight in free.items()}
+    scores = {name: nn.Parameter(torch.zeros_like(weight.detach().abs())) for name, weight in free.items()}
 
     def make(step: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         beta = FINAL_BETA ** (step / max(1, look.steps - 1))

@@ -15,6 +15,7 @@ from lottery.probes import Look, probe
 from lottery.probes.diagonal import Scene, diagonal
 from lottery.probes.modes import without_noise
 from lottery.torch_state import to_torch
+from pruning.complex_tensors import real_product, require_real
 
 TEMPERATURE = 200.0
 
@@ -46,6 +47,7 @@ def hessian_diagonal(look: Look) -> dict[str, torch.Tensor]:
     not). Elsewhere many more vectors of signs are used than products: 16 groups of examples have their own. Entries
     of removed weights are 0. In the mode in which the network trains, without noise.
     """
+    require_real("the Hessian's diagonal", look.weights, "taylor")
     with _twice_differentiable(look.model):
         keep = dict(zip(look.mask, _keep(look), strict=True))
         return diagonal(
@@ -70,7 +72,7 @@ def _product(
     first: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], vector: Sequence[torch.Tensor]
 ) -> Sequence[torch.Tensor]:
     """Return the Hessian times a vector, by the gradient of their product with the gradients."""
-    slope = torch.stack([(g * v).sum() for g, v in zip(first, vector, strict=True)]).sum()
+    slope = torch.stack([real_product(g, v) for g, v in zip(first, vector, strict=True)]).sum()
     if not slope.requires_grad:  # a loss that is linear in the weights
         return [torch.zeros_like(w) for w in weights]
     return torch.autograd.grad(slope, list(weights), materialize_grads=True)

@@ -19,6 +19,7 @@ from lottery.gd.optimizers import make_optimizer
 from lottery.objective import call
 from lottery.probes import Look
 from lottery.randomness import seeded_everywhere
+from pruning.complex_tensors import real_product
 from pruning.errors import BadValue
 
 # At a step, counted from 0: the weights that the network computes with, by name, and a penalty (a scalar).
@@ -77,7 +78,7 @@ def learn(look: Look, groups: Sequence[Group], make: Make) -> None:
             look.loss(call(look.model, move(inputs, look.device)), move(targets, look.device)).backward()
             pulls = [(value, weights[name].grad) for name, value in made.items()]
             # Linear in the made weights with the loss's own gradient as slope: the chain rule, through `make`.
-            sum(((value * grad).sum() for value, grad in pulls if grad is not None), start=penalty).backward()
+            sum((real_product(grad, value) for value, grad in pulls if grad is not None), start=penalty).backward()
             for optimizer in optimizers:
                 optimizer.step()
     for group in groups:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from lottery.gd.example_gradients import differentiable
 from lottery.models.policy import Observations
 from lottery.probes import Look, probe
+from pruning.complex_tensors import require_real
 from pruning.errors import BadValue
 
 # So small that functions which are linear at 0 (tanh, GELU, written out in a `forward`) stay there at any depth;
@@ -35,6 +36,7 @@ def synflow(look: Look) -> dict[str, torch.Tensor]:
     """
     if look.batch is not None and not _numbers(look.batch[0]):
         raise BadValue("synflow feeds one constant, and this model takes no single tensor of numbers; use snip")
+    require_real("the synaptic flow", dict(look.model.named_parameters()), "snip")
     model = _linear(look.model)
     constant = torch.full((1, *look.input_shape), INPUT, dtype=torch.float64, device=look.device)
     with differentiable(model):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pruning.criteria import Scores, criterion, seen
+from pruning.criteria._numbers import exact, weighted_squares
 from pruning.jobs import Job, Trained
 
 
@@ -15,7 +14,4 @@ def fisher(trained: Trained, job: Job) -> Scores:
     Optimal brain damage (LeCun et al. 1990) with the empirical Fisher information in the place of the Hessian.
     """
     information = seen(trained, "fisher")
-    return {
-        name: 0.5 * information[name].astype(np.float64) * trained.params[name].astype(np.float64) ** 2
-        for name in job.mask
-    }
+    return {name: 0.5 * weighted_squares(exact(information, name), exact(trained.params, name)) for name in job.mask}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pruning.criteria import Scores, criterion, seen
+from pruning.criteria._numbers import change, exact
 from pruning.jobs import Job, Trained
 
 
@@ -22,4 +21,4 @@ def grasp(trained: Trained, job: Job) -> Scores:
     the highest score is kept.
     """
     products = seen(trained, "hessian_gradients")
-    return {name: trained.params[name].astype(np.float64) * products[name].astype(np.float64) for name in job.mask}
+    return {name: change(exact(products, name), exact(trained.params, name)) for name in job.mask}

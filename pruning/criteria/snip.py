@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pruning.criteria import Scores, criterion, seen
+from pruning.criteria._numbers import change, exact
 from pruning.jobs import Job, Trained
 
 
@@ -12,4 +13,4 @@ from pruning.jobs import Job, Trained
 def snip(trained: Trained, job: Job) -> Scores:
     """|g·w| at initialization: weights whose removal changes the loss least, to first order, go first."""
     gradients = seen(trained, "gradients")
-    return {name: np.abs(gradients[name] * trained.params[name]) for name in job.mask}
+    return {name: np.abs(change(exact(gradients, name), exact(trained.params, name))) for name in job.mask}

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
 from pruning.criteria import Scores, criterion, seen
+from pruning.criteria._numbers import change, exact
 from pruning.jobs import Job, Trained
 
 
@@ -46,14 +41,9 @@ def taylor_second(trained: Trained, job: Job) -> Scores:
 
 def _first_order(trained: Trained, job: Job) -> Scores:
     gradients = seen(trained, "gradients")
-    return {name: -_exact(gradients, name) * _exact(trained.params, name) for name in job.mask}
+    return {name: -change(exact(gradients, name), exact(trained.params, name)) for name in job.mask}
 
 
 def _second_order(trained: Trained, job: Job) -> Scores:
     diagonal = seen(trained, "hessian_diagonal")
-    return {name: 0.5 * _exact(diagonal, name) * _exact(trained.params, name) ** 2 for name in job.mask}
-
-
-def _exact(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
-    # A square of a square is beyond float32 long before it is beyond float64.
-    return np.asarray(arrays[name]).astype(np.float64)
+    return {name: 0.5 * exact(diagonal, name) * exact(trained.params, name) ** 2 for name in job.mask}

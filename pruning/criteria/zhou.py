@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning.criteria import Scores, criterion
-from pruning.jobs import Job, Params, Trained
+from pruning.criteria._numbers import exact, size
+from pruning.jobs import Job, Trained
 
 _SOURCE = "Zhou et al. 2019, section 2 (arXiv 1905.01067)"
 
@@ -17,19 +18,19 @@ _SOURCE = "Zhou et al. 2019, section 2 (arXiv 1905.01067)"
 @criterion("small-final", source=_SOURCE)
 def small_final(trained: Trained, job: Job) -> Scores:
     """−|w| after training: large weights go first."""
-    return {name: -_size(trained.params, name) for name in job.mask}
+    return {name: -size(trained.params, name) for name in job.mask}
 
 
 @criterion("magnitude-initial", source=_SOURCE)
 def magnitude_initial(trained: Trained, job: Job) -> Scores:
     """|w₀| at the rewind point (large init): weights that began small go first."""
-    return {name: _size(job.params, name) for name in job.mask}
+    return {name: size(job.params, name) for name in job.mask}
 
 
 @criterion("small-init", source=_SOURCE)
 def small_init(trained: Trained, job: Job) -> Scores:
     """−|w₀| at the rewind point: weights that began large go first."""
-    return {name: -_size(job.params, name) for name in job.mask}
+    return {name: -size(job.params, name) for name in job.mask}
 
 
 @criterion("large-init-large-final", source=_SOURCE)
@@ -52,7 +53,7 @@ def small_init_small_final(trained: Trained, job: Job) -> Scores:
 @criterion("magnitude-increase", source=_SOURCE)
 def magnitude_increase(trained: Trained, job: Job) -> Scores:
     """|w| − |w₀|: weights that shrank in training go first."""
-    return {name: _size(trained.params, name) - _size(job.params, name) for name in job.mask}
+    return {name: size(trained.params, name) - size(job.params, name) for name in job.mask}
 
 
 @criterion("movement", source=_SOURCE)
@@ -61,20 +62,12 @@ def movement(trained: Trained, job: Job) -> Scores:
 
     Not the movement pruning of Sanh et al. 2020 (arXiv 2005.07683), which sums −w·g over a whole training.
     """
-    return {name: np.abs(_values(trained.params, name) - _values(job.params, name)) for name in job.mask}
-
-
-def _values(params: Params, name: str) -> NDArray[np.float64]:
-    return np.asarray(params[name]).astype(np.float64)
-
-
-def _size(params: Params, name: str) -> NDArray[np.float64]:
-    return np.abs(_values(params, name))
+    return {name: np.abs(exact(trained.params, name) - exact(job.params, name)) for name in job.mask}
 
 
 def _alike(name: str, trained: Trained, job: Job) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return α|w| and |w₀|; α is 1 where the survivors of one of the two are all 0, or where there are none."""
-    final, initial, keep = _size(trained.params, name), _size(job.params, name), job.mask[name]
+    final, initial, keep = size(trained.params, name), size(job.params, name), job.mask[name]
     means = final.mean(where=keep) if keep.any() else 0.0, initial.mean(where=keep) if keep.any() else 0.0
     alpha = means[1] / means[0] if all(means) else 1.0
     return alpha * final, initial

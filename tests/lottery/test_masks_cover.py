@@ -276,6 +276,21 @@ class TestDrawn:
         with pytest.raises(BadValue, match="init 'glorot-normal' does not redraw the prunable tensor 'mixing'"):
             prepared(Own(), init="glorot-normal", prunable=("mixing", "layer.weight"))
 
+    @pytest.mark.parametrize("init", ["glorot-normal", "kaiming-normal", "lecun-normal", "openlth"])
+    @pytest.mark.parametrize("shape", [(6, 3), (2, 6, 3)], ids=["transposed", "experts"])
+    def test_so_is_one_that_is_prunable_for_its_use(self, init, shape):
+        class Used(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer, self.used = nn.Linear(6, 6), nn.Parameter(torch.randn(*shape))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                found = self.layer(x) @ self.used
+                return found if found.ndim == 2 else found.sum(0)
+
+        with pytest.raises(BadValue, match=f"init '{init}' does not redraw the prunable tensor 'used'"):
+            prepared(Used(), init=init)
+
     def test_replicates_of_one_start_are_told(self):
         def same(seed: int) -> nn.Module:
             torch.manual_seed(7)

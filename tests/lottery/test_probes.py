@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
+from torch.nn.utils.parametrizations import weight_norm
 
 from lottery import find_ticket
 from lottery.data import Data
@@ -201,30 +202,113 @@ class TestInputNorms:
         inputs = torch.cat([X, model.fc(X).detach()])
         assert np.allclose(see("input_norms", model)["fc.weight"][0], inputs.norm(dim=0).numpy(), rtol=1e-5)
 
-    @pytest.mark.parametrize(
-        ("layer", "message"),
-        [
-            (nn.LSTM(6, 3), r"'0\.weight_ih_l0' belongs to a LSTM; name it in `skip`, or use magnitude"),
-            (nn.MultiheadAttention(6, 2), r"'0\.in_proj_weight' belongs to a MultiheadAttention"),
-            (nn.Bilinear(6, 6, 2), r"'0\.weight' belongs to a Bilinear"),
-        ],
-    )
-    def test_other_layers_are_one_clear_line(self, layer, message):
-        with pytest.raises(BadValue, match=message) as caught:
-            see("input_norms", nn.Sequential(layer))
-        assert "\n" not in str(caught.value)
+    @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.MultiheadAttention, nn.TransformerEncoderLayer])
+    def test_whatever_a_layer_computes_with_shows_what_is_multiplied(self, kind):
+        sizes = {nn.MultiheadAttention: (6, 2), nn.TransformerEncoderLayer: (6, 2, 8)}
 
-    def test_a_layer_whose_forward_does_not_run_is_one_clear_line(self):
-        class Direct(nn.Module):
+        class Summed(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.fc = nn.Linear(6, 3)
+                self.layer = kind(*sizes.get(kind, (6, 3)), batch_first=True)
 
             def forward(self, x):
-                return F.linear(x, self.fc.weight)
+                steps = x.view(-1, 2, 3).repeat(1, 1, 2)
+                found = self.layer(steps, steps, steps) if kind is nn.MultiheadAttention else self.layer(steps)
+                return (found if isinstance(found, torch.Tensor) else found[0]).mean(1)
 
-        with pytest.raises(BadValue, match=r"the layer of 'fc\.weight' is not called as a module"):
-            see("input_norms", Direct())
+        torch.manual_seed(0)
+        model = Summed()
+        found = see("input_norms", model)
+        assert found.keys() == prunable(model).keys()
+        assert all((norms > 0).all() for norms in found.values())
+        steps = X.view(-1, 2, 3).repeat(1, 1, 2)
+        first = next(iter(found))  # which sees the inputs themselves
+        assert np.allclose(found[first], steps.reshape(-1, 6).norm(dim=0).expand(found[first].shape), rtol=1e-5)
+
+    def test_transposed_axes_experts_and_bare_parameters(self):
+        class Mixed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv1d = nn.Parameter(torch.randn(6, 4))  # [in, out], as GPT-2 has it
+                self.experts = nn.Parameter(torch.randn(3, 4, 5))  # [expert, in, out]
+                self.head = nn.Parameter(torch.randn(3, 5))
+                self.wave = nn.Parameter(torch.randn(5, 2, dtype=torch.complex64))
+
+            def forward(self, x):
+                hidden = torch.addmm(torch.zeros(4), x, self.conv1d)
+                seen = torch.einsum("nd,edk->nek", hidden, self.experts).sum(1)
+                self.hidden, self.seen = hidden.detach(), seen.detach()
+                return (
+                    torch.einsum("nk,ok->no", seen, self.head) + 0 * (seen.to(torch.complex64) @ self.wave).abs().sum()
+                )
+
+        torch.manual_seed(0)
+        model = Mixed()
+        found = see("input_norms", model, mask=Mask.dense({n: tuple(p.shape) for n, p in model.named_parameters()}))
+        model(X)  # the probe looks at a copy
+        wanted = {
+            "conv1d": X.norm(dim=0)[:, None],
+            "experts": model.hidden.norm(dim=0)[None, :, None],
+            "head": model.seen.norm(dim=0)[None],
+            "wave": model.seen.norm(dim=0)[:, None],
+        }
+        for name, norms in wanted.items():
+            assert np.allclose(found[name], norms.expand(found[name].shape), rtol=1e-5), name
+
+    def test_experts_see_the_tokens_that_they_are_given(self):
+        class Routed(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.experts = nn.Parameter(torch.randn(3, 6, 3))
+
+            def forward(self, x):
+                outputs = torch.zeros(len(x), 3)
+                for number in range(3):
+                    chosen = (x[:, 0].abs() * 10).long() % 3 == number
+                    outputs[chosen] = x[chosen] @ self.experts[number]
+                return outputs
+
+        found = see("input_norms", Routed(), mask=Mask.dense({"experts": (3, 6, 3)}))["experts"]
+        for number in range(3):
+            mine = X[(X[:, 0].abs() * 10).long() % 3 == number]
+            assert np.allclose(found[number], mine.norm(dim=0)[:, None].expand(6, 3), rtol=1e-5)
+
+    def test_of_a_normalized_weight_are_those_that_its_product_adds(self):
+        model: Any = nn.Sequential(weight_norm(nn.Linear(6, 3)))
+        name = "0.parametrizations.weight.original1"
+        with torch.no_grad():
+            model[0].parametrizations.weight.original0.mul_(3)
+        found = see("input_norms", model, mask=Mask.dense({name: (3, 6)}))[name]
+        added = model[0].weight.detach().abs() * X.norm(dim=0)
+        assert np.allclose(np.abs(model.get_parameter(name).detach().numpy()) * found, added, rtol=1e-5)
+
+    def test_of_a_bilinear_layer_are_those_of_both_inputs(self):
+        class Both(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Bilinear(6, 6, 3)
+
+            def forward(self, x):
+                return self.layer(x, 2 * x)
+
+        found = see("input_norms", Both())["layer.weight"]
+        assert np.allclose(found[1], torch.einsum("ni,nj->ij", X**2, 4 * X**2).sqrt(), rtol=1e-5)
+
+    def test_what_nothing_multiplies_is_one_clear_line(self):
+        class Scaled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc, self.scale = nn.Linear(6, 3), nn.Parameter(torch.ones(24, 3))
+
+            def forward(self, x):
+                return self.fc(x) * self.scale
+
+        mask = Mask.dense({"fc.weight": (3, 6), "scale": (24, 3)})
+        with pytest.raises(
+            BadValue, match=r"'scale' .* \(multiplies activations element by element\); name it in"
+        ) as error:
+            see("input_norms", Scaled(), mask=mask)
+        assert "\n" not in str(error.value)
 
 
 def pooled() -> nn.Module:
