@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import jax
 
+from es.program_cache import programs_on_disk
 from pruning.errors import DeviceError, shown
 
 Device: TypeAlias = Any
@@ -37,3 +40,18 @@ def choose_devices(name: str) -> tuple[Device, ...]:
     if int(index) >= len(devices):
         raise DeviceError(f"device {name!r}: JAX sees {len(devices)} of that kind")
     return (devices[int(index)],)
+
+
+@contextmanager
+def computing_on(device: Device, precision: str) -> Iterator[None]:
+    """Let JAX compute on a device inside the block, with products of matrices as `precision` says, and keep programs.
+
+    All of a search computes so: what is compiled in one way is not found again in another.
+
+    >>> with computing_on(choose_devices("cpu")[0], "float32"):
+    ...     jax.config.jax_default_matmul_precision
+    'highest'
+    """
+    products = "highest" if precision == "float32" else "default"
+    with programs_on_disk(), jax.default_matmul_precision(products), jax.default_device(device):
+        yield

@@ -68,7 +68,24 @@ class Rules:
 MEMBERS = "members"
 """Name of the axis of devices over which members are spread."""
 
-Advance = Callable[[Evolution, Any, int], Evolution]
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sample:
+    """Two members of the last generation, the first and the last, as the compiled program judged them.
+
+    Attributes:
+        members: [2, D].
+        losses: [2] float32.
+        key: of what all members saw (see `Task.losses`).
+    """
+
+    members: jax.Array
+    losses: jax.Array
+    key: jax.Array
+
+
+Advance = Callable[[Evolution, Any, int], tuple[Evolution, Sample]]
 
 
 def begin(strategy: Strategy, mean: jax.Array, fixed: Arrays, seed: int, start: int) -> Evolution:
@@ -85,8 +102,8 @@ def begin(strategy: Strategy, mean: jax.Array, fixed: Arrays, seed: int, start: 
     )
 
 
-def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: Evolution) -> Evolution:
-    """Return the evolution one generation later.
+def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: Evolution) -> tuple[Evolution, Sample]:
+    """Return the evolution one generation later, and two of its members.
 
     To the strategy, a member whose loss is not finite is worse than all others. Where no loss is finite, nothing is
     learned any more, and `failed` says since when.
@@ -103,7 +120,9 @@ def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: 
     told = strategy.with_mean(told, (1 - rules.mean_decay) * strategy.mean(told))
     works = finite.any() & (state.failed < 0)
     mean_loss = jnp.sum(jnp.where(finite, losses, 0.0)) / jnp.maximum(finite.sum(), 1)
-    return Evolution(
+    ends = np.array([0, population.shape[0] - 1])
+    sample = Sample(population[ends], losses[ends], task_key)
+    later = Evolution(
         strategy=_choose(works, told, state.strategy),
         fixed=_choose(works, dict(task.absorb(state.fixed, seen)), dict(state.fixed)),
         key=state.key,
@@ -112,17 +131,18 @@ def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: 
         loss_count=state.loss_count + 1,
         failed=jnp.where((state.failed < 0) & ~works, state.generation + 1, state.failed),
     )
+    return later, sample
 
 
 def advance_stacked(rules: Rules, where: NDArray[Any]) -> Advance:
     """Return a compiled `advance(states, data, count)` for R evolutions stacked along a leading axis.
 
-    `where` is [R, D]; `count` generations are run without coming back to Python.
+    `where` is [R, D]; `count` generations are run without coming back to Python. Samples have the leading axis, too.
     """
 
-    def run(states: Evolution, data: Any, places: jax.Array, count: jax.Array) -> Evolution:
+    def run(states: Evolution, data: Any, places: jax.Array, count: jax.Array) -> tuple[Evolution, Sample]:
         step = jax.vmap(lambda w, s: generation(rules, data, w, s))
-        return jax.lax.fori_loop(0, count, lambda _, s: step(places, s), states)
+        return _repeated(lambda s: step(places, s), states, where.shape[1], count)
 
     advance, places = jax.jit(_on_every_device(rules, run)), jnp.asarray(where)
     return lambda states, data, count: advance(states, data, places, jnp.asarray(count, jnp.int32))
@@ -131,9 +151,9 @@ def advance_stacked(rules: Rules, where: NDArray[Any]) -> Advance:
 def advance_single(rules: Rules, where: NDArray[Any]) -> Advance:
     """Return a compiled `advance` for one evolution (with a leading axis of 1), whose mask [1, D] the task may know."""
 
-    def run(states: Evolution, data: Any, count: jax.Array) -> Evolution:
+    def run(states: Evolution, data: Any, count: jax.Array) -> tuple[Evolution, Sample]:
         single = jax.tree.map(lambda leaf: leaf[0], states)
-        single = jax.lax.fori_loop(0, count, lambda _, s: generation(rules, data, where[0], s), single)
+        single = _repeated(lambda s: generation(rules, data, where[0], s), single, where.shape[1], count)
         return jax.tree.map(lambda leaf: leaf[None], single)
 
     advance = jax.jit(_on_every_device(rules, run))
@@ -143,6 +163,15 @@ def advance_single(rules: Rules, where: NDArray[Any]) -> Advance:
 def evaluated(states: Evolution) -> Evolution:
     """Return the evolutions with the sums since the last evaluation set back."""
     return replace(states, loss_sum=jnp.zeros_like(states.loss_sum), loss_count=jnp.zeros_like(states.loss_count))
+
+
+def _repeated(
+    step: Callable[[Evolution], tuple[Evolution, Sample]], states: Evolution, survivors: int, count: jax.Array
+) -> tuple[Evolution, Sample]:
+    """Take a step so many times; the sample is that of the last one."""
+    stacked = states.generation.shape
+    empty = Sample(jnp.zeros((*stacked, 2, survivors)), jnp.zeros((*stacked, 2)), jnp.zeros_like(states.key))
+    return jax.lax.fori_loop(0, count, lambda _, both: step(both[0]), (states, empty))
 
 
 def _losses(
@@ -157,7 +186,7 @@ def _losses(
     return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, MEMBERS, tiled=True), results)
 
 
-def _on_every_device(rules: Rules, step: Callable[..., Evolution]) -> Callable[..., Evolution]:
+def _on_every_device(rules: Rules, step: Callable[..., Any]) -> Callable[..., Any]:
     """Let every device run `step` on the same arguments: they share the members' evaluation, and nothing else.
 
     All draw the whole population and learn from all losses in the same order, so that several devices give the bits of

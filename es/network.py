@@ -27,11 +27,13 @@ class Network:
         evolved: names of the parameters that training changes, in the model's order; all others stay fixed.
         restored: from outputs in plain containers, as `apply` returns them, to those of the model's own classes: what a
             loss or metric that somebody wrote for the model reads.
+        example: what it returns for the batch that it was made with, where that was computed.
     """
 
     apply: Apply
     evolved: tuple[str, ...]
     restored: Callable[[Any], Any] = _same
+    example: Any = None
 
 
 def taking_halves(apply: Apply, names: Collection[str]) -> Apply:

@@ -103,7 +103,7 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
     expected = plain(example, to_jax_array, label)
     _check_equal(apply, (to_jax(tensors), to_jax(example_inputs)), expected, label)
     complex_ones = [name for name in evolved if tensors[name].is_complex()]
-    return Network(taking_halves(apply, complex_ones), evolved, lambda outputs: restored(example, outputs))
+    return Network(taking_halves(apply, complex_ones), evolved, lambda outputs: restored(example, outputs), expected)
 
 
 def torch_batch_function(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 
 from es.config import ESConfig
 from es.coordinates import Space, pack, positions, replaced, spread
-from es.device import Device
-from es.evolution import Advance, Evolution, Rules, advance_single, advance_stacked, begin, evaluated
+from es.device import Device, computing_on
+from es.evolution import Advance, Evolution, Rules, Sample, advance_single, advance_stacked, begin, evaluated
 from es.record import Record, from_arrays, generation_of, to_arrays
 from es.schedules import at_generation
 from es.strategies import Strategy, get_strategy, make_strategy
 from es.tasks import Task
 from pruning.errors import BadValue
-from pruning.jobs import BEST, Evaluation, Job, Trained, stays_finite
+from pruning.jobs import BEST, Evaluation, Job, Params, Trained, stays_finite
 from pruning.mask import Mask
 from pruning.watch import Watch
 
 # Where a generation of one network takes fewer operations, replicates run stacked: the machine is not full yet.
 STACKED_FLOPS = {"cpu": 5e7, "gpu": 1e12}
+# Of parameters and buffers, the key of what was seen, the loss, and the generation.
+Compare = Callable[[Params, jax.Array, float, int], None]
 # Seconds of generations between two updates of the progress bar.
 UPDATE_SECONDS = 0.25
 
@@ -44,6 +46,8 @@ class ESTrainer:
         total_generations: of a whole training.
         devices: where to evolve; members are spread over several.
         watch: is told of progress, and keeps checkpoints.
+        compare: is shown two members of the first generation that a compiled program ran: the whole network, the key of
+            what it saw, its loss there, and the generation's number. Raises where that loss is another one.
     """
 
     task: Task
@@ -52,6 +56,7 @@ class ESTrainer:
     total_generations: int
     devices: tuple[Device, ...]
     watch: Watch
+    compare: Compare | None = None
 
     @property
     def provides(self) -> frozenset[str]:
@@ -65,12 +70,11 @@ class ESTrainer:
             raise BadValue(f"the es trainer does not provide {', '.join(sorted(needs - self.provides))}")
         if any(job.budget.until is not None for job in jobs):
             raise BadValue("the es trainer does not end a training early: its budgets have no `until`")
-        precision = "highest" if self.config.precision == "float32" else "default"
         # What an earlier attempt finished and had no time to hand over comes first, so that the others are evolved in
         # the groups that they were in.
         finished = list(itertools.takewhile(self._is_finished, jobs))
         for group in [[job] for job in finished] + self._groups(jobs[len(finished) :]):
-            with jax.default_matmul_precision(precision), jax.default_device(self.devices[0]):
+            with computing_on(self.devices[0], self.config.precision):
                 results = self._train(group, needs)
             yield from results
 
@@ -141,14 +145,18 @@ class _Group:
         """Evolve to the end of the budget; come back for evaluations, snapshots, progress and checkpoints."""
         config, watch, budget = self.trainer.config, self.trainer.watch, self.jobs[0].budget
         every = config.eval_every or max(1, self.trainer.total_generations // 20)
-        done, chunk, kept_at = int(states.generation[0]), 1, time.monotonic()
+        done, chunk, kept_at, compared = int(states.generation[0]), 1, time.monotonic(), False
         while done < budget.stop and bool((states.failed < 0).any()):
             pause = min([(done // every + 1) * every, budget.stop, *(s for s in budget.snapshots if s > done)])
             count = min(chunk, pause - done)
             began = time.monotonic()
-            states = jax.block_until_ready(self.advance(states, self.trainer.task.data, count))
+            before = states
+            states, sample = jax.block_until_ready(self.advance(states, self.trainer.task.data, count))
             chunk = max(1, min(2 * chunk, int(count * UPDATE_SECONDS / (time.monotonic() - began + 1e-9))))
             done += count
+            if not compared:  # the first chunk is one generation
+                self._compare(before, sample, done)
+                compared = True
             for job in self.jobs:
                 watch.stepped(job, done)
             if done == pause:
@@ -195,10 +203,20 @@ class _Group:
             seen.append(record)
         return (evaluated(states) if evaluate else states), seen
 
-    def _network(self, row: int, state: Evolution) -> dict[str, NDArray[Any]]:
-        """Return the network at the mean: every parameter and buffer of the job, removed weights exactly 0."""
+    def _compare(self, before: Evolution, sample: Sample, done: int) -> None:
+        """Show two members of a generation, of the first and the last job, to `compare`."""
+        compare = self.trainer.compare
+        if compare is None:
+            return
+        for row in sorted({0, len(self.jobs) - 1}):
+            state, own = _row(before, row), jax.tree.map(lambda leaf, row=row: leaf[row], sample)
+            for member, loss in zip(own.members, own.losses, strict=True):
+                compare(self._network(row, state, member), own.key, float(loss), done)
+
+    def _network(self, row: int, state: Evolution, at: jax.Array | None = None) -> dict[str, NDArray[Any]]:
+        """Return the network at the mean, or at a member: all of the job's tensors, removed weights exactly 0."""
         job, space = self.jobs[row], self.trainer.space
-        mean = spread(space, self.where[row], self.strategy.mean(state.strategy))
+        mean = spread(space, self.where[row], self.strategy.mean(state.strategy) if at is None else at)
         # A buffer that the task left alone comes back as it was: its trip through the device may have rounded it.
         before = _fixed(space, job)
         changed = {name: value for name, value in state.fixed.items() if not np.array_equal(value, before[name])}

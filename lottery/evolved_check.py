@@ -1,21 +1,23 @@
 """Evolved networks, measured again in PyTorch: what evolution recorded must be what the delivered weights give.
 
 Evolution computes with a translation of the module to JAX. Before anything is evolved, it is compared with PyTorch on a
-few examples at the first weights; it may not hold for other weights or other examples. So the network that comes out is
-measured once more, by PyTorch, on whole parts.
+few examples at the first weights; it may not hold for other weights or other examples, and what the compiler makes of
+it for a whole population is another thing. So two members of the first generation of every compiled program are judged
+by PyTorch too, on the batch that they saw, and the network that comes out is measured once more, on whole parts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from es.tasks.control import Control
@@ -25,6 +27,7 @@ from es.trainer import ESTrainer
 from lottery.data.parts import Loader
 from lottery.gd.device import choose_device
 from lottery.gd.evaluation import evaluate
+from lottery.metric import Metric
 from lottery.models.source import ModelSource
 from lottery.objective import Objective, call, objective_for
 from lottery.torch_state import float_type, load_state, to_torch
@@ -38,6 +41,8 @@ CLOSE = 1e-3
 CLOSE_WITH_TF32 = 2e-2
 # Values below this are rounding.
 NOTHING = 1e-6
+# A member's loss may be off by so many times what one rounding of every weight makes of it.
+ROUNDINGS = 16
 # So many observations are shown to a policy.
 OBSERVATIONS = 256
 
@@ -82,13 +87,13 @@ def checked(ask: Ask, trainer: ESTrainer) -> ESTrainer | CheckedTrainer:
         return CheckedTrainer(trainer, _Policy(ask.source, ask.seed, trainer).confirm)
     assert isinstance(trainer.task, Supervised)
     example = _in_torch(jax.tree.map(lambda leaf: leaf[:1], trainer.task.validation[1]))
-    objective = objective_for(example, ask.loss, ask.metric)
-    return CheckedTrainer(trainer, _Examples(ask.source, ask.seed, trainer, objective).confirm)
+    examples = _Examples(ask.source, ask.seed, trainer, objective_for(example, ask.loss, ask.metric))
+    return CheckedTrainer(replace(trainer, compare=examples.compare), examples.confirm)
 
 
 @dataclass(frozen=True)
 class _Examples:
-    """Confirms loss and metric over the whole validation and test parts."""
+    """Confirms losses of members, and loss and metric of what comes out over the whole validation and test parts."""
 
     source: ModelSource
     seed: int
@@ -114,6 +119,36 @@ class _Examples:
             one = 1 / size(examples[1])
             self._same(f"{part} loss", recorded[0], measured[0], point.step, close, 0)
             self._same(f"{part} {self.objective.metric.name}", recorded[1], measured[1], point.step, close, one)
+
+    def compare(self, params: Params, key: jax.Array, recorded: float, generation: int) -> None:
+        """Raise `RunError` where PyTorch gives a member another loss on the batches that it saw."""
+        model, task = self.source.build(self.seed), self.trainer.task
+        assert isinstance(task, Supervised)
+        batches = task.seen(key)
+
+        def measured(weights: Params) -> float:
+            load_state(model, weights)
+            return float(np.mean([self._loss(model, batch) for batch in batches]))
+
+        found, close = measured(params), _close(self.trainer, float_type(model))
+        scale = max(abs(recorded), abs(found))
+        same = not (math.isfinite(recorded) or math.isfinite(found)) or abs(recorded - found) <= close * scale + NOTHING
+        # how far it moves when every weight moves by a rounding: of some networks nobody knows the loss more exactly
+        if not same and not abs(recorded - found) <= ROUNDINGS * abs(measured(_moved(params, self.seed)) - found):
+            count = size(batches[0][1])
+            raise _other_network(
+                self.source.name,
+                f"a loss of {recorded:.6g} for a member of generation {generation} on {count} examples",
+                f"{found:.6g}",
+                close,
+                f"the compiled program for a population of {self.trainer.config.population} is wrong at that size, and "
+                "nothing is evolved; try another batch_size or population",
+            )
+
+    def _loss(self, model: nn.Module, batch: Any) -> float:
+        device, count = choose_device("auto"), size(batch[1])
+        objective = replace(self.objective, metric=Metric("nothing", lambda outputs, targets: 0.0, additive=True))
+        return evaluate(model.to(device), _loader(batch, count, float_type(model)), objective, device, count)[0]
 
     def _same(self, what: str, recorded: float | None, measured: float, step: int, close: float, one: float) -> None:
         recorded = math.nan if recorded is None else recorded
@@ -201,9 +236,26 @@ def _in_torch(tree: Any, dtype: torch.dtype | None = None) -> Any:
     return jax.tree.map(tensor, tree)
 
 
-def _other_network(model: str, recorded: str, measured: str, close: float) -> RunError:
+def _moved(params: Params, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the parameters with every number moved by about one rounding."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+
+    def moved(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
+            return array
+        step = min(float(jnp.finfo(array.dtype).eps), 1.0) if array.dtype.itemsize < 8 else float(jnp.finfo("f4").eps)
+        return (array * (1 + step * rng.choice([-1.0, 1.0], array.shape))).astype(array.dtype)
+
+    return {name: moved(np.asarray(value)) for name, value in params.items()}
+
+
+_TRANSLATION = (
+    "the translation of the model, the loss or the metric to JAX does not hold there, and this training is not stored"
+)
+
+
+def _other_network(model: str, recorded: str, measured: str, close: float, why: str = _TRANSLATION) -> RunError:
     return RunError(
         f"evolution recorded {recorded} for model {model!r}, and PyTorch gives {measured} for the same weights (a "
-        f"fraction of {close:g} is allowed): the translation of the model, the loss or the metric to JAX does not hold "
-        "there, and this training is not stored; train it with trainer 'gd', or evolve a JAX model (params, apply)"
+        f"fraction of {close:g} is allowed): {why}; train it with trainer 'gd', or evolve a JAX model (params, apply)"
     )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from es.config import ESConfig
 from es.coordinates import Space
-from es.device import choose_devices
+from es.device import choose_devices, computing_on
 from es.jax_examples import described
 from es.network import Network
 from es.objectives import binary_cross_entropy, cross_entropy, squared_error
@@ -73,7 +73,8 @@ def setup(ask: Ask) -> Setup:
     """
     config: ESConfig = ask.config
     devices = choose_devices(config.device)
-    with jax.default_device(devices[0]):
+    first = devices[0]
+    with computing_on(first, config.precision):
         task, measure, objective, examples = _task(ask)
         if not task.space.names:
             raise NothingToPrune("the model has no trainable floating-point parameter: there is nothing to evolve")
@@ -84,12 +85,13 @@ def setup(ask: Ask) -> Setup:
         strategy = make_strategy(config.strategy, config.population, size, config.sigma, config.strategy_params)
     total = config.generations or (GENERATIONS if isinstance(ask.parts, Parts) else GENERATIONS_OF_EPISODES)
     trainer = ESTrainer(task, task.space, config, total, devices, ask.watch)
-    words = "cpu" if devices[0].platform == "cpu" else devices[0].device_kind
+    words = "cpu" if first.platform == "cpu" else first.device_kind
     words += f" × {len(devices)}" if len(devices) > 1 else ""
     epoch = max(1, examples // config.batch_size)
 
     def behave(job: Job) -> Behaviour:
-        measured = task.measure({name: jnp.asarray(value) for name, value in job.params.items()})
+        with computing_on(first, config.precision):
+            measured = task.measure({name: jnp.asarray(value) for name, value in job.params.items()})
         given = {} if late is None else {"strategy": strategy_behaviour(strategy, config.population, size)}
         return {name: [value] for name, value in vars(measured).items()} | given
 
@@ -170,7 +172,7 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
     with users_code("the model on a batch of this data", DataError):
         network, state = _network(ask, example[0])
         params = {name: jnp.asarray(value) for name, value in state.items()}
-        outputs = jax.jit(network.apply)(params, few[0])
+        outputs = jax.jit(network.apply)(params, few[0]) if network.example is None else network.example
     if objective.loss is F.cross_entropy:
         check_outputs(outputs.shape, parts)
     with users_code("the loss on a batch of this data", DataError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import jax
@@ -92,6 +93,10 @@ class Supervised:
     @property
     def flops(self) -> float:
         """Operations of one forward pass over a minibatch, counted by the compiler."""
+        return self._flops
+
+    @cached_property
+    def _flops(self) -> float:
         count = self.batch_size if self.kept is None else self.kept.train
         batch = jax.tree.map(lambda leaf: leaf[:count], self.train[0])
         costs: Any = jax.jit(self.network.apply).lower(dict(self.params), batch).cost_analysis()
@@ -115,6 +120,13 @@ class Supervised:
         if self.kept is None:
             return of_batch(self._minibatch(data, key)), ()
         return jax.lax.map(of_batch, self._whole_batches(self.kept, data, key)).mean(axis=0), ()
+
+    def seen(self, key: jax.Array) -> list[Examples]:
+        """Return the batches that a generation with this key sees; its losses are means over them."""
+        if self.kept is None:
+            return [self._minibatch(self.train, key)]
+        inputs, targets = self._whole_batches(self.kept, self.train, key)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], (inputs, targets)) for i in range(self._batches(self.kept)[1])]
 
     def absorb(self, fixed: Arrays, seen: tuple[()]) -> Arrays:
         """Return `fixed`: statistics stay frozen."""

@@ -12,14 +12,18 @@ import pytest
 import torch
 from torch import nn
 
+import lottery.evolved_check
 import lottery.evolving
 from es.network import Network
+from es.population.interpreter import RULES
+from es.population.values import Members
 from es.torch_functions import torch_network
 from lottery import Data, find_ticket
 from pruning.errors import RunError
 from tests.lottery.helpers import blobs
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
+RIGHT: Any = RULES["tanh"]
 TINY = {"trainer": "es", "generations": 6, "population": 8, "batch_size": 32, "levels": 1, "tolerance": 1.0}
 
 
@@ -66,6 +70,76 @@ def test_the_message_has_both_numbers(tmp_path, monkeypatch):
     recorded, measured = (float(words.split(before)[1].split()[0]) for before in (" loss of ", "PyTorch gives "))
     assert recorded != measured
     assert "\n" not in words
+
+
+def wrong_at(batch: int) -> Any:
+    """A rule for a whole population that holds for every batch size but one."""
+
+    def rule(context: Any, equation: Any, operands: Any) -> Any:
+        result = RIGHT(context, equation, operands)
+        assert isinstance(result, Members)
+        return replace(result, data=result.data + 0.1) if result.shape[0] == batch else result
+
+    return rule
+
+
+def bent(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("replicates", [1, 2])  # alone, and stacked
+def test_a_population_that_is_wrong_at_one_batch_size_is_an_error_in_the_first_generation(
+    tmp_path, monkeypatch, replicates
+):
+    monkeypatch.setitem(RULES, "tanh", wrong_at(32))
+    with pytest.raises(
+        RunError, match=r"for a member of generation 1 on 32 examples .* PyTorch gives [\d.]+"
+    ) as caught:
+        search(tmp_path / "wrong", model=bent, replicates=replicates)
+    assert "\n" not in str(caught.value) and "population of 8 is wrong at that size" in str(caught.value)
+    assert not list(tmp_path.glob("wrong/*/seed-*/level-*/config.json"))
+    assert search(tmp_path / "right", model=bent, replicates=replicates, batch_size=16).levels[1].kept
+
+
+def test_every_level_has_a_program_that_is_compared(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        lottery.evolved_check._Examples, "compare", lambda self, params, key, loss, generation: seen.append(generation)
+    )
+    search(tmp_path, model=bent)
+    assert seen == [1, 1, 1, 1]  # two members each of levels 0 and 1
+
+
+def test_batches_that_are_kept_are_compared_as_they_are(tmp_path, monkeypatch):
+    def spread(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return ((outputs - outputs.mean(0)) ** 2).mean() + (targets * 0.0).mean()
+
+    x, y = blobs(96)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y)), 16)
+    data = Data(train=loader, validation=(x[:32], y[:32]))
+    assert search(tmp_path / "right", data, bent, loss=spread, metric="loss").levels[1].kept
+    monkeypatch.setitem(RULES, "tanh", lambda *given: replace(RIGHT(*given), data=RIGHT(*given).data * 1.1))
+    with pytest.raises(RunError, match="of generation 1 on 16 examples"):
+        search(tmp_path / "wrong", data, bent, loss=spread, metric="loss")
+
+
+def test_a_loss_that_hangs_on_a_rounding_is_no_gap(tmp_path, monkeypatch):
+    """Of such a network nobody knows the loss to a thousandth, except at weights of zero, where it begins."""
+
+    class Rough(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            outputs = super().forward(input)
+            return outputs + torch.sin(1e7 * outputs)
+
+    def make(seed: int) -> nn.Module:
+        model = Rough(6, 3)
+        nn.init.zeros_(model.weight)
+        nn.init.zeros_(model.bias)
+        return model
+
+    monkeypatch.setattr(lottery.evolved_check._Examples, "confirm", lambda self, params, point: None)
+    assert search(tmp_path, model=make).levels[1].kept
 
 
 def test_a_right_translation_passes_for_every_kind_of_label(tmp_path):
