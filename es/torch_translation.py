@@ -18,19 +18,20 @@ import torch
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 
 from es.torch_arrays import jax_dtype
 from es.torch_operations import decomposition, find, function_of, functional
 from es.torch_refusals import DependsOnValues, DrawsNumbers, NoForm, OperationFailed, ReadsValues, first_line
 from es.torch_shadows import Shadows
 from pruning.errors import BadValue
+from pruning.operations import Operations
 
 # What hands out a tensor's numbers without any operation that could be seen.
 _READERS = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.data_ptr)
 
 
-class Translation(TorchDispatchMode):
+class Translation(Operations):
     """Repeats torch's operations in JAX."""
 
     def __init__(self) -> None:

@@ -73,9 +73,10 @@ class ESTrainer:
         # What an earlier attempt finished and had no time to hand over comes first, so that the others are evolved in
         # the groups that they were in.
         finished = list(itertools.takewhile(self._is_finished, jobs))
+        compiled = _Compiled()
         for group in [[job] for job in finished] + self._groups(jobs[len(finished) :]):
             with computing_on(self.devices[0], self.config.precision):
-                results = self._train(group, needs)
+                results = self._train(group, needs, compiled)
             yield from results
 
     def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
@@ -94,19 +95,38 @@ class ESTrainer:
         kept = self.watch.restore([job])
         return kept is not None and generation_of(kept[0]) == job.budget.stop
 
-    def _train(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
+    def _train(self, jobs: Sequence[Job], needs: frozenset[str], compiled: _Compiled) -> list[Trained]:
         where = np.stack([positions(self.space, job.mask) for job in jobs])
+        strategy, advance = compiled.get(
+            (where.shape, where.tobytes(), jobs[0].budget.start), lambda: self._advance(where, jobs[0].budget.start)
+        )
+        group = _Group(self, strategy, advance, jobs, where)
+        states, records = group.run(*group.start())
+        return [group.result(row, states, records[row], needs) for row in range(len(jobs))]
+
+    def _advance(self, where: NDArray[np.int32], start: int) -> tuple[Strategy, Advance]:
+        """Return the strategy, and the compiled generations of networks with their survivors at these places [R, D]."""
         config = self.config
-        start = jobs[0].budget.start
         sigma, settings = at_generation(
             config.strategy, config.sigma, config.strategy_params, start, self.total_generations
         )
         strategy = make_strategy(config.strategy, config.population, where.shape[1], sigma, settings)
         rules = Rules(strategy, self.task, config.mean_decay, _as_many_as_divide(self.devices, config.population))
-        advance = (advance_stacked if len(jobs) > 1 else advance_single)(rules, where)
-        group = _Group(self, strategy, advance, jobs, where)
-        states, records = group.run(*group.start())
-        return [group.result(row, states, records[row], needs) for row in range(len(jobs))]
+        return strategy, (advance_stacked if len(where) > 1 else advance_single)(rules, where)
+
+
+@dataclass
+class _Compiled:
+    """The last program: replicates that are evolved one after the other begin under the same, dense, mask."""
+
+    key: Any = None
+    made: tuple[Strategy, Advance] | None = None
+
+    def get(self, key: Any, make: Callable[[], tuple[Strategy, Advance]]) -> tuple[Strategy, Advance]:
+        """Return what was made for this key, if that was the last one; otherwise make it."""
+        if self.made is None or key != self.key:
+            self.key, self.made = key, make()
+        return self.made
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lottery.objective import call
 from lottery.randomness import seeded_everywhere
 from pruning.copying import copy_module
+from pruning.operations import Operations
 
 
 def forward_flops(model: nn.Module, inputs: Any) -> int | None:
@@ -35,7 +35,7 @@ def forward_flops(model: nn.Module, inputs: Any) -> int | None:
     return counting.total
 
 
-class _Counting(TorchDispatchMode):
+class _Counting(Operations):
     """Adds up the operations.
 
     `FlopCounterMode` also says which module took them, for which it hooks into every module's backward pass: networks

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from pruning.operations import Operations
 
 # A product of these alone, with one factor that is a parameter, is linear in the other for every input.
 _PRODUCTS = frozenset({"aten::mm", "aten::addmm", "aten::bmm", "aten::matmul", "aten::linear"})
@@ -101,7 +102,7 @@ def _mode(layer: nn.Module, training: bool) -> Iterator[None]:
         layer.training = before
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(Operations):
     """Notes what PyTorch computes."""
 
     def __init__(self) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pruning.axes import Axes
+from pruning.operations import Operations
 from pruning.torch_axes import axes_in_convolution
 from pruning.torch_places import NOWHERE, Origin, Places, base_name, carried, varies, whole
 from pruning.torch_products import CONVOLUTIONS, Factor, product_of
@@ -23,7 +23,7 @@ _SUMS = frozenset({"add", "sub", "rsub", "cat", "stack", "index_put", "copy", "w
 _ELEMENTWISE = frozenset({"mul", "div", "addcmul"})
 
 
-class Following(TorchDispatchMode):
+class Following(Operations):
     """Knows of every piece of memory what it depends on: views and writes in place follow by themselves."""
 
     def __init__(self, weights: Mapping[str, torch.Tensor], inputs: Iterable[torch.Tensor]) -> None:

@@ -169,6 +169,21 @@ class TestBits:
         with pytest.raises(FileFormatError, match="of another strategy or version: delete"):
             train(trainer(watch, strategy="pgpe"), job(kept=20))
 
+    def test_one_after_the_other_under_one_mask_they_share_a_program(self, monkeypatch):
+        monkeypatch.setattr(es.trainer, "STACKED_FLOPS", {"cpu": 0.0, "gpu": 0.0})
+        made, single = [], es.trainer.advance_single
+        monkeypatch.setattr(es.trainer, "advance_single", lambda *given: made.append(given) or single(*given))
+        same = [replace(job(seed, 20), budget=Budget(0, 2), mask=job(0, 20).mask) for seed in range(3)]
+        alone = [train(trainer(generations=2), one)[0] for one in same]
+        assert len(made) == 3
+        for one, together in zip(alone, train(trainer(generations=2), *same), strict=True):
+            assert_same_arrays(dict(one.params), dict(together.params))
+        assert len(made) == 4
+        train(
+            trainer(generations=2), replace(job(0, 20), budget=Budget(0, 2)), replace(job(1, 19), budget=Budget(0, 2))
+        )
+        assert len(made) == 6
+
     def test_stacked_and_single_evolution_agree(self):
         jobs = [job(seed, 20) for seed in range(3)]
         stacked = train(trainer(generations=3), *[replace(one, budget=Budget(0, 3)) for one in jobs])
