@@ -222,6 +222,7 @@ def _subject(frame: _Frame, which: tuple[str, int, int, int], masks: Mapping[int
         redraw=lambda: _redraw(run, ready, seed, level, masks[seed]),
         elsewhere=lambda: frame.elsewhere(seed),
         pattern=ready.plan.drawing.pattern,
+        rows=ready.plan.drawing.guarded,
         others={other: mask for other, mask in masks.items() if other != seed},
         rng=np.random.default_rng([seed, level, repeat, zlib.crc32(kind.encode())]),
     )

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from pruning.alive_rows import Rows, keeping_rows
+from pruning.alive_rows import Rows, keeping_rows, require_rows
 from pruning.criteria import Criterion
 from pruning.errors import BadValue
 from pruning.jobs import Job, Params, Prober, Trained
@@ -55,6 +55,11 @@ class Drawing:
                 f"{' and no '.join(sorted(unseen))} of those; use candidates 'survivors'"
             )
 
+    @property
+    def guarded(self) -> Rows:
+        """The tensors of which no row may be emptied; none where the guard is off."""
+        return self.rows if self.guard else {}
+
     def draw(self, trained: Trained, job: Job, rewound: Params, target: Target) -> Mask:
         """Return the next mask.
 
@@ -78,9 +83,9 @@ class Drawing:
             seen = replace(trained, params=look.params, evidence=evidence)
             with users_code(f"the criterion {self.criterion.name!r}"):
                 scores = self.criterion.score(seen, replace(job, mask=mask))
-            if self.guard and self.rows:
-                scores = keeping_rows(scores, mask, self.rows)
+            before, scores = mask, keeping_rows(scores, mask, self.guarded)
             mask = select(scores, mask, goal, self.guard, self.pattern)
+            require_rows(before, mask, self.guarded)
         return mask
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from lottery.callers_settings import own_settings
 from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.config import SearchConfig
+from lottery.drawing import Drawing
 from lottery.engine import job_seed
 from lottery.identity import short_hash
 from lottery.levels import Outcome, read_replicate, store
@@ -33,12 +34,12 @@ from lottery.statistics import Estimate, by_seed, level_estimate, paired_differe
 from lottery.telling import say_stored
 from lottery.torch_state import digest
 from lottery.transfer_members import Member, choose_members, common_seeds
+from pruning.alive_rows import keeping_rows, require_rows
 from pruning.calling import Forward
 from pruning.criteria import CRITERIA
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Job
 from pruning.mask import Mask
-from pruning.patterns import Pattern
 from pruning.selection import select
 
 # How a random mask was "found".
@@ -210,17 +211,19 @@ def _job(frame: _Frame, source: int | None, seed: int) -> Job:
     giver = frame.own if source is None else frame.members[source]
     mask = giver.run.read_mask(seed, giver.level.level)
     if source is None:
-        mask = _random_mask(mask, seed, giver.level.level, frame.ready.plan.drawing.pattern)
+        mask = _random_mask(mask, seed, giver.level.level, frame.ready.plan.drawing)
     params = giver.run.read_rewound(seed, giver.level.level)
     own = frame.own
     budget = own_budget(frame.ready.plan, own.run, seed, own.level.level)
     return Job(params, mask, job_seed(seed, own.level.level), budget)
 
 
-def _random_mask(mask: Mask, seed: int, level: int, pattern: Pattern) -> Mask:
-    rng = np.random.default_rng([seed, level, zlib.crc32(b"transfer")])
+def _random_mask(mask: Mask, seed: int, level: int, drawing: Drawing) -> Mask:
+    rng, dense = np.random.default_rng([seed, level, zlib.crc32(b"transfer")]), Mask.dense(mask.shapes())
     scores = {name: rng.random(keep.shape) for name, keep in mask.items()}
-    return select(scores, Mask.dense(mask.shapes()), mask.counts(), 0, pattern)
+    drawn = select(keeping_rows(scores, dense, drawing.guarded), dense, mask.counts(), 0, drawing.pattern)
+    require_rows(mask, drawn, drawing.guarded)
+    return drawn
 
 
 def _identity(target: RunDirectory, level: int, job: Job) -> str:

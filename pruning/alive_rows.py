@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning.errors import BadValue
 from pruning.mask import Mask
 
 Rows = Mapping[str, tuple[int, ...]]
@@ -29,6 +30,28 @@ def keeping_rows(scores: Mapping[str, NDArray[Any]], mask: Mask, rows: Rows) -> 
         name: _above(np.asarray(values), mask[name], rows[name]) if name in rows and name in mask else values
         for name, values in scores.items()
     }
+
+
+def alive_rows(keep: NDArray[np.bool_], axes: tuple[int, ...]) -> int:
+    """Return how many rows hold a survivor.
+
+    >>> alive_rows(np.array([[True, True], [False, False]]), (0,))
+    1
+    """
+    return int(np.count_nonzero(keep.any(tuple(axis for axis in range(keep.ndim) if axis not in axes))))
+
+
+def require_rows(before: Mask, after: Mask, rows: Rows) -> None:
+    """Raise `BadValue` where a row has lost its last survivor: fewer weights stay than there are rows.
+
+    >>> require_rows(Mask({"w": [[1, 1], [1, 0]]}), Mask({"w": [[1, 0], [1, 0]]}), {"w": (0,)})
+    """
+    for name, axes in rows.items():
+        if name in before and (needed := alive_rows(before[name], axes)) > alive_rows(after[name], axes):
+            raise BadValue(
+                f"{name!r} would keep {after.counts()[name]:,} weights, and its weight is divided by the norms of "
+                f"{needed:,} rows, of which none may be empty: prune less, or name it in `skip`"
+            )
 
 
 def _above(values: NDArray[Any], keep: NDArray[np.bool_], axes: tuple[int, ...]) -> NDArray[Any]:

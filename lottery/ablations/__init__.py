@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pruning.alive_rows import Rows
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -50,6 +51,7 @@ class Subject:
         redraw: draws a mask of the same density from the dense network, by its scores turned upside down.
         elsewhere: returns the dense network at the other rewind point that was asked for.
         pattern: which weights of the search stay or go together.
+        rows: of tensors whose rows must not be emptied, the axes that number them.
         others: masks of the same level, by replicate seed, this one's not among them.
         rng: of this replicate, level, ablation and repeat alone.
     """
@@ -62,6 +64,7 @@ class Subject:
     redraw: Callable[[], Mask]
     elsewhere: Callable[[], Point]
     pattern: Pattern
+    rows: Rows
     others: Mapping[int, Mask]
     rng: np.random.Generator
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lottery.ablations import Control, Subject, ablation, others_in_order
+from pruning.alive_rows import Rows, keeping_rows, require_rows
 from pruning.axes import Axes
+from pruning.ladder import Target
 from pruning.mask import Mask
 from pruning.selection import select
 
@@ -13,23 +15,20 @@ from pruning.selection import select
 @ablation("random-mask", source="Lange & Sprekeler 2023, random baseline (arXiv 2306.00045)")
 def random_mask(subject: Subject) -> Control:
     """A random mask of the same density over all weights; the densities of the tensors change too."""
-    scores = {name: subject.rng.random(keep.shape, np.float32) for name, keep in subject.mask.items()}
-    dense, guard = Mask.dense(subject.mask.shapes()), int(min(subject.mask.counts().values()) > 0)
-    return Control(subject.params, select(scores, dense, subject.mask.kept, guard, subject.pattern))
+    guard = int(min(subject.mask.counts().values()) > 0)
+    return Control(subject.params, _random(subject, subject.mask.kept, guard))
 
 
 @ablation("random-layers", source="Su et al. 2020, section 3 (arXiv 2009.11094)")
 def random_layers(subject: Subject) -> Control:
     """A random mask with the ticket's density in every tensor: is it more than the densities of the layers?"""
-    scores = {name: subject.rng.random(keep.shape, np.float32) for name, keep in subject.mask.items()}
-    dense = Mask.dense(subject.mask.shapes())
-    return Control(subject.params, select(scores, dense, subject.mask.counts(), 0, subject.pattern))
+    return Control(subject.params, _random(subject, subject.mask.counts(), 0))
 
 
 @ablation("shuffle-mask", source="Frankle et al. 2021, section 5 (arXiv 2009.08576)")
 def shuffle_mask(subject: Subject) -> Control:
     """The ticket's mask with the entries of every tensor permuted: which positions survive is chance."""
-    return Control(subject.params, _permuted(subject.mask, subject.rng))
+    return Control(subject.params, _permuted(subject.mask, subject.rng, subject.rows))
 
 
 @ablation("shuffle-units", source="Su et al. 2020, section 3, layerwise rearrangement (arXiv 2009.11094)")
@@ -52,8 +51,24 @@ def exchange_masks(subject: Subject) -> Control:
     return Control(subject.params, subject.others[others_in_order(subject)[0]])
 
 
-def _permuted(mask: Mask, rng: np.random.Generator) -> Mask:
-    return Mask({name: rng.permutation(keep.reshape(-1)).reshape(keep.shape) for name, keep in mask.items()})
+def _random(subject: Subject, target: Target, guard: int) -> Mask:
+    scores = {name: subject.rng.random(keep.shape, np.float32) for name, keep in subject.mask.items()}
+    dense = Mask.dense(subject.mask.shapes())
+    drawn = select(keeping_rows(scores, dense, subject.rows), dense, target, guard, subject.pattern)
+    require_rows(dense, drawn, subject.rows)
+    return drawn
+
+
+def _permuted(mask: Mask, rng: np.random.Generator, rows: Rows) -> Mask:
+    """Permute entries; where a row would be emptied that must not be, its survivor is drawn first."""
+    shuffled = Mask({name: rng.permutation(keep.reshape(-1)).reshape(keep.shape) for name, keep in mask.items()})
+    if not rows:
+        return shuffled
+    dense = Mask.dense(mask.shapes())
+    drawn = keeping_rows({name: keep + rng.random(keep.shape) for name, keep in shuffled.items()}, dense, rows)
+    kept = select(drawn, dense, mask.counts(), 0)
+    require_rows(mask, kept, rows)
+    return kept
 
 
 def _units(keep: np.ndarray, axes: Axes | None, rng: np.random.Generator) -> np.ndarray:

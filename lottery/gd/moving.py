@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 
 from lottery.gd.moves import MOVES, NONE, Moment, Move, exchange
 from lottery.torch_state import to_numpy
+from pruning.alive_rows import Rows
 from pruning.errors import BadValue
 from pruning.jobs import Job, all_finite
 from pruning.mask import Mask
@@ -45,6 +46,7 @@ class Mover:
         last: steps after which the mask stays (T_end).
         fraction: largest fraction of the survivors that leaves (α).
         seed: of the training.
+        rows: of tensors whose rows must not be emptied, the axes that number them.
     """
 
     move: Move
@@ -54,6 +56,7 @@ class Mover:
     last: float
     fraction: float
     seed: int
+    rows: Rows = field(default_factory=dict)
 
     def moved(self, model: nn.Module, mask: Mask, step: int) -> Mask | None:
         """Return the mask after this step, whose gradients `model` holds, or None where it does not move.
@@ -73,17 +76,18 @@ class Mover:
         moving = Mask({name: mask[name] for name in self.names})
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, step])))
         moment = Moment(weights, gradients, moving, self.fraction, done / self.last, rng)
-        after = exchange(moving, self.move(moment))
+        after = exchange(moving, self.move(moment), self.rows)
         return None if after == moving else Mask({**mask, **after})
 
 
-def mover_for(settings: Settings, job: Job, model: nn.Module) -> Mover | None:
+def mover_for(settings: Settings, job: Job, model: nn.Module, rows: Rows) -> Mover | None:
     """Return what moves the mask of a job, or None where the mask stays.
 
     Args:
         settings: the trainer's.
         job: what is trained.
         model: whose parameters that require gradients are trained.
+        rows: of tensors whose rows must not be emptied, the axes that number them.
 
     Raises:
         BadValue: masks should move and no prunable tensor is trained.
@@ -105,6 +109,7 @@ def mover_for(settings: Settings, job: Job, model: nn.Module) -> Mover | None:
         last=settings.move_until * (job.budget.stop - job.budget.start),
         fraction=settings.move_fraction,
         seed=job.seed,
+        rows={name: axes for name, axes in rows.items() if name in names},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from lottery.gd.trainable import freeze_others
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
 from lottery.torch_state import State, load_state, state_of, unset_buffers
+from pruning.alive_rows import Rows
 from pruning.calling import call_once
 from pruning.copying import copy_module
 from pruning.errors import BadValue
@@ -55,6 +56,7 @@ class GDTrainer:
         device: where to train.
         threads: how many CPU threads PyTorch may use.
         watch: is told of progress.
+        rows: of tensors whose rows a moving mask must not empty, the axes that number them.
     """
 
     model: nn.Module
@@ -65,6 +67,7 @@ class GDTrainer:
     device: torch.device
     threads: int
     watch: Watch
+    rows: Rows = field(default_factory=dict)
 
     @property
     def provides(self) -> frozenset[str]:
@@ -100,7 +103,7 @@ class GDTrainer:
         frozen = freeze_others(model, self.config.train_only)
         optimizers = optimizers_for(model, self.config)
         estimator = self._estimator(model, optimizers.each[0], job) if "std" in needs else None
-        mover = mover_for(self.config, job, model)
+        mover = mover_for(self.config, job, model, self.rows)
         mask, explored = job.mask, job.mask
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         scaler = GradScaler(self.device.type) if self.config.precision == "fp16" else None

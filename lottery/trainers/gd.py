@@ -32,6 +32,7 @@ from lottery.randomness import seeded_everywhere
 from lottery.tallies import loss_sums, metric_sums
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
+from lottery.using import follow
 from pruning.errors import BadValue, DataError, RunError
 from pruning.own_parameters import gradients_within, require_own_parameters
 from pruning.users_code import users_code
@@ -79,7 +80,8 @@ def setup(ask: Ask) -> Setup:
     batches = steps_per_epoch(parts.train, config.batch_size)
     total, per_epoch = config.total_steps(batches), max(1, round(batches / config.accumulate))
     late = _try_steps(model, config, total)
-    trainer = GDTrainer(source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch)
+    rows = follow(ask).rows if config.moves != NONE else {}
+    trainer = GDTrainer(source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch, rows)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
         trainer,

@@ -105,6 +105,7 @@ def subject(**changes):
         "redraw": lambda: mask,
         "elsewhere": lambda: Point(fresh, 7),
         "pattern": UNSTRUCTURED,
+        "rows": {},
         "others": {},
         "rng": np.random.default_rng(1),
     } | changes

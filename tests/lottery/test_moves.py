@@ -199,7 +199,7 @@ def test_a_tensor_that_is_not_trained_keeps_its_mask():
 
 def test_steps_are_counted_from_the_rewind_point():
     job = Job({}, Mask({"0.weight": np.eye(8, 6)}), 3, Budget(100, 200))
-    mover = mover_for(GDConfig(moves="set", move_every=10, move_until=0.5), job, tiny_model())
+    mover = mover_for(GDConfig(moves="set", move_every=10, move_until=0.5), job, tiny_model(), {})
     assert mover is not None and (mover.start, mover.last, mover.seed) == (100, 50, 3)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning.alive_rows import Rows, alive_rows, keeping_rows
 from pruning.mask import Mask
 from pruning.registry import Registry, summary_of
 from pruning.selection import select
@@ -73,12 +74,17 @@ def move(name: str, *, source: str) -> Callable[[Move], Move]:
     return register
 
 
-def exchange(mask: Mask, proposal: Proposal) -> Mask:
+def exchange(mask: Mask, proposal: Proposal, rows: Rows | None = None) -> Mask:
     """Return the mask after one move; every tensor keeps its count.
 
     A weight that comes in was removed before the move: none leaves and comes back at once. (Evci et al.'s own code
     lets a weight that was just dropped compete again.) Where fewer weights are removed than would leave, as many
     leave as can come in.
+
+    Args:
+        mask: before the move.
+        proposal: what the move wants.
+        rows: of tensors whose rows must not be emptied, the axes that number them: the best survivor of a row stays.
 
     Raises:
         BadValue: a score that is NaN.
@@ -89,8 +95,12 @@ def exchange(mask: Mask, proposal: Proposal) -> Mask:
     >>> exchange(mask, scores)["w"].tolist()
     [True, False, False, True]
     """
-    counts = mask.counts()
-    leaving = {n: min(int(proposal.fraction * count), mask[n].size - count) for n, count in counts.items()}
+    counts, rows = mask.counts(), rows or {}
+    leaving: dict[str, int] = {}
+    for name, keep in mask.items():
+        may = counts[name] - (alive_rows(keep, rows[name]) if name in rows else 0)
+        leaving[name] = min(int(proposal.fraction * counts[name]), keep.size - counts[name], may)
     removed = Mask({name: ~keep for name, keep in mask.items()})
-    staying = select(proposal.keep, mask, {name: counts[name] - leaving[name] for name in mask}, guard=0)
-    return staying | select(proposal.grow, removed, leaving, guard=0)
+    staying = {name: counts[name] - leaving[name] for name in mask}
+    kept = select(keeping_rows(proposal.keep, mask, rows), mask, staying, guard=0)
+    return kept | select(proposal.grow, removed, leaving, guard=0)
