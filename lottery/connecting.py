@@ -13,6 +13,7 @@ from lottery.callers_settings import own_settings
 from lottery.config import SearchConfig
 from lottery.connectivity import POINTS, Curve, Line, check_same_tensors, connect
 from lottery.counts import check_count
+from lottery.functions import functions_for
 from lottery.metric import GivenMetric, Measure
 from lottery.models.choosing import model_source
 from lottery.models.source import require_torch
@@ -122,6 +123,7 @@ def connect_tickets(
     loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
     forward: Forward | None = None,
+    functions: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> Connections:
     """Evaluate the straight line between the trained weights of every pair of tickets, whoever trained them.
@@ -137,6 +139,8 @@ def connect_tickets(
         loss: the loss of the search, where it was the caller's own.
         metric: likewise.
         forward: likewise.
+        functions: settings of the search that were functions, by name: `{"optimizer": make}`. They are asked for where
+            the search picked its training examples by training (`data_diet`).
         trust: run a model that only the first ticket's record names as `package.module:callable`.
 
     Raises:
@@ -156,7 +160,8 @@ def connect_tickets(
     for ticket, params in zip(tickets[1:], weights[1:], strict=True):
         check_same_tensors(weights[0], params)
         _check_same_frame(tickets[0], ticket)
-    view = _view(tickets[0], model, data, {"loss": loss, "metric": metric, "forward": forward}, trust)
+    given = {"loss": loss, "metric": metric, "forward": forward}
+    view = _view(tickets[0], model, data, given, functions_for(functions, tickets[0].info.get("config", {})), trust)
     if parts is None:
         parts = ("train", "test" if view.parts.test is not None else "validation")
     starts = [_starts(ticket) for ticket in tickets]
@@ -226,7 +231,9 @@ def _run_of(ticket: Ticket) -> Path | None:
     return next((folder for folder in above if (folder / "environment.json").exists()), None)
 
 
-def _view(ticket: Ticket, model: Any, data: Any, given: Mapping[str, Any], trust: bool) -> TorchView:
+def _view(
+    ticket: Ticket, model: Any, data: Any, given: Mapping[str, Any], functions: Mapping[str, Any], trust: bool
+) -> TorchView:
     """Return a ticket's model and data in PyTorch, whoever trained it."""
     chosen = {
         kind: given_or_stored(kind, value, ticket.info, ticket.path, trust, ticket.named)
@@ -238,7 +245,8 @@ def _view(ticket: Ticket, model: Any, data: Any, given: Mapping[str, Any], trust
     run = _run_of(ticket)
     if run is not None and config.get("data_diet") is not None:
         plain = get_criterion("magnitude").score  # nothing is pruned here
-        return torch_view(reopen(run, model, data, **given, criterion=plain, trust=trust)[1], _ASKED, _IN_JAX)
+        again = reopen(run, model, data, **given, functions=functions, criterion=plain, trust=trust)[1]
+        return torch_view(again, _ASKED, _IN_JAX)
     if ticket.info.get("framework") == "jax":  # before a trainer of PyTorch says what one does to train it
         parts = parts_of(chosen["data"], SearchConfig(), given["forward"])
         require_torch(model_source(chosen["model"], parts, "model"), _ASKED, _IN_JAX)

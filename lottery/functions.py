@@ -8,7 +8,7 @@ from typing import Any
 
 from lottery.settings import GIVEN, is_function, spoken
 from lottery.trust import check_stored
-from pruning.errors import BadValue, shown
+from pruning.errors import BadValue, shown, unknown
 from pruning.registry import import_by_path
 from pruning.users_code import users_code
 
@@ -65,6 +65,25 @@ def check_stored_functions(settings: Mapping[str, Any], where: object, trust: bo
         value = settings.get(name)
         if isinstance(value, str) and not value.startswith(GIVEN):
             check_stored(name, value, where, trust)
+
+
+def functions_for(functions: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some functions that a search with these settings was given.
+
+    Args:
+        functions: by setting; None for none.
+        settings: of the search, as its record holds them.
+
+    Raises:
+        UnknownName: a setting that is no function of any trainer.
+
+    >>> functions_for({"optimizer": max, "strategy": min}, {"optimizer": "given: max"})
+    {'optimizer': <built-in function max>}
+    """
+    for name in functions or {}:
+        if name not in FUNCTIONS:
+            raise unknown("function", name, FUNCTIONS)
+    return {name: value for name, value in (functions or {}).items() if is_function(settings.get(name))}
 
 
 def called(name: str, value: Any) -> str:

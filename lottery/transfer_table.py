@@ -7,7 +7,7 @@ OUT/<target's run>/from-<source's run>-level-LL/seed-S/level-LL/    one ticket d
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,19 @@ from lottery.completing import own_budget, require_still_masks, train_missing
 from lottery.config import SearchConfig
 from lottery.drawing import Drawing
 from lottery.engine import job_seed
+from lottery.functions import functions_for
 from lottery.identity import short_hash
 from lottery.levels import Outcome, read_replicate, store
 from lottery.metric import GivenMetric
 from lottery.objective import GivenLoss
 from lottery.plan import Plan
-from lottery.preparing import Prepared, resolve
+from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter
 from lottery.records import split_seed
 from lottery.reopening import reopen
 from lottery.results import Level
 from lottery.run_directory import RunDirectory, locked
+from lottery.settings import build
 from lottery.statistics import Estimate, by_seed, level_estimate, paired_difference, pairs
 from lottery.telling import say_stored
 from lottery.torch_state import digest
@@ -95,6 +97,7 @@ def transfer_table(
     loss: GivenLoss | None = None,
     metric: GivenMetric | None = None,
     forward: Forward | None = None,
+    functions: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
     device: str | None = None,
     out: str | Path = "runs/transfer",
     trust: bool = False,
@@ -115,6 +118,8 @@ def transfer_table(
         loss: likewise.
         metric: likewise.
         forward: likewise.
+        functions: settings of the searches that were functions, by name: `{"optimizer": make}`; one mapping of which
+            each run takes what it was made with, or one for each run.
         device: where to train now.
         out: the folder in which the trainings are kept.
         trust: run a model that only the runs' records name as `package.module:callable`.
@@ -131,6 +136,8 @@ def transfer_table(
         raise BadValue("give density or level, not both")
     if data is not None and len(data) != len(runs):
         raise BadValue(f"data must name one data set for each of the {len(runs)} runs, not {len(data)}")
+    if functions is not None and not isinstance(functions, Mapping) and len(functions) != len(runs):
+        raise BadValue(f"functions must be one mapping, or one for each of the {len(runs)} runs, not {len(functions)}")
     members = choose_members([Path(run) for run in runs], density, level)
     out, counter = Path(out), StepCounter(display or Display(False, None))
     given: dict[str, Any] = {"model": model, "loss": loss, "metric": metric, "forward": forward}
@@ -139,7 +146,10 @@ def transfer_table(
     given["criterion"] = CRITERIA["magnitude"].value.score
     with locked(out, "transfer"), counter.display.training(len(members) ** 2):
         for target in range(len(members)):
-            _, ready = reopen(members[target].search.run, data=data[target] if data else None, **given)
+            search = members[target].search
+            of_run = functions if functions is None or isinstance(functions, Mapping) else functions[target]
+            given["functions"] = functions_for(of_run, search.config)
+            _, ready = reopen(search.run, data=data[target] if data else None, **given)
             require_still_masks(ready)
             for source, seeds in _sources(members, target):
                 _train(_Frame(members, target, ready, out), source, seeds, counter)
@@ -234,7 +244,8 @@ def _identity(target: RunDirectory, level: int, job: Job) -> str:
 def _found_by(member: Member) -> SearchConfig:
     """Return the settings of the search that found a member's ticket."""
     config = member.search.config
-    return resolve({**config, "split_seed": split_seed(config)})[0]
+    # How it trained is not asked: that may have been a function, which no file holds.
+    return build(SearchConfig, {**config, "split_seed": split_seed(config)})
 
 
 def _plan(plan: Plan, found: SearchConfig) -> Plan:
