@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 from torch import nn
@@ -15,6 +16,14 @@ from torch.nn.utils.rnn import PackedSequence
 from pruning.errors import BadValue
 
 _NUMBERS = (int, float, complex, np.generic)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """What belongs to the program and is no array: a `torch.Size`, a number that an object keeps as an attribute."""
+
+    value: Any
 
 
 def plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> Any:
@@ -33,6 +42,8 @@ def plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> A
         return convert(outputs)
     if outputs is None or isinstance(outputs, _NUMBERS):
         return outputs
+    if isinstance(outputs, torch.Size):
+        return Fixed(outputs)
     if isinstance(outputs, PackedSequence):
         raise BadValue(f"{label} returns a PackedSequence, which has no JAX form: unpack it with pad_packed_sequence")
     if isinstance(outputs, tuple | list):
@@ -43,7 +54,10 @@ def plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> A
     kept = {key: value for key, value in _entries(outputs).items() if value is None or _is_kept(value)}
     if not any(value is not None for value in kept.values()):
         raise BadValue(f"{label} returns a {type(outputs).__name__}; expected tensors, in containers of any class")
-    return {key: plain(value, convert, label) for key, value in kept.items()}
+    parts = {key: plain(value, convert, label) for key, value in kept.items()}
+    if isinstance(outputs, Mapping):
+        return parts
+    return {key: Fixed(part) if isinstance(part, _NUMBERS) else part for key, part in parts.items()}
 
 
 def restored(example: Any, tree: Any) -> Any:
@@ -52,6 +66,8 @@ def restored(example: Any, tree: Any) -> Any:
     >>> restored({"logits": torch.ones(1), "name": "mlp"}, {"logits": 2})
     {'logits': 2, 'name': 'mlp'}
     """
+    if isinstance(tree, Fixed):
+        return tree.value
     if isinstance(example, torch.Tensor) or example is None or isinstance(example, _NUMBERS):
         return tree
     if isinstance(example, tuple | list):

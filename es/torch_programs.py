@@ -81,7 +81,7 @@ class Programs:
         """Return tensors of the inputs' shapes with the example's numbers."""
         leaves, structure = jax.tree.flatten(inputs)
         examples = jax.tree.leaves(self.example)
-        if jax.tree.structure(self.example) != structure:
+        if len(examples) != len(leaves):
             examples = [None] * len(leaves)
         return jax.tree.unflatten(structure, [_like(*pair) for pair in zip(leaves, examples, strict=True)])
 
