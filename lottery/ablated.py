@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lottery.levels import read_replicate
-from lottery.reading import read_search
+from lottery.reading import read_replicate, read_search
 from lottery.results import Level, Replicate, mean
 from lottery.run_directory import RunDirectory
 from pruning.errors import FileFormatError

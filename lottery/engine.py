@@ -17,8 +17,9 @@ import numpy as np
 
 from lottery.delivery import reported
 from lottery.early_bird import drawable, told, watched
-from lottery.levels import Outcome, read_replicate, store
+from lottery.levels import Outcome, store
 from lottery.plan import Plan
+from lottery.reading import read_replicate
 from lottery.results import Level
 from lottery.run_directory import RunDirectory
 from lottery.torch_state import digest

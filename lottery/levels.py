@@ -1,15 +1,14 @@
-"""Levels on disk: one training written as a ticket directory, and read back as a replicate."""
+"""Levels on disk: one training written as a ticket directory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lottery.card import card
 from lottery.delivery import report
 from lottery.plan import Plan
-from lottery.results import EarlyStop, Level, Replicate
 from lottery.run_directory import RunDirectory
 from pruning.jobs import Job, Trained
 
@@ -88,34 +87,3 @@ def store(
         **(facts or {}),
     }
     run.write_level(replace(job, mask=mask), trained, record, card(record), found.weights)
-
-
-def read_replicate(run: RunDirectory, seed: int, level: int) -> Replicate:
-    """Return one replicate of a level, as it lies on disk."""
-    record = run.read_record(seed, level)
-    nan = float("nan")
-
-    def number(value: float | None) -> float:
-        return nan if value is None else value
-
-    return Replicate(
-        seed=seed,
-        level=level,
-        validation=number(record["validation"]),
-        test=record["test"],
-        steps=record["steps"],
-        final_validation=number(record["final"]["validation"]),
-        final_test=record["final"]["test"],
-        early_stop=EarlyStop(**record["early_stop"]) if record["early_stop"] else None,
-        diverged=record["diverged"],
-        kept=record["kept"],
-        prunable=record["prunable"],
-        layers=record["layers"],
-        path=run.level_path(seed, level),
-        history=run.read_history(seed, level),
-    )
-
-
-def run_seconds(run: RunDirectory, levels: Sequence[Level]) -> float:
-    """Return the training time of all levels, each by the attempt that finished it."""
-    return sum(run.read_record(r.seed, level.level)["seconds"] for level in levels for r in level.replicates)

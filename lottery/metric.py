@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lottery.class_losses import IGNORED, class_loss
-from pruning.errors import BadValue
-
 BatchFunction = Callable[[Any, Any], Any]
 
 
@@ -76,39 +73,6 @@ class Collects(Protocol):
 
 GivenMetric = Metric | BatchFunction | Collects | str
 """A metric as callers give it: ready, a function or an object, or the name of one of scikit-learn's scorers."""
-
-
-def as_metric(metric: GivenMetric, loss: BatchFunction) -> Metric:
-    """Return a metric as callers give it as a `Metric`.
-
-    Args:
-        metric: what was given.
-        loss: says which label does not count, for a scorer by name.
-
-    Raises:
-        BadValue: none of the things that a metric can be.
-        UnknownName: a name that scikit-learn does not know.
-    """
-    if isinstance(metric, Metric):
-        if not collects(metric.function) and not callable(metric.function):
-            raise BadValue(f"metric {metric.name!r}: its function must be callable, not {metric.function!r}")
-        return metric
-    if isinstance(metric, str):
-        from lottery.scorers import scorer_metric
-
-        how = class_loss(loss)
-        return scorer_metric(metric, IGNORED if how is None else how.ignored)
-    if isinstance(metric, type):
-        raise BadValue(f"metric {metric.__name__} is a class: give an instance of it, {metric.__name__}(…)")
-    if collects(metric):
-        # torchmetrics says so where it knows; a name of its own is better than none.
-        return Metric(type(metric).__name__, metric, getattr(metric, "higher_is_better", None) is not False)
-    if not callable(metric):
-        raise BadValue(
-            "metric must be a function of (outputs, targets), an object with update, compute and reset, a Metric, or "
-            f"the name of one of scikit-learn's scorers, not {metric!r}"
-        )
-    return Metric(getattr(metric, "__name__", "metric"), metric)
 
 
 def collects(metric: Any) -> bool:

@@ -16,8 +16,9 @@ from torch import nn
 
 from lottery.class_losses import IGNORED, class_loss
 from lottery.data.batch import copied
+from lottery.given_metric import as_metric
 from lottery.identity import identify
-from lottery.metric import BatchFunction, GivenMetric, Metric, as_metric
+from lottery.metric import BatchFunction, GivenMetric, Metric
 from lottery.own_loss import own_loss, own_loss_sums
 from pruning.calling import call_once
 from pruning.copying import copy_module

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from lottery.levels import read_replicate, run_seconds
 from lottery.records import read_environment, read_summary
 from lottery.replicates import depth, groups_of
-from lottery.results import Level, Search, replicated
+from lottery.results import EarlyStop, Level, Replicate, Search, replicated
 from lottery.run_directory import RunDirectory
 from lottery.winning import choose_winner, matching_tolerance
 from pruning.errors import FileFormatError
@@ -83,3 +83,34 @@ def _check_same_tensors(levels: list[Level]) -> None:
     for replicate in (each for level in levels for each in level.replicates):
         if replicate.layers.keys() != first.layers.keys() or replicate.prunable != first.prunable:
             raise FileFormatError(f"{replicate.path / 'config.json'}: other prunable tensors than in {first.path}")
+
+
+def read_replicate(run: RunDirectory, seed: int, level: int) -> Replicate:
+    """Return one replicate of a level, as it lies on disk."""
+    record = run.read_record(seed, level)
+    nan = float("nan")
+
+    def number(value: float | None) -> float:
+        return nan if value is None else value
+
+    return Replicate(
+        seed=seed,
+        level=level,
+        validation=number(record["validation"]),
+        test=record["test"],
+        steps=record["steps"],
+        final_validation=number(record["final"]["validation"]),
+        final_test=record["final"]["test"],
+        early_stop=EarlyStop(**record["early_stop"]) if record["early_stop"] else None,
+        diverged=record["diverged"],
+        kept=record["kept"],
+        prunable=record["prunable"],
+        layers=record["layers"],
+        path=run.level_path(seed, level),
+        history=run.read_history(seed, level),
+    )
+
+
+def run_seconds(run: RunDirectory, levels: Sequence[Level]) -> float:
+    """Return the training time of all levels, each by the attempt that finished it."""
+    return sum(run.read_record(r.seed, level.level)["seconds"] for level in levels for r in level.replicates)

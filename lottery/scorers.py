@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lottery.metric import Metric
 from pruning.errors import DataError, unknown
-
-if TYPE_CHECKING:
-    from lottery.metric import Metric
 
 
 def scorer_metric(name: str, ignored: int) -> Metric:
@@ -26,8 +24,6 @@ def scorer_metric(name: str, ignored: int) -> Metric:
         UnknownName: a name that scikit-learn does not know.
     """
     from sklearn.metrics import get_scorer_names
-
-    from lottery.metric import Metric
 
     if name not in get_scorer_names():
         raise unknown("metric", name, get_scorer_names())

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from lottery.callers_settings import own_settings
 from lottery.engine import Replicates, search_levels
 from lottery.environment import environment
-from lottery.levels import run_seconds
 from lottery.plan import Plan
 from lottery.preparing import Request, prepare_search
 from lottery.progress import Display, Recorder
-from lottery.reading import read_search
+from lottery.reading import read_search, run_seconds
 from lottery.replicates import depth, join, seeds_of
 from lottery.results import Level, Search, replicated
 from lottery.run_directory import RunDirectory, open_run

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from lottery.card import delivered_text
 from lottery.results import Level, Replicate, Search
 from lottery.statistics import against_dense, interval
+from pruning.mask import Mask
 from pruning.plain import plain
-
-if TYPE_CHECKING:
-    from lottery.ticket import Ticket
 
 HEADER = (
     f"{'level':>5}  {'density':>8}  {'kept / total':>23}  {'validation':>10}  {'test':>7}  {'95 % interval':>17}"
@@ -74,10 +73,10 @@ def conclusion(search: Search) -> str:
     return "\n".join(lines)
 
 
-def transfer_text(search: Search, ticket: Ticket) -> str:
-    """Return what training a ticket again gave, beside what it had reached where it was found."""
+def transfer_text(search: Search, before: Mapping[str, Any]) -> str:
+    """Return what training a ticket again gave, beside what its record says that it reached where it was found."""
     level, scale = search.levels[0], 100 if search.is_fraction else 1
-    before, then = ticket.info, ticket.info["metric"]
+    then = before["metric"]
     test, validation = _value(level.test, scale), _value(level.validation, scale)
     return "\n".join(
         [
@@ -104,22 +103,31 @@ def layer_table(replicate: Replicate) -> str:
     return "\n".join(f"  {name:<{width}}  {100 * density:6.2f}%" for name, density in layers)
 
 
-def ticket_text(ticket: Ticket) -> str:
-    """Return a ticket in a few lines: density, metric against dense, levels searched, where it is stored."""
-    info = ticket.info
+def ticket_text(
+    info: Mapping[str, Any], mask: Mask, search: Search | None, path: Path | None, *, trained: bool, hashed: bool
+) -> str:
+    """Return a ticket in a few lines: density, metric against dense, levels searched, where it is stored.
+
+    Args:
+        info: its record.
+        mask: its mask.
+        search: that found it, where that is at hand.
+        path: where it is stored, or None.
+        trained: whether it holds trained weights.
+        hashed: whether its files were checked against hashes.
+    """
     metric, fraction = plain(info["metric"]["name"]), info["metric"].get("is_fraction", False)
     scale = 100 if fraction else 1
     dense = info.get("dense") or {}
     lines = [
-        f"Ticket: {100 * ticket.density:.2f} % of {ticket.mask.total:,} weights ({ticket.mask.kept:,} kept), "
+        f"Ticket: {100 * mask.density:.2f} % of {mask.total:,} weights ({mask.kept:,} kept), "
         f"level {info['level']}, seed {info['seed']}",
         f"  validation {metric}: {_value(info['validation'], scale)}, dense {_value(dense.get('validation'), scale)}",
         f"  test {metric}: {_value(info['test'], scale)}, dense {_value(dense.get('test'), scale)}",
     ]
-    if ticket.trained_params is not None:
+    if trained:
         lines.append(f"  trained weights: {delivered_text(info)}")
-    if ticket.search is not None:
-        search = ticket.search
+    if search is not None:
         level = search.levels[info["level"]]
         bounds = interval(level, search.is_fraction, search.test_examples)
         if bounds:
@@ -129,8 +137,8 @@ def ticket_text(ticket: Ticket) -> str:
                 + interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)
             )
         lines.append(f"  searched: {len(search.levels)} levels, {len(search.levels[0].replicates)} replicate(s)")
-    lines.append(f"  stored in: {plain(ticket.path) if ticket.path else 'memory only'}")
-    if not ticket.hashed:
+    lines.append(f"  stored in: {plain(path) if path else 'memory only'}")
+    if not hashed:
         lines.append("  not checked: stored by an earlier version, without hashes; saving it again gives it some")
     return "\n".join(lines)
 

@@ -191,7 +191,8 @@ class Ticket:
     def __str__(self) -> str:
         from lottery.table import ticket_text
 
-        return ticket_text(self)
+        trained = self.trained_params is not None
+        return ticket_text(self.info, self.mask, self.search, self.path, trained=trained, hashed=self.hashed)
 
     def __repr__(self) -> str:
         return f"Ticket(density={self.density:.4g}, level={self.info.get('level')}, path={str(self.path)!r})"

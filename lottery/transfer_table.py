@@ -21,12 +21,13 @@ from lottery.drawing import Drawing
 from lottery.engine import job_seed
 from lottery.functions import functions_for
 from lottery.identity import short_hash
-from lottery.levels import Outcome, read_replicate, store
+from lottery.levels import Outcome, store
 from lottery.metric import GivenMetric
 from lottery.objective import GivenLoss
 from lottery.plan import Plan
 from lottery.preparing import Prepared
 from lottery.progress import Display, StepCounter
+from lottery.reading import read_replicate
 from lottery.records import split_seed
 from lottery.reopening import reopen
 from lottery.results import Level

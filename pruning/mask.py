@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pruning import mask_file
 from pruning.errors import BadValue, MaskMismatch
-from pruning.names import match_names
+from pruning.fitting import apply_array, fitted
 
 
 @dataclass(frozen=True)
@@ -192,13 +192,7 @@ class Mask(Mapping[str, NDArray[np.bool_]]):
         Raises:
             MaskMismatch: a name that the model lacks (with the closest ones) or another shape.
         """
-        matched = match_names(self, shapes)
-        for name, target in matched.items():
-            if tuple(shapes[target]) != self[name].shape:
-                raise MaskMismatch(
-                    f"{target!r} has shape {tuple(shapes[target])} in the model and {self[name].shape} in the mask"
-                )
-        return Mask({target: self[name] for name, target in matched.items()}, self.metadata)
+        return Mask(fitted(self, shapes), self.metadata)
 
     def apply(self, target: Any) -> Any:
         """Set the removed weights of `target` to 0.
@@ -214,12 +208,12 @@ class Mask(Mapping[str, NDArray[np.bool_]]):
         {'w': array([2., 0.]), 'b': array([1.])}
         """
         if hasattr(target, "named_parameters"):
-            from pruning.torch_modules import apply_mask
+            from pruning.torch_masking import apply_mask
 
             return apply_mask(target, self)
         if isinstance(target, Mapping) and all(isinstance(value, np.ndarray) for value in target.values()):
-            fitted = self.fit({name: value.shape for name, value in target.items()})
-            return {name: apply_array(value, fitted.get(name)) for name, value in target.items()}
+            keeps = fitted(self, {name: value.shape for name, value in target.items()})
+            return {name: apply_array(value, keeps.get(name)) for name, value in target.items()}
         from pruning.pytrees import apply_mask as apply_to_tree
 
         return apply_to_tree(target, self)
@@ -229,14 +223,6 @@ class Mask(Mapping[str, NDArray[np.bool_]]):
             different = sorted(set(self.shapes().items()) ^ set(other.shapes().items()))
             raise MaskMismatch(f"the two masks cover different tensors (first difference: {different[0][0]!r})")
         return Mask({name: operation(self[name], other[name]) for name in self})
-
-
-def apply_array(values: NDArray[Any], keep: NDArray[np.bool_] | None) -> NDArray[Any]:
-    """Return `values` with a +0 wherever `keep` is False; a `keep` of None keeps everything.
-
-    A product would leave -0 for negative weights and NaN for infinite ones.
-    """
-    return values if keep is None else np.where(keep, values, np.zeros((), values.dtype))
 
 
 def check_not_single(shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
 from pruning.errors import MaskMismatch
-from pruning.mask import Mask
+from pruning.fitting import Keeps, fitted
 
 
 def leaf_names(tree: Any) -> list[str]:
@@ -47,7 +47,7 @@ def match_leaves(wanted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     return {name: leaf for name, leaf in found.items() if leaf is not None}
 
 
-def apply_mask(tree: Any, mask: Mask) -> Any:
+def apply_mask(tree: Any, mask: Keeps) -> Any:
     """Return `tree` with its removed weights set to 0.
 
     Works on any pytree (dict, list, Flax, Equinox) and under `jit`, `vmap` and `grad`. A mask of a Flax module fits the
@@ -56,16 +56,16 @@ def apply_mask(tree: Any, mask: Mask) -> Any:
     Raises:
         MaskMismatch: names or shapes that do not fit (with the closest names).
 
-    >>> apply_mask({"w": jnp.array([2.0, 3.0])}, Mask({"w": [1, 0]}))["w"].tolist()
+    >>> apply_mask({"w": jnp.array([2.0, 3.0])}, {"w": np.array([True, False])})["w"].tolist()
     [2.0, 0.0]
     """
     leaves, structure = jax.tree_util.tree_flatten(tree)
     names = leaf_names(tree)
     matched = match_leaves(mask, names)
     shapes = {name: np.shape(leaf) for name, leaf in zip(names, leaves, strict=True)}
-    fitted = Mask({matched.get(name, name): keep for name, keep in mask.items()}).fit(shapes)
+    keeps = fitted({matched.get(name, name): keep for name, keep in mask.items()}, shapes)
     masked = [
-        jnp.where(fitted[name], leaf, jnp.zeros((), leaf.dtype)) if name in fitted else leaf
+        jnp.where(keeps[name], leaf, jnp.zeros((), leaf.dtype)) if name in keeps else leaf
         for name, leaf in zip(names, leaves, strict=True)
     ]
     return jax.tree_util.tree_unflatten(structure, masked)

@@ -1,4 +1,4 @@
-"""Masks on PyTorch modules: which tensors are prunable, and the one place where a module is masked."""
+"""Masks on PyTorch modules: which tensors are prunable, and masks that are held through training."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pruning.holding import is_held as is_held
 from pruning.mask import Mask, check_not_single
 from pruning.names import match_patterns
 from pruning.shared_memory import require_disjoint
+from pruning.torch_masking import apply_mask as apply_mask
 from pruning.uses import NOT_FOLLOWED, NOT_LOOKED_AT, TABLE, Uses
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -91,25 +92,6 @@ def prunable(
     shapes = {name: tuple(trainable[name].shape) for name in names}
     check_not_single(shapes)
     return shapes
-
-
-def apply_mask(model: ModuleT, mask: Mask) -> ModuleT:
-    """Set the removed weights of `model` to 0, in place, and return it.
-
-    Raises:
-        MaskMismatch: names or shapes that do not fit (with the closest names).
-
-    >>> layer = apply_mask(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}))
-    >>> layer.weight[0, 1].item()
-    0.0
-    """
-    parameters = dict(model.named_parameters())
-    fitted = mask.fit({name: tuple(p.shape) for name, p in parameters.items()})
-    with torch.no_grad():
-        for name, keep in fitted.items():
-            removed = torch.from_numpy(np.asarray(~keep)).to(parameters[name].device)
-            parameters[name].masked_fill_(removed, 0.0)
-    return model
 
 
 def hold_mask(model: ModuleT, mask: Mask) -> ModuleT:

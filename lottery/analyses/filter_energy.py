@@ -13,7 +13,7 @@ from lottery.analyses import Findings, Study, analysis
 from lottery.analyses.reporting import Line, cell, cells, colours, line, table
 from lottery.energy import energy_profile
 from lottery.intervals import t_interval
-from pruning.mask import apply_array
+from pruning.fitting import apply_array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -74,7 +74,7 @@ def train(
         loaded, model, data, settings=settings, out=out, force=force, resume=resume, trust=trust, display=display
     )
     if not quiet:
-        print(transfer_text(search, loaded), file=stream)
+        print(transfer_text(search, loaded.info), file=stream)
     if as_json:
         return {**search_json(search), "from": str(ticket)}
     return search.levels[0].replicates[0].path if quiet else None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -15,6 +13,7 @@ from torch import nn
 from lottery.data.parts import Part, Tensors
 from lottery.gd.best import Best
 from lottery.gd.evaluation import failed_loss
+from lottery.gd.frame import Frame
 from lottery.gd.learning_rate import learning_rate
 from lottery.gd.optimizers import make_optimizer
 from lottery.gd.stack import Stack, evaluate_stack, network_of, stack_of, stacked_keeps
@@ -22,13 +21,9 @@ from lottery.gd.stackable import FULL_FLOPS, batch_flops, can_stack, gains, refu
 from lottery.gd.stacked_batches import stacked_batches
 from lottery.torch_state import State
 from pruning.jobs import BEST, Evaluation, Job, Params, Trained, stays_finite
-from pruning.watch import Silent
-
-if TYPE_CHECKING:
-    from lottery.gd.trainer import GDTrainer
 
 
-def groups_of(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
+def groups_of(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
     """Return the jobs in their order, in groups: those of more than one are trained stacked.
 
     A function of the jobs, the configuration and the kind of device alone, so that a search that goes on trains the
@@ -44,7 +39,7 @@ def groups_of(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str]) ->
     return groups
 
 
-def _most(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str]) -> int:
+def _most(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str]) -> int:
     """Return how many of these jobs are trained together at most."""
     config, parts, device = trainer.config, trainer.parts, trainer.device
     if can_stack(trainer.model, config, parts, jobs, needs) is not None:
@@ -58,7 +53,7 @@ def _most(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str]) -> int
     return max(2, int(FULL_FLOPS[device.type] / max(1.0, flops)))
 
 
-def train_stacked(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str] = frozenset()) -> list[Trained]:
+def train_stacked(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str] = frozenset()) -> list[Trained]:
     """Train jobs of one budget in one loop; each gets what it would get alone, up to rounding.
 
     Losses are summed over jobs: as no weight of one is in the loss of another, the gradient of the sum is each job's
@@ -105,20 +100,6 @@ def train_stacked(trainer: GDTrainer, jobs: Sequence[Job], needs: frozenset[str]
     return [row.result(stack) for row in rows]
 
 
-def compare_stacked(trainer: GDTrainer, jobs: Sequence[Job]) -> tuple[float, float]:
-    """Return the seconds that these jobs take one after the other, and stacked; nobody is told of their progress."""
-    quiet = replace(trainer, watch=Silent())
-    seconds: list[float] = []
-    for groups in ([[job] for job in jobs], [jobs]):
-        began = time.perf_counter()
-        for group in groups:
-            list(quiet.train_group(group, frozenset()))
-        if trainer.device.type == "cuda":
-            torch.cuda.synchronize(trainer.device)
-        seconds.append(time.perf_counter() - began)
-    return seconds[0], seconds[1]
-
-
 @dataclass
 class _Row:
     """What one job of a stack has given so far."""
@@ -156,7 +137,7 @@ class _Row:
         return {name: value for name, value in stack.network(self.index).items() if name in self.job.params}
 
 
-def _evaluate(trainer: GDTrainer, stack: Stack, rows: Sequence[_Row], step: int, train_losses: Sequence[float]) -> None:
+def _evaluate(trainer: Frame, stack: Stack, rows: Sequence[_Row], step: int, train_losses: Sequence[float]) -> None:
     """Add a point to the history of every row that is still going, and end those whose loss is not finite."""
     parts, numbers = trainer.parts, [row.index for row in rows]
 

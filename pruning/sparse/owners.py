@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pruning.mask import Mask
-from pruning.sparse.layers import LAYERS, NoSparseForm, sparse_form
+from pruning.sparse.forms import sparse_form
+from pruning.sparse.layers import LAYERS, NoSparseForm
 
 
 @dataclass(frozen=True)

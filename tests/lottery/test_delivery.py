@@ -18,7 +18,7 @@ from lottery.ablating import ablate
 from lottery.analyses import study
 from lottery.connecting import connect_tickets
 from lottery.delivery import report
-from lottery.levels import read_replicate
+from lottery.reading import read_replicate
 from lottery.run_directory import RunDirectory
 from lottery.ticket_network import ticket_network
 from pruning.errors import BadValue, Diverged

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lottery import Data, Ticket, find_ticket, train_ticket
 from lottery.cli.app import run
 from lottery.config import SearchConfig, ladder
-from lottery.levels import read_replicate
+from lottery.reading import read_replicate
 from lottery.run_directory import RunDirectory
 from pruning.errors import BadValue, DataError, Diverged, FileFormatError, MaskMismatch, NothingToPrune, UnknownName
 from pruning.files import read_tensors

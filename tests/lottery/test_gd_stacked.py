@@ -19,7 +19,7 @@ from lottery.gd import stackable
 from lottery.gd.batches import training_batches
 from lottery.gd.config import GDConfig
 from lottery.gd.stackable import can_stack, refusal
-from lottery.gd.stacked import compare_stacked, groups_of, train_stacked
+from lottery.gd.stacked import groups_of, train_stacked
 from lottery.gd.stacked_batches import stacked_batches
 from lottery.gd.trainer import GDTrainer
 from lottery.models.choosing import torch_source
@@ -314,13 +314,6 @@ class TestGroups:
         trainer = ready(mlp)
         list(trainer.train(jobs_of(trainer, mlp), NOTHING))
         assert seen == [3]
-
-    def test_both_ways_can_be_timed(self):
-        trainer = ready(mlp, steps=3)
-        assert all(seconds > 0 for seconds in compare_stacked(trainer, jobs_of(trainer, mlp)))
-        watch = trainer.watch
-        assert isinstance(watch, Watched)
-        assert watch.steps == []
 
 
 def test_a_search_that_goes_on_gives_the_same_bits(tmp_path, eager):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.layers import sparse_form
+from pruning.sparse.forms import sparse_form
 from pruning.sparse.module import SparseModule, sparse_module
 from pruning.structures import same_structure, tensors_in
 from pruning.torch_modules import apply_mask, clean_copy

@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from pruning.errors import BadValue, UnknownName
 from pruning.mask import Mask
-from pruning.sparse.layers import NoSparseForm, sparse_form
+from pruning.sparse.forms import sparse_form
+from pruning.sparse.layers import NoSparseForm
 from pruning.sparse.layers.recurrent import SparseRecurrent
 from pruning.sparse.weight import SparseWeight
 from pruning.torch_modules import apply_mask, hold_mask
