@@ -106,7 +106,7 @@ def _is_left_to_us() -> bool:
 
 def _is_default(name: str) -> bool:
     """Say whether a setting is as JAX has it."""
-    return name.upper() not in os.environ and getattr(jax.config, name) == _DEFAULTS[name]
+    return name.upper() not in os.environ and getattr(jax.config, name, None) == _DEFAULTS[name]
 
 
 _DEFAULTS: dict[str, Any] = {
