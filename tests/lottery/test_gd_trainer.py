@@ -345,7 +345,7 @@ def test_devices_that_are_not_there(device, message):
 
 class TestFit:
     def test_a_model_for_other_inputs_is_one_clear_line(self):
-        with pytest.raises(DataError, match=r"the model on .* \(Linear, inputs \(8, 6\)\) fails: RuntimeError: mat1"):
+        with pytest.raises(DataError, match=r"the model on .* \(Linear, inputs \(8, 6\)\) fails: RuntimeError: .*mat1"):
             ready(nn.Linear(5, 3))
 
     def test_labels_beyond_the_outputs(self):
