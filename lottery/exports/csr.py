@@ -40,6 +40,7 @@ def _compressed(weight: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     rows = Plan.of(kept.numpy()).rows
     starts, columns = torch.from_numpy(rows.starts), torch.from_numpy(rows.columns)
     with warnings.catch_warnings():
-        # PyTorch says once a process that this layout is in beta; here is nothing that anybody could do about it.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        # PyTorch says once a process that this layout is in beta, and 2.11 that its invariants go unchecked, which they
+        # do not here; there is nothing that anybody could do about either.
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
         return torch.sparse_csr_tensor(starts, columns, matrix[kept], matrix.shape, check_invariants=True)
