@@ -146,7 +146,7 @@ def torch_batch_function(
         return value.reshape(())
 
     value, grad = _run_torch(lambda: run(to_torch((example_outputs, example_targets))), label)
-    programs = Programs(run, example, label, items_are_tensors=True, grad=grad)
+    programs = Programs(run, example, label, items_are_tensors=True, grad=grad, evolving=lambda pair: pair[0])
     expected = plain(value, to_jax_array, label)
     _check_equal(compute, (to_jax(example_outputs), to_jax(example_targets)), expected, label)
     return compute

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from jax.extend import core
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from es.torch_arrays import jax_dtype
 from es.torch_outputs import plain
@@ -32,6 +34,7 @@ class Programs:
         label: how messages call it.
         items_are_tensors: let `.item()` return a tensor.
         grad: let torch record what derivatives need, for code that takes some itself.
+        evolving: of the inputs, what follows from parameters: code may not branch on it.
     """
 
     prepare: Callable[[Any], Prepared]
@@ -39,6 +42,7 @@ class Programs:
     label: str
     items_are_tensors: bool = False
     grad: bool = False
+    evolving: Callable[[Any], Any] = lambda inputs: ()
     _made: dict[Any, tuple[core.ClosedJaxpr, Any]] = field(default_factory=dict, repr=False)
 
     def __call__(self, params: dict[str, Any], inputs: Any) -> Any:
@@ -51,21 +55,33 @@ class Programs:
         if key not in self._made:
             kinds = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
 
-            def run(*values: Any) -> Any:
+            def run(*values: Any, branch: bool = True) -> Any:
                 each = iter(values)
-                return self._run(*jax.tree.unflatten(structure, [next(each) if x is None else x for x in rest]))
+                given = jax.tree.unflatten(structure, [next(each) if x is None else x for x in rest])
+                return self._run(*given, branch)
 
-            self._made[key] = jax.make_jaxpr(run, return_shape=True)(*kinds)
+            program, (outputs, holds) = jax.make_jaxpr(run, return_shape=True)(*kinds)
+            evolving = sum(map(_is_array, jax.tree.leaves((params, self.evolving(inputs)))))
+            if holds is not None and not _may_branch(program, evolving):
+                jax.make_jaxpr(partial(run, branch=False))(*kinds)  # which says where
+            self._made[key] = program, (outputs, holds)
         program, outputs = self._made[key]
-        return jax.tree.unflatten(jax.tree.structure(outputs), core.jaxpr_as_fun(program)(*arrays))
+        return jax.tree.unflatten(jax.tree.structure(outputs), core.jaxpr_as_fun(program)(*arrays))[0]
 
-    def _run(self, params: dict[str, Any], inputs: Any) -> Any:
+    def _run(self, params: dict[str, Any], inputs: Any, branch: bool) -> tuple[Any, jax.Array | None]:
+        """Return the outputs, and whether the code takes the branches that it took here; NaN where it would not.
+
+        Args:
+            params: by name.
+            inputs: a batch.
+            branch: let it take any.
+        """
         stand_in = self._stand_in(inputs)
         called, run, tensors = self.prepare(stand_in)
         with (
             explained(called, self.label),
             warnings.catch_warnings(),
-            translating(self.items_are_tensors, self.grad) as translation,
+            translating(self.items_are_tensors, self.grad, branch) as translation,
         ):
             # torch's code asks for 64-bit types all the time
             warnings.filterwarnings("ignore", message=".*requested.* is not available, and will be truncated")
@@ -75,7 +91,11 @@ class Programs:
             for tensor, value in zip(jax.tree.leaves(stand_in), jax.tree.leaves(inputs), strict=True):
                 if isinstance(tensor, torch.Tensor):
                     translation.shadows.set(tensor, jnp.asarray(value))
-            return plain(run(), translation.shadows.value, self.label)
+            outputs = plain(run(), translation.shadows.value, self.label)
+        if not translation.conditions:
+            return outputs, None
+        holds = jnp.stack(translation.conditions).all()
+        return jax.tree.map(partial(_or_nan, holds), outputs), holds
 
     def _stand_in(self, inputs: Any) -> Any:
         """Return tensors of the inputs' shapes with the example's numbers."""
@@ -84,6 +104,23 @@ class Programs:
         if len(examples) != len(leaves):
             examples = [None] * len(leaves)
         return jax.tree.unflatten(structure, [_like(*pair) for pair in zip(leaves, examples, strict=True)])
+
+
+def _may_branch(program: core.ClosedJaxpr, evolving: int) -> bool:
+    """Say whether a program's last result, what its branches ask, follows from labels, indices and masks alone.
+
+    Then it is the same for every network. What is measured differs from batch to batch, and would be NaN in most.
+    """
+    *outputs, _ = program.jaxpr.outvars
+    _, used = dce_jaxpr(program.jaxpr, [False] * len(outputs) + [True])
+    numbers = [jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in program.jaxpr.invars]
+    asks = any(use and (place < evolving or number) for place, (use, number) in enumerate(zip(used, numbers, strict=True)))
+    return not asks and any(jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in outputs)
+
+
+def _or_nan(holds: jax.Array, value: Any) -> Any:
+    number = jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+    return jnp.where(holds, value, jnp.nan) if number else value
 
 
 def _is_array(leaf: Any) -> bool:

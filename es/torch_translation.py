@@ -3,7 +3,8 @@
 The parameters and inputs of a module have a value in JAX beside their own (`es.torch_shadows`). torch runs the code as
 always, so that classes, types, shapes, hooks and derivatives are what the code was written for; each operation that
 takes such a tensor is applied to the JAX values, too, and its result has one. All else is a constant, whose value code
-may read. What reads the value of a tensor that changes cannot be compiled, and is refused.
+may read. What reads the value of a tensor that changes cannot be compiled, and is refused; but for a truth value that
+follows from the data alone, as when labels are checked: it is taken to be what it is here, and kept as a condition.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ _READERS = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, tor
 class Translation(Operations):
     """Repeats torch's operations in JAX."""
 
-    def __init__(self) -> None:
-        """Begin without any tensor that changes."""
+    def __init__(self, branch: bool = True) -> None:
+        """Begin without any tensor that changes; `branch` lets code read truth values."""
         super().__init__()
+        self.branch = branch
         self.shadows = Shadows()
+        self.conditions: list[jax.Array] = []
 
     def tracked(self, tree: Any) -> bool:
         """Say whether anything in a pytree changes between calls."""
@@ -74,7 +77,7 @@ class Translation(Operations):
             return _without_randomness(func, args, kwargs)
         name = func._schema.name
         if torch.Tag.data_dependent_output in func.tags and not _returns_tensors(func):
-            raise ReadsValues(name)
+            return self._truth(func, args, kwargs)
         if torch.Tag.inplace_view in func.tags:
             return self._change_shape(func, args, kwargs)
         if func._schema.is_mutable:
@@ -98,6 +101,14 @@ class Translation(Operations):
         if torch.Tag.dynamic_output_shape in func.tags:
             raise DependsOnValues(name)
         raise NoForm(name)
+
+    def _truth(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Code branches on a truth value: note what it must be for the branch to be the right one."""
+        found = func(*args, **kwargs)
+        if not (self.branch and isinstance(found, bool)):
+            raise ReadsValues(func._schema.name)
+        self.conditions.append(self.shadows.value(args[0]).reshape(()).astype(bool) == found)
+        return found
 
     def _write(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that changes its target: what it writes is computed by the one that returns it."""
@@ -192,14 +203,17 @@ def _returns_views(func: Any) -> bool:
 
 
 @contextmanager
-def translating(items_are_tensors: bool = False, grad: bool = False) -> Iterator[Translation]:
+def translating(
+    items_are_tensors: bool = False, grad: bool = False, branch: bool = True
+) -> Iterator[Translation]:
     """Repeat in JAX what torch does inside the block; torch itself is as before afterwards.
 
     Args:
         items_are_tensors: let `.item()` return a tensor.
         grad: let torch record what derivatives need.
+        branch: let code read truth values; what they must be is in the translation's `conditions`.
     """
-    translation = Translation()
+    translation = Translation(branch)
     with ExitStack() as stack:
         stack.enter_context(plain_kernels())
         stack.enter_context(_exporting())
