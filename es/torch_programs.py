@@ -114,7 +114,9 @@ def _may_branch(program: core.ClosedJaxpr, evolving: int) -> bool:
     *outputs, _ = program.jaxpr.outvars
     _, used = dce_jaxpr(program.jaxpr, [False] * len(outputs) + [True])
     numbers = [jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in program.jaxpr.invars]
-    asks = any(use and (place < evolving or number) for place, (use, number) in enumerate(zip(used, numbers, strict=True)))
+    asks = any(
+        use and (place < evolving or number) for place, (use, number) in enumerate(zip(used, numbers, strict=True))
+    )
     return not asks and any(jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in outputs)
 
 

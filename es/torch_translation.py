@@ -203,9 +203,7 @@ def _returns_views(func: Any) -> bool:
 
 
 @contextmanager
-def translating(
-    items_are_tensors: bool = False, grad: bool = False, branch: bool = True
-) -> Iterator[Translation]:
+def translating(items_are_tensors: bool = False, grad: bool = False, branch: bool = True) -> Iterator[Translation]:
     """Repeat in JAX what torch does inside the block; torch itself is as before afterwards.
 
     Args:

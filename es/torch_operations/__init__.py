@@ -3,7 +3,16 @@
 `registry` says where an operation is looked up. A new one costs a function with a decorator.
 """
 
-from es.torch_operations import attention, convolutions, embedding, functions, indexing, numbers, pooling  # noqa: F401
+from es.torch_operations import (  # noqa: F401
+    attention,
+    convolutions,
+    embedding,
+    functions,
+    indexing,
+    numbers,
+    pooling,
+    sequences,
+)
 from es.torch_operations.functions import function_of
 from es.torch_operations.registry import decomposition, find, functional
 

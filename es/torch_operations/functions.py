@@ -45,3 +45,12 @@ def _one_hot(translation: Any, tensor: Any, num_classes: int = -1) -> Any:
     if num_classes < 0:
         return NotImplemented
     return (tensor.unsqueeze(-1) == torch.arange(num_classes)).long()
+
+
+@_instead_of(torch.masked_select)
+@_instead_of(torch.Tensor.masked_select)
+def _masked_select(translation: Any, input: Any, mask: Any) -> Any:
+    """Everything, where the mask of a batch without padding says so: how much it selects has to be known."""
+    if not bool(mask.detach().all()):
+        return NotImplemented
+    return torch.broadcast_tensors(input, mask)[0].reshape(-1)
