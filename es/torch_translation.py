@@ -110,6 +110,11 @@ class Translation(Operations):
         self.conditions.append(self.shadows.value(args[0]).reshape(()).astype(bool) == found)
         return found
 
+    def here(self, truth: torch.Tensor) -> bool:
+        """Return what a truth value is in this run, without saying that it has to be so."""
+        with _disable_current_modes():
+            return bool(truth)
+
     def _write(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that changes its target: what it writes is computed by the one that returns it."""
         schema, name = func._schema.arguments, func._schema.name

@@ -51,6 +51,23 @@ def _one_hot(translation: Any, tensor: Any, num_classes: int = -1) -> Any:
 @_instead_of(torch.Tensor.masked_select)
 def _masked_select(translation: Any, input: Any, mask: Any) -> Any:
     """Everything, where the mask of a batch without padding says so: how much it selects has to be known."""
-    if not bool(mask.detach().all()):
+    if not _all_true(translation, mask):
         return NotImplemented
     return torch.broadcast_tensors(input, mask)[0].reshape(-1)
+
+
+@_instead_of(torch.nonzero)
+@_instead_of(torch.Tensor.nonzero)
+def _nonzero(translation: Any, input: Any, as_tuple: bool = False) -> Any:
+    """All places, where a batch without padding says so."""
+    if input.dtype is not torch.bool or not _all_true(translation, input):
+        return NotImplemented
+    return torch.ones(input.shape, dtype=torch.bool).nonzero(as_tuple=as_tuple)
+
+
+def _all_true(translation: Any, mask: Any) -> bool:
+    """Say whether all of a mask holds; where it does, it must hold for every batch (`Translation.conditions`)."""
+    if not translation.branch:
+        return False
+    everywhere = mask.detach().all()
+    return translation.here(everywhere) and bool(everywhere)

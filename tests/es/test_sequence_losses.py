@@ -62,3 +62,26 @@ def test_padded_labels_are_refused():
     labels[0, 3] = -100
     with pytest.raises(BadValue, match="masked_select, whose result is as large as the values"):
         torch_network(Speaks(), (torch.randn(BATCH, STEPS, 3), labels))
+
+
+class Classifies(Speaks):
+    """Its labels are counted by where they are."""
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        places = (labels[:, 0] >= 0).nonzero()
+        if places.size(0) == 0:
+            return x.sum()
+        logits = torch.gather(self.fc(x[:, 0]), 0, places.expand(-1, CLASSES))
+        return nn.functional.cross_entropy(logits, torch.gather(labels[:, 0], 0, places.view(-1)))
+
+
+def test_places_of_labels_without_padding_are_known():
+    model, x = Classifies(), torch.randn(BATCH, STEPS, 3)
+    network = torch_network(model, (x, LABELS))
+    params = to_jax(dict(model.named_parameters()))
+    np.testing.assert_allclose(network.apply(params, to_jax((x, LABELS))), model(x, LABELS).item(), rtol=1e-5)
+    padded = LABELS.clone()
+    padded[0, 0] = -100
+    assert jnp.isnan(network.apply(params, to_jax((x, padded))))
+    with pytest.raises(BadValue, match="nonzero, whose result is as large as the values"):
+        torch_network(model, (x, padded))
