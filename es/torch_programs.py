@@ -23,6 +23,11 @@ from es.torch_translation import translating
 Prepared = tuple[Any, Callable[[], Any], dict[str, torch.Tensor]]
 
 
+def _nothing(inputs: Any) -> tuple[()]:
+    del inputs
+    return ()
+
+
 @dataclass(frozen=True, eq=False)
 class Programs:
     """A function of (parameters, inputs) that runs torch's code once for each set of shapes.
@@ -42,7 +47,7 @@ class Programs:
     label: str
     items_are_tensors: bool = False
     grad: bool = False
-    evolving: Callable[[Any], Any] = lambda inputs: ()
+    evolving: Callable[[Any], Any] = _nothing
     _made: dict[Any, tuple[core.ClosedJaxpr, Any]] = field(default_factory=dict, repr=False)
 
     def __call__(self, params: dict[str, Any], inputs: Any) -> Any:
@@ -57,8 +62,8 @@ class Programs:
 
             def run(*values: Any, branch: bool = True) -> Any:
                 each = iter(values)
-                given = jax.tree.unflatten(structure, [next(each) if x is None else x for x in rest])
-                return self._run(*given, branch)
+                filled, given = jax.tree.unflatten(structure, [next(each) if x is None else x for x in rest])
+                return self._run(filled, given, branch)
 
             program, (outputs, holds) = jax.make_jaxpr(run, return_shape=True)(*kinds)
             evolving = sum(map(_is_array, jax.tree.leaves((params, self.evolving(inputs)))))

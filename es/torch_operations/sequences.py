@@ -30,7 +30,7 @@ def _ctc_loss(
     if targets.ndim == 1:
         starts = jnp.cumsum(lengths) - lengths
         places = starts[:, None] + jnp.arange(longest)
-        targets = jnp.resize(targets, longest)[jnp.clip(places, 0, longest - 1)]
+        targets = jnp.resize(targets, (longest,))[jnp.clip(places, 0, longest - 1)]
     # A blank before, between and after the labels.
     labels = jnp.full((len(lengths), 2 * longest + 1), blank).at[:, 1::2].set(targets)
     may_skip = (labels != blank) & (labels != jnp.roll(labels, 2, axis=1)) & (jnp.arange(labels.shape[1]) > 1)
