@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from pruning.errors import BadValue, unknown
+from pruning.later import LATER
 from pruning.ranges import check_ranges
 
 PRECISIONS = ("default", "float32")
@@ -20,6 +21,7 @@ _RANGES = {
     "episode_steps": (1, 10**9),
     "test_episodes": (1, 10**6),
     "eval_every": (1, 10**9),
+    "patience": (1, 10**9),
     "checkpoint_seconds": (0, 1e9),
 }
 
@@ -62,6 +64,9 @@ class ESConfig:
         episode_steps: longest episode (environments only); by default the environment's own limit.
         test_episodes: episodes that the mean plays for each of validation and test (environments only).
         eval_every: generations between evaluations of the mean; by default a twentieth of the training.
+        patience: end a level's evolution after so many evaluations without a smaller validation loss (not before the
+            generation to which survivors are rewound); by default it never ends early. Networks then evolve one after
+            the other.
         precision: of matrix products on a GPU: `default` (TF32) or `float32`.
         checkpoint_seconds: least time between two checkpoints of an unfinished level.
         device: `auto`, `cpu`, `cuda` or `cuda:0`.
@@ -82,6 +87,7 @@ class ESConfig:
     precision: str = "default"
     checkpoint_seconds: float = 30.0
     device: str = "auto"
+    patience: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if not isinstance(self.strategy, str | type) and isinstance(self.strategy, AskTell):
@@ -95,7 +101,7 @@ class ESConfig:
         for name in ("population", "sigma", "batch_size", "episodes", "test_episodes"):
             if not getattr(self, name) > 0:
                 raise BadValue(f"{name} must be more than 0, not {getattr(self, name):g}")
-        for name in ("generations", "eval_every", "episode_steps"):
+        for name in ("generations", "eval_every", "episode_steps", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadValue(f"{name} must be 1 or more, not {value}")

@@ -25,6 +25,7 @@ from es.tasks import Task
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Evaluation, Job, Params, Trained, stays_finite
 from pruning.mask import Mask
+from pruning.patience import PATIENCE_ENDED, Patience
 from pruning.watch import Watch
 
 # Where a generation of one network takes fewer operations, replicates run stacked: the machine is not full yet.
@@ -85,7 +86,9 @@ class ESTrainer:
 
     def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Return the jobs that are evolved together: as many as it takes to fill the machine."""
+        # With patience each ends at a generation of its own.
         alike = len({(job.mask.kept, _halved(self.space, job.mask), job.budget) for job in jobs}) <= 1
+        alike = alike and self.config.patience is None
         full = STACKED_FLOPS.get(self.devices[0].platform, STACKED_FLOPS["gpu"])
         most = max(1, math.ceil(full / max(1.0, self.task.flops * self.config.population))) if alike else 1
         return [list(jobs[start : start + most]) for start in range(0, len(jobs), most)]
@@ -166,7 +169,7 @@ class _Group:
         config, watch, budget = self.trainer.config, self.trainer.watch, self.jobs[0].budget
         every = config.eval_every or max(1, self.trainer.total_generations // 20)
         done, chunk, kept_at, compared = int(states.generation[0]), 1, time.monotonic(), False
-        while done < budget.stop and bool((states.failed < 0).any()):
+        while done < budget.stop and bool((states.failed < 0).any()) and self._ended(records[0], done) is None:
             pause = min([(done // every + 1) * every, budget.stop, *(s for s in budget.snapshots if s > done)])
             count = min(chunk, pause - done)
             began = time.monotonic()
@@ -181,10 +184,24 @@ class _Group:
                 watch.stepped(job, done)
             if done == pause:
                 states, records = self._look(states, records, done, evaluate=done % every == 0 or done == budget.stop)
-            if done == budget.stop or time.monotonic() - kept_at >= config.checkpoint_seconds:
+            last = done == budget.stop or self._ended(records[0], done) is not None
+            if last or time.monotonic() - kept_at >= config.checkpoint_seconds:
                 watch.checkpoint(self.jobs, *to_arrays(states, records))
                 kept_at = time.monotonic()
         return states, records
+
+    def _ended(self, record: Record, done: int) -> int | None:
+        """Return the generation at which patience ended an evolution, if that is this one.
+
+        That follows from the record alone, so that one that is resumed ends where it would have.
+        """
+        most, budget = self.trainer.config.patience, self.jobs[0].budget
+        if most is None or not record.history or record.history[-1].step != done or done >= budget.stop:
+            return None
+        patience = Patience(most)
+        over = [patience.over(evaluation) for evaluation in record.history][-1]
+        # Nothing ends before the weights that survivors go back to are there.
+        return done if over and all(step in record.snapshots for step in budget.snapshots) else None
 
     def result(self, row: int, states: Evolution, record: Record, needs: frozenset[str]) -> Trained:
         """Return what one job's evolution gave."""
@@ -202,7 +219,9 @@ class _Group:
         std = spread(self.trainer.space, self.where[row], self.strategy.std(state.strategy)) if "std" in needs else None
         if std is not None:
             std = {name: np.abs(std[name]) for name in job.mask}  # of a complex weight, that of both halves together
-        return Trained(params, record.history, record.snapshots, std=std, best=record.best)
+        ended = self._ended(record, int(state.generation))
+        facts = {PATIENCE_ENDED: ended} if self.trainer.config.patience is not None else {}
+        return Trained(params, record.history, record.snapshots, std=std, best=record.best, facts=facts)
 
     def _look(
         self, states: Evolution, records: list[Record], done: int, evaluate: bool

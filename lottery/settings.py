@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pruning.errors import BadValue, FileFormatError, shown, unknown
 from pruning.files import MOST_JSON, read_bytes
+from pruning.later import LATER
 
 ConfigT = TypeVar("ConfigT")
 
@@ -31,10 +32,6 @@ OF_OPTIMIZER = frozenset({"lr", "momentum", "nesterov", "weight_decay"})
 
 # What a record begins with where the caller gave a function, which no record holds.
 GIVEN = "given: "
-
-# Metadata of a field that came later: while it has its default, records do not name it, so that a run that was made
-# before is found again.
-LATER = types.MappingProxyType({"later": True})
 
 
 def layer(*settings: Mapping[str, Any]) -> dict[str, Any]:

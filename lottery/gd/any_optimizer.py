@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ from lottery.functions import check_given, function_of
 from lottery.gd.optimizers import OPTIMIZERS, Settings, make_optimizer, sparse_embedding
 from lottery.settings import is_function, spoken
 from pruning.errors import BadValue, LotteryError, unknown
+from pruning.mask import Mask
+from pruning.torch_modules import apply_mask
 from pruning.users_code import one_line, users_code
 
 CLASSES: dict[str, type[Optimizer]] = {
@@ -47,6 +50,32 @@ class Optimizers:
     ours: bool
     closure: bool = False
     given: bool = False
+
+    def train(self) -> None:
+        """Have the weights be those at which the optimizers take gradients.
+
+        A schedule-free optimizer keeps others to be evaluated (Defazio et al. 2024, arXiv 2405.15682), and writes one
+        or the other into the parameters by its `train()` and `eval()`, which no other optimizer has.
+        """
+        for optimizer in _with_modes(self.each):
+            optimizer.train()
+
+    def eval(self, model: nn.Module, mask: Mask) -> None:
+        """Have the weights be those that are evaluated, kept and delivered, under the mask."""
+        switched = _with_modes(self.each)
+        for optimizer in switched:
+            optimizer.eval()
+        if switched:  # what a mask removed while it moved is still in an average
+            apply_mask(model, mask)
+
+    @contextlib.contextmanager
+    def evaluating(self, model: nn.Module, mask: Mask) -> Iterator[None]:
+        """Have the weights be those that are evaluated while the block runs."""
+        self.eval(model, mask)
+        try:
+            yield
+        finally:
+            self.train()
 
 
 def optimizer_name(value: Any) -> Any:
@@ -91,7 +120,9 @@ def optimizers_for(model: nn.Module, config: Any) -> Optimizers:
     else:
         each = (_of_class(CLASSES[config.optimizer], model, params, config),)
     _check_complete(each, dict(named))
-    return Optimizers(each, ours=False, closure=any(map(_needs_closure, each)), given=is_function(config.optimizer))
+    made = Optimizers(each, ours=False, closure=any(map(_needs_closure, each)), given=is_function(config.optimizer))
+    made.train()
+    return made
 
 
 def _of_class(kind: type[Optimizer], model: nn.Module, params: Sequence[nn.Parameter], config: Settings) -> Optimizer:
@@ -171,6 +202,10 @@ def _check_complete(each: Sequence[Optimizer], named: Mapping[str, nn.Parameter]
             f"optimizer: {absent[0]!r}{more} would not be trained, for its function leaves it out; give all of "
             "`params` to an optimizer, or say with train_only what is trained"
         )
+
+
+def _with_modes(each: Sequence[Optimizer]) -> list[Any]:
+    return [one for one in each if all(callable(getattr(one, mode, None)) for mode in ("train", "eval"))]
 
 
 def _needs_closure(optimizer: Optimizer) -> bool:

@@ -13,8 +13,9 @@ from lottery.gd.learning_rate import SCHEDULES
 from lottery.gd.moves import MOVES, NONE
 from lottery.gd.rates import schedule_name
 from lottery.gd.std import ESTIMATORS, SECOND_MOMENT
-from lottery.settings import LATER, is_function
+from lottery.settings import is_function
 from pruning.errors import BadValue, shown, unknown
+from pruning.later import LATER
 from pruning.ranges import check_ranges
 
 PRECISIONS = ("float32", "bf16", "fp16")

@@ -25,7 +25,6 @@ from lottery.gd.rates import rates_for
 from lottery.gd.stacked import groups_of, train_stacked
 from lottery.gd.std import ESTIMATORS, Estimator, Training
 from lottery.gd.stepping import Masked, Stepper, in_steps
-from lottery.gd.stopping import PATIENCE_ENDED, Patience
 from lottery.gd.trainable import freeze_others
 from lottery.objective import Objective, call
 from lottery.randomness import seeded_everywhere
@@ -36,6 +35,7 @@ from pruning.copying import copy_module
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Evaluation, Job, Trained, all_finite, stays_finite
 from pruning.mask import Mask
+from pruning.patience import PATIENCE_ENDED, Patience
 from pruning.torch_modules import apply_mask
 from pruning.users_code import users_code
 from pruning.watch import Watch
@@ -153,15 +153,18 @@ class GDTrainer:
                 stepper.take(step, loss, functools.partial(gradients, step, pieces))
             rates.after(step)
             if average is not None:
-                average.update(model)
+                with optimizers.evaluating(model, mask):
+                    average.update(model)
                 average.apply_mask(mask)
             if estimator is not None:
                 estimator.step(step)
             loss_sum, loss_count = loss_sum + loss, loss_count + 1
             if step in job.budget.snapshots:
-                snapshots[step] = self._network(model, job)
+                with optimizers.evaluating(model, mask):
+                    snapshots[step] = self._network(model, job)
             if step % every == 0 or step == stop:
-                with average.in_place(model) if average is not None else contextlib.nullcontext():
+                averaged = average.in_place(model) if average is not None else contextlib.nullcontext()
+                with optimizers.evaluating(model, mask), averaged:
                     evaluation = self._evaluate(model, objective, mask, step, float(loss_sum) / loss_count)
                     history.append(evaluation)
                     self.watch.evaluated(job, evaluation)
@@ -181,6 +184,7 @@ class GDTrainer:
             self.watch.stepped(job, step)
             if step == stop < job.budget.stop:
                 break
+        optimizers.eval(model, mask)
         if average is not None:
             average.write(model)
         params = self._network(model, job)

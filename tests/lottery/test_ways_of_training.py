@@ -22,7 +22,6 @@ from lottery.gd.averaging import Average
 from lottery.gd.config import GDConfig
 from lottery.gd.evaluation import evaluate
 from lottery.gd.rates import CLASSES as SCHEDULERS
-from lottery.gd.stopping import PATIENCE_ENDED, Patience
 from lottery.gd.trainer import GDTrainer
 from lottery.models.choosing import torch_source
 from lottery.models.source import ModelSource
@@ -33,6 +32,7 @@ from pruning.errors import BadValue, ConfigMismatch, RunError, UnknownName, Untr
 from pruning.files import read_json
 from pruning.jobs import Budget, Evaluation, Job, Trained
 from pruning.mask import Mask
+from pruning.patience import PATIENCE_ENDED, Patience
 from pruning.torch_modules import prunable
 from pruning.watch import Silent
 from tests.lottery.helpers import assert_same_arrays, blobs, removed, search, shown, tiny_model
