@@ -86,10 +86,7 @@ class Translation(Operations):
         if jax_function is not None:
             return self.repeat(lambda: _without_randomness(func, args, kwargs), jax_function, args, kwargs, name)
         if _returns_views(func):
-            results = func(*args, **kwargs)
-            for result in torch_tree.tree_leaves(results):
-                self.shadows.set(result, self.shadows.value(result))
-            return results
+            return self._view(func, args, kwargs)
         if torch.Tag.nondeterministic_seeded in func.tags:
             _without_randomness(func, args, kwargs)
         by_others = decomposition(func)
@@ -102,6 +99,20 @@ class Translation(Operations):
             raise DependsOnValues(name)
         raise NoForm(name)
 
+    def _view(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that returns another window onto its argument; some copy where no window will do."""
+        if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+            with self:
+                results = func.decompose(*args, **kwargs)
+            if results is not NotImplemented:
+                return results
+        results = func(*args, **kwargs)
+        for result in torch_tree.tree_leaves(results):
+            if result.numel() and result not in self.shadows:
+                raise NoForm(func._schema.name)  # a copy, which would pass for a constant
+            self.shadows.set(result, self.shadows.value(result))
+        return results
+
     def _truth(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Code branches on a truth value: note what it must be for the branch to be the right one."""
         found = func(*args, **kwargs)
@@ -110,10 +121,10 @@ class Translation(Operations):
         self.conditions.append(self.shadows.value(args[0]).reshape(()).astype(bool) == found)
         return found
 
-    def here(self, truth: torch.Tensor) -> bool:
-        """Return what a truth value is in this run, without saying that it has to be so."""
+    def quietly(self, look: Callable[[], Any]) -> Any:
+        """Return what is seen of the values of this run; nothing that is computed may follow from it."""
         with _disable_current_modes():
-            return bool(truth)
+            return look()
 
     def _write(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that changes its target: what it writes is computed by the one that returns it."""

@@ -70,4 +70,10 @@ def _all_true(translation: Any, mask: Any) -> bool:
     if not translation.branch:
         return False
     everywhere = mask.detach().all()
-    return translation.here(everywhere) and bool(everywhere)
+    return translation.quietly(lambda: bool(everywhere)) and bool(everywhere)
+
+
+@_instead_of(torch.Tensor.__format__)
+def _format(translation: Any, input: Any, how: str) -> Any:
+    """What a message would say: it is made whether or not it is raised, and no number follows from it."""
+    return translation.quietly(lambda: format(input.detach(), how))

@@ -86,3 +86,16 @@ def test_what_cannot_be_no_number_is_refused():
 
     with pytest.raises(BadValue, match="Counts reads the values"):
         torch_network(Counts(), batch())
+
+
+def test_a_message_may_show_a_tensor():
+    class Explains(ChecksItsLabels):
+        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            why = f"{labels.sum()} labels, {self.fc.bias.sum():.3f} in the mean"
+            torch._check(bool(labels.max() < 3), lambda: why)
+            return super().forward(x, labels)
+
+    model, (x, y) = Explains(), batch()
+    network = torch_network(model, (x, y))
+    params = to_jax(dict(model.named_parameters()))
+    np.testing.assert_allclose(network.apply(params, to_jax((x, y))), model(x, y).item(), rtol=1e-5)
