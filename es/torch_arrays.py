@@ -6,6 +6,7 @@ bfloat16 and float16 stay.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,6 +16,14 @@ import numpy as np
 import torch
 
 from pruning.errors import BadValue
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Fixed:
+    """What belongs to the program and is no array: a switch in a batch, a `torch.Size`, a number of an object."""
+
+    value: Any
 
 
 def to_jax(tree: Any) -> Any:
@@ -66,6 +75,28 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     return host.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if host.dtype == torch.bfloat16 else host.numpy()
 
 
+def batch_to_jax(tree: Any) -> Any:
+    """Return a batch as `to_jax` does, its truth values fixed: code branches on such switches.
+
+    >>> batch_to_jax({"x": 1.5, "return_loss": True})
+    {'return_loss': Fixed(value=True), 'x': 1.5}
+    """
+    return to_jax(jax.tree.map(lambda leaf: Fixed(leaf) if isinstance(leaf, bool) else leaf, tree))
+
+
+def released(tree: Any) -> Any:
+    """Return a pytree with what was fixed in its place.
+
+    >>> released(batch_to_jax([True, 2]))
+    [True, 2]
+    """
+    return jax.tree.map(lambda leaf: leaf.value if _is_fixed(leaf) else leaf, tree, is_leaf=_is_fixed)
+
+
+def _is_fixed(leaf: Any) -> bool:
+    return isinstance(leaf, Fixed)
+
+
 def to_torch(tree: Any) -> Any:
     """Return a pytree with tensors and arrays as tensors of their own, on the host; int32 becomes torch's int64.
 
@@ -74,6 +105,8 @@ def to_torch(tree: Any) -> Any:
     """
 
     def tensor(leaf: Any) -> Any:
+        if isinstance(leaf, Fixed):
+            return leaf.value
         if isinstance(leaf, torch.Tensor):
             return leaf.detach().cpu().clone()
         if not isinstance(leaf, np.ndarray | np.generic | jax.Array):
@@ -83,7 +116,7 @@ def to_torch(tree: Any) -> Any:
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
 
-    return jax.tree.map(tensor, tree)
+    return jax.tree.map(tensor, tree, is_leaf=_is_fixed)
 
 
 def jax_dtype(dtype: torch.dtype) -> Any:

@@ -7,23 +7,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from es.torch_arrays import Fixed
 from pruning.errors import BadValue
 
 _NUMBERS = (int, float, complex, np.generic)
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Fixed:
-    """What belongs to the program and is no array: a `torch.Size`, a number that an object keeps as an attribute."""
-
-    value: Any
 
 
 def plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> Any:

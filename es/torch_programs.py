@@ -15,7 +15,7 @@ import torch
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from es.torch_arrays import jax_dtype
+from es.torch_arrays import jax_dtype, released
 from es.torch_outputs import plain
 from es.torch_refusals import explained
 from es.torch_translation import translating
@@ -82,7 +82,7 @@ class Programs:
             branch: let it take any.
         """
         stand_in = self._stand_in(inputs)
-        called, run, tensors = self.prepare(stand_in)
+        called, run, tensors = self.prepare(released(stand_in))
         with (
             explained(called, self.label),
             warnings.catch_warnings(),
@@ -105,10 +105,11 @@ class Programs:
     def _stand_in(self, inputs: Any) -> Any:
         """Return tensors of the inputs' shapes with the example's numbers."""
         leaves, structure = jax.tree.flatten(inputs)
-        examples = jax.tree.leaves(self.example)
-        if len(examples) != len(leaves):
-            examples = [None] * len(leaves)
-        return jax.tree.unflatten(structure, [_like(*pair) for pair in zip(leaves, examples, strict=True)])
+        examples = [leaf for leaf in jax.tree.leaves(self.example) if isinstance(leaf, torch.Tensor)]
+        known = len(examples) == sum(map(_is_array, leaves))
+        each = iter(examples)
+        alike = [next(each) if known and _is_array(leaf) else None for leaf in leaves]
+        return jax.tree.unflatten(structure, [_like(*pair) for pair in zip(leaves, alike, strict=True)])
 
 
 def _may_branch(program: core.ClosedJaxpr, evolving: int) -> bool:

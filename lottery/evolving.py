@@ -25,6 +25,7 @@ from es.tasks.control import Control
 from es.tasks.environments import Environment
 from es.tasks.fitness import OwnFitness
 from es.tasks.supervised import Supervised, size
+from es.torch_arrays import batch_to_jax
 from es.torch_functions import to_jax, torch_batch_function, torch_network
 from es.torch_randomness import noisy_layers
 from es.trainer import ESTrainer
@@ -167,8 +168,8 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
     kept = loaded.kept(measure_in_torch(source, ask.seed, objective)) if isinstance(source, ModelSource) else None
     # as many as a generation sees: what a compiler makes of a network may depend on it
     at_once = ask.config.batch_size if kept is None else kept.train
-    example = jax.tree.map(lambda leaf: leaf[:at_once], parts.example)
-    few = to_jax(example)
+    example = jax.tree.map(lambda leaf: leaf if isinstance(leaf, bool) else leaf[:at_once], parts.example)
+    few = batch_to_jax(example)
     with users_code("the model on a batch of this data", DataError):
         network, state = _network(ask, example[0])
         params = {name: jnp.asarray(value) for name, value in state.items()}
@@ -207,7 +208,7 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
 def _measure_in_jax(task: Supervised) -> MeasureExamples:
     def measure(examples: Any, at_once: int) -> tuple[float, float]:
         with users_code("the model, the loss or the metric", DataError):
-            return task.over(task.params, to_jax(examples), at_once)
+            return task.over(task.params, batch_to_jax(examples), at_once)
 
     return measure
 
@@ -295,4 +296,4 @@ def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any, network: Networ
 def _examples(part: Part) -> tuple[Any, Any]:
     """Return a whole part as arrays on the device."""
     assert isinstance(part, Tensors)
-    return to_jax((part.inputs, part.targets))
+    return batch_to_jax((part.inputs, part.targets))

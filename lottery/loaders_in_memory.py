@@ -75,7 +75,10 @@ def in_memory(parts: Parts, seed: int) -> InMemory:
         batches = list(part.batches(seed, DataError))
         why = None
         if not all(map(is_divisible, batches)) or not _in_plain_containers(batches[0]):
-            why = "hold more than tensors with the examples along the first axis, in tuples, lists and dictionaries"
+            why = (
+                "hold more than tensors with the examples along the first axis, and truth values, in tuples, lists and "
+                "dictionaries"
+            )
         elif len({form(batch) for batch in batches}) > 1:
             why = "differ in their shapes: pad all examples to one length"
         if why is not None:
@@ -147,7 +150,7 @@ def _alike(one: float, other: float, close: float) -> bool:
 
 
 def _in_plain_containers(batch: Any) -> bool:
-    return all(isinstance(leaf, torch.Tensor) for leaf in jax.tree.leaves(mapped(_as_read, batch)))
+    return all(isinstance(leaf, torch.Tensor | bool) for leaf in jax.tree.leaves(mapped(_as_read, batch)))
 
 
 def _as_read(leaf: Any) -> Any:

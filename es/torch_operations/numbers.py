@@ -22,3 +22,15 @@ def _safe_softmax(array: Any, dim: int, dtype: Any = None) -> jax.Array:
     highest = array.max(dim, keepdims=True)
     empty = highest == -jnp.inf
     return jnp.where(empty, 0, jax.nn.softmax(jnp.where(empty, 0, array), axis=dim))
+
+
+@operation("_is_all_true")
+def _is_all_true(array: Any) -> jax.Array:
+    """What `torch._check` asks of several conditions."""
+    return array.all()
+
+
+@operation("_is_any_true")
+def _is_any_true(array: Any) -> jax.Array:
+    """The same, for any of them."""
+    return array.any()

@@ -1,12 +1,13 @@
 """torch code that branches: on labels and masks it is translated and held to its branch, on all else it is refused."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from es.torch_arrays import to_jax
+from es.torch_arrays import batch_to_jax, to_jax
 from es.torch_functions import torch_batch_function, torch_network
 from pruning.errors import BadValue
 
@@ -99,3 +100,20 @@ def test_a_message_may_show_a_tensor():
     network = torch_network(model, (x, y))
     params = to_jax(dict(model.named_parameters()))
     np.testing.assert_allclose(network.apply(params, to_jax((x, y))), model(x, y).item(), rtol=1e-5)
+
+
+class AsksForItsLoss(ChecksItsLabels):
+    """Returns a loss where a switch in the batch says so."""
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor, return_loss: bool = False) -> torch.Tensor:
+        assert torch._is_all_true(labels >= 0)
+        return super().forward(x, labels) if return_loss else self.fc(x)
+
+
+def test_a_switch_in_a_batch_is_read_by_code():
+    model, (x, y) = AsksForItsLoss(), batch()
+    given = {"x": x, "labels": y, "return_loss": True}
+    network = torch_network(model, batch_to_jax(given))
+    params = to_jax(dict(model.named_parameters()))
+    wanted = model(**given).item()
+    np.testing.assert_allclose(jax.jit(network.apply)(params, batch_to_jax(given)), wanted, rtol=1e-5)
