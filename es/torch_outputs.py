@@ -63,7 +63,9 @@ def restored(example: Any, tree: Any) -> Any:
     if isinstance(example, torch.Tensor) or example is None or isinstance(example, _NUMBERS):
         return tree
     if isinstance(example, tuple | list):
-        parts = [restored(*pair) for pair in zip(example, tree, strict=True)]
+        # One for each example of the batch, perhaps: as many as there are now, like the last one.
+        like = [*example, *[example[-1]] * (len(tree) - len(example))] if example else []
+        parts = [restored(*pair) for pair in zip(like, tree, strict=False)]
         return type(example)(*parts) if hasattr(example, "_fields") else type(example)(parts)
     made = copy.copy(example)
     for key, value in tree.items():

@@ -54,3 +54,10 @@ def test_sizes_and_numbers_of_objects_come_back_as_they_were():
     assert type(back) is Normal
     assert isinstance(back.batch_shape, torch.Size)
     assert back.batch_shape == (4, 2)
+
+
+def test_a_list_with_an_entry_for_each_example_is_as_long_as_the_batch():
+    example = {"features": [torch.zeros(3), torch.ones(3)], "logits": torch.zeros(2, 1)}
+    tree = plain({"features": [torch.ones(3)] * 4, "logits": torch.zeros(4, 1)}, to_jax, "Net")
+    assert len(restored(example, tree)["features"]) == 4
+    assert len(restored(example, {**tree, "features": tree["features"][:1]})["features"]) == 1
