@@ -31,6 +31,11 @@ from pruning.users_code import one_line
 
 _LONGEST = 600
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# What torch.export says to people who call it themselves.
+_ADVICE = re.compile(
+    r"The error above occurred when calling torch\.export\.export\..*$|consider using data-dependent friendly APIs[^.]*\."
+    r"|\(Size-like symbols: none\)|Please file an issue on github\."
+)
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,11 @@ def flat_program(network: Network) -> Program:
                 return _traced(module, call, free, said if free else (f"{fixed} ({whole_reason(failed[-1])})",))
         except Exception as error:  # tracing runs the caller's model, and anything may come of that
             failed.append(error)
+    free, one = whole_reason(failed[1]), whole_reason(failed[2])
+    why = f"({free}) nor for {size} examples ({one})" if free != one else f"nor for {size} examples ({one})"
     raise BadValue(
-        f"torch.export cannot take this network, neither with a free batch size ({whole_reason(failed[1])}) nor for "
-        f"{size} examples ({whole_reason(failed[2])}); take the format csr, which needs no tracing"
+        f"torch.export cannot take this network, neither with a free batch size {why}; take the format csr, which "
+        "needs no tracing"
     ) from failed[0]
 
 
@@ -200,7 +207,7 @@ def whole_reason(error: BaseException) -> str:
     >>> whole_reason(ValueError("too \\x1b[1msmall\\x1b[0m\\n  at least 3"))
     'ValueError: too small at least 3'
     """
-    said = " ".join(_COLOURS.sub("", str(error)).split())
+    said = _ADVICE.sub("", " ".join(_COLOURS.sub("", str(error)).split())).strip()
     said = said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} … {said[-_LONGEST // 2 :]}"
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
