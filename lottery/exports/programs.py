@@ -33,7 +33,8 @@ _LONGEST = 600
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # What torch.export says to people who call it themselves.
 _ADVICE = re.compile(
-    r"The error above occurred when calling torch\.export\.export\..*$|consider using data-dependent friendly APIs[^.]*\."
+    r"The error above occurred when calling torch\.export\.export\..*$"
+    r"|consider using data-dependent friendly APIs[^.]*\."
     r"|\(Size-like symbols: none\)|Please file an issue on github\."
 )
 
