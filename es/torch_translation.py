@@ -28,6 +28,10 @@ from es.torch_shadows import Shadows
 from pruning.errors import BadValue
 from pruning.operations import Operations
 
+# What these return is memory that nobody has written yet: as a constant it may be any number, too large ones as well.
+_UNWRITTEN = {f"aten::{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")}
+# A seed that nobody takes: while torch has it, the code has not seeded torch itself.
+_NOT_SEEDED = 0x6C6F7474657279
 # What hands out a tensor's numbers without any operation that could be seen.
 _READERS = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.data_ptr)
 
@@ -73,9 +77,10 @@ class Translation(Operations):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """See one operation."""
         kwargs = kwargs or {}
-        if not self.tracked((args, kwargs)):
-            return _without_randomness(func, args, kwargs)
         name = func._schema.name
+        if not self.tracked((args, kwargs)):
+            result = _without_randomness(func, args, kwargs)
+            return result.zero_() if name in _UNWRITTEN else result
         if torch.Tag.data_dependent_output in func.tags and not _returns_tensors(func):
             return self._truth(func, args, kwargs)
         if torch.Tag.inplace_view in func.tags:
@@ -201,7 +206,10 @@ def _is_wrapped(value: Any) -> bool:
 
 
 def _without_randomness(func: Any, args: Any, kwargs: Any) -> Any:
+    """Apply an operation that may draw random numbers; code that seeds torch before draws the same ones each time."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
+        return func(*args, **kwargs)
+    if kwargs.get("generator") is None and torch.initial_seed() != _NOT_SEEDED:
         return func(*args, **kwargs)
     before = torch.get_rng_state()
     result = func(*args, **kwargs)
@@ -233,6 +241,7 @@ def translating(items_are_tensors: bool = False, grad: bool = False, branch: boo
         stack.enter_context(_exporting())
         stack.enter_context(_unvalidated_distributions())
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        torch.manual_seed(_NOT_SEEDED)
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(_Functions(translation, items_are_tensors))
         stack.enter_context(translation)

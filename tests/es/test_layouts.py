@@ -49,3 +49,21 @@ def test_what_copies_where_no_view_will_do_follows_the_parameters(layout, copy):
         model.scale.fill_(2.5)
     found = network.apply({"scale": jnp.asarray(2.5)}, to_jax(x))
     np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_memory_that_nobody_has_written_is_no_constant():
+    class Inverse(nn.Module):
+        """Undoes a sort by writing to where nothing was yet, as hashing attention does."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            order = (x * self.scale).argsort(-1)
+            back = order.new(*order.shape).scatter_(-1, order, torch.arange(x.shape[1]).expand_as(order))
+            return torch.gather(torch.gather(x * self.scale, 1, order), 1, back)
+
+    x = torch.randn(3, 7)
+    network = torch_network(Inverse(), x)
+    np.testing.assert_allclose(network.apply({"scale": jnp.asarray(-2.0)}, to_jax(x)), -2 * x.numpy(), rtol=1e-5)

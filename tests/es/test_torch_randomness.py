@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from es.torch_functions import torch_batch_function, torch_network
+from es.torch_functions import to_jax, torch_batch_function, torch_network
 from pruning.errors import BadValue
 
 RANDOM = np.random.default_rng(0)
@@ -68,3 +68,32 @@ def test_a_loss_that_draws_random_numbers_is_refused():
 
     with pytest.raises(BadValue, match="noisy draws random numbers"):
         torch_batch_function(noisy, torch.ones(3), torch.zeros(3))
+
+
+class SeedsItself(nn.Module):
+    """Projects onto random directions that are the same each time, as hashing attention does."""
+
+    def __init__(self, seed: int | None) -> None:
+        super().__init__()
+        self.fc, self.seed = nn.Linear(4, 3), seed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
+        return self.fc(x) @ torch.randn(3, 2)
+
+
+def test_code_that_seeds_torch_itself_draws_the_same_numbers_each_time():
+    model, x = SeedsItself(3), torch.randn(5, 4)
+    before = torch.get_rng_state()
+    network = torch_network(model, x)
+    assert torch.equal(before, torch.get_rng_state())
+    doubled = {name: 2 * parameter.detach() for name, parameter in model.named_parameters()}
+    found = network.apply(to_jax(doubled), to_jax(x))
+    with torch.no_grad(), torch.random.fork_rng():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+        wanted = model(x).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(BadValue, match="SeedsItself draws random numbers"):
+        torch_network(SeedsItself(None), x)
