@@ -88,6 +88,9 @@ LIST: list[tuple[str, Any, Mapping[str, Any]]] = [
     ("StableLmForCausalLM", batches.causal, GROUPED),
     ("CohereForCausalLM", batches.causal, GROUPED),
     ("Olmo2ForCausalLM", batches.causal, GROUPED),
+    ("Starcoder2ForCausalLM", batches.causal, {"num_key_value_heads": 2}),
+    ("GraniteForCausalLM", batches.causal, GROUPED),
+    ("GlmForCausalLM", batches.causal, GROUPED),
     ("ReformerModelWithLMHead", batches.plain_causal, {
         "is_decoder": True, "axial_pos_shape": [4, 3], "axial_pos_embds_dim": [16, 16], "attention_head_size": 8,
         "feed_forward_size": 48, "attn_layers": ["local", "lsh"], "local_attn_chunk_length": 4,
@@ -128,6 +131,12 @@ LIST: list[tuple[str, Any, Mapping[str, Any]]] = [
     ("FNetForSequenceClassification", batches.classified_text, {}),
     ("ConvBertForSequenceClassification", batches.classified_text, {"embedding_size": 16, "head_ratio": 2}),
     ("MPNetForSequenceClassification", batches.classified_text, {"max_position_embeddings": 40}),
+    ("SqueezeBertForSequenceClassification", batches.classified_text, {"embedding_size": 32}),
+    ("RoFormerForMaskedLM", batches.causal, {"embedding_size": 16}),
+    ("FunnelForSequenceClassification", batches.classified_text, {
+        "block_sizes": [1, 1], "num_decoder_layers": 1, "d_model": 32, "n_head": 4, "d_head": 8, "d_inner": 48,
+        "num_hidden_layers": ...,
+    }),
     ("BertForQuestionAnswering", batches.spans, {"num_labels": 2}),
     ("BertForMultipleChoice", batches.choices, {}),
     ("XLNetForSequenceClassification", batches.classified_text, {
@@ -143,6 +152,8 @@ LIST: list[tuple[str, Any, Mapping[str, Any]]] = [
     ("BartForConditionalGeneration", batches.translated, SEQ2SEQ),
     ("PegasusForConditionalGeneration", batches.translated, SEQ2SEQ),
     ("M2M100ForConditionalGeneration", batches.translated, SEQ2SEQ),
+    ("MarianMTModel", batches.translated, SEQ2SEQ),
+    ("MBartForConditionalGeneration", batches.translated, SEQ2SEQ),
     # images and video
     ("ViTForImageClassification", batches.image, IMAGES),
     ("DeiTForImageClassification", batches.image, IMAGES),
@@ -153,6 +164,16 @@ LIST: list[tuple[str, Any, Mapping[str, Any]]] = [
         "window_size": 4, "num_attention_heads": ...,
     }),
     ("ConvNextForImageClassification", batches.image, {**STAGES, "num_stages": 2}),
+    ("ConvNextV2ForImageClassification", batches.image, {**STAGES, "num_stages": 2}),
+    ("FocalNetForImageClassification", batches.image, {
+        "image_size": IMAGE, "patch_size": 4, "embed_dim": 16, "depths": [1, 1], "focal_levels": [2, 2],
+        "focal_windows": [3, 3],
+    }),
+    ("EfficientNetForImageClassification", batches.image, {
+        "image_size": IMAGE, "width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320,
+        "in_channels": [32, 16, 24], "out_channels": [16, 24, 40], "kernel_sizes": [3, 3, 5], "strides": [1, 2, 2],
+        "num_block_repeats": [1, 2, 2], "expand_ratios": [1, 6, 6], "depthwise_padding": [],
+    }),
     ("ResNetForImageClassification", batches.image, {**STAGES, "embedding_size": 8}),
     ("PoolFormerForImageClassification", batches.image, {
         "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_encoder_blocks": 4, "patch_size": 7,
@@ -170,6 +191,7 @@ LIST: list[tuple[str, Any, Mapping[str, Any]]] = [
     # audio
     ("Wav2Vec2ForCTC", batches.spoken, SPEECH),
     ("HubertForSequenceClassification", batches.waveform, SPEECH),
+    ("WavLMForSequenceClassification", batches.waveform, SPEECH),
     ("WhisperForConditionalGeneration", batches.spectrogram, {
         **SEQ2SEQ, "num_mel_bins": 16, "max_source_positions": 20, "max_target_positions": 16,
     }),
