@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ class Architecture:
         metric: likewise.
         resizable: whether it runs on other batch sizes than that of its data.
         draws: its outputs in evaluation mode are random.
-        refused: by step, what the one line of a refusal must match; steps that are not named here must go right.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Architecture:
     metric: Any = None
     resizable: bool = True
     draws: bool = False
-    refused: Mapping[str, str] = field(default_factory=dict)
 
     def model(self) -> nn.Module:
         """Return the network with the same weights each time."""

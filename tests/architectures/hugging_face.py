@@ -171,6 +171,7 @@ LIST: list[tuple[str, Any, Mapping[str, Any]]] = [
     }),
     ("EfficientNetForImageClassification", batches.image, {
         "image_size": IMAGE, "width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320,
+        "initializer_range": 0.3,
         "in_channels": [32, 16, 24], "out_channels": [16, 24, 40], "kernel_sizes": [3, 3, 5], "strides": [1, 2, 2],
         "num_block_repeats": [1, 2, 2], "expand_ratios": [1, 6, 6], "depthwise_padding": [],
     }),
