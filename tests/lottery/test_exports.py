@@ -472,11 +472,17 @@ class TestWrongRequests:
     def test_a_jax_pair(self, tmp_path):
         model = nn.Linear(6, 3)
         ticket = Ticket(ticket_of(model).mask, state_of(model), state_of(model), {"seed": 0, "framework": "jax"})
-        with pytest.raises(BadValue, match="the ticket is of a JAX model"):
-            export_ticket(ticket, "csr", model, SEQUENCES, out=tmp_path / "out")
+        with pytest.raises(BadValue, match="this ticket's model is in JAX: .*give a PyTorch module"):
+            export_ticket(ticket, "csr", data=SEQUENCES, out=tmp_path / "out")
         pair = ({"weight": np.zeros((3, 6))}, lambda params, x: x)
-        with pytest.raises(BadValue, match="the model is a JAX model"):
+        with pytest.raises(BadValue, match="PyTorch"):
             export_ticket(ticket_of(model), "csr", pair, SEQUENCES, out=tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_jax_ticket_is_exported_by_a_twin_in_pytorch(self, tmp_path):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(30, 3))
+        ticket = Ticket(ticket_of(model).mask, state_of(model), state_of(model), {"seed": 0, "framework": "jax"})
+        assert export_ticket(ticket, "csr", model, SEQUENCES, out=tmp_path / "out").difference == 0.0
 
     def test_an_existing_folder_is_replaced_only_where_it_is_an_export_and_force_says_so(self, tickets, tmp_path):
         ticket, out = tickets["small_mlp"], tmp_path / "out"
