@@ -75,7 +75,7 @@ class Sample:
     """Two members of the last generation, the first and the last, as the compiled program judged them.
 
     Attributes:
-        members: [2, D].
+        members: [2, D] float32.
         losses: [2] float32.
         key: of what all members saw (see `Task.losses`).
     """
@@ -121,7 +121,7 @@ def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: 
     works = finite.any() & (state.failed < 0)
     mean_loss = jnp.sum(jnp.where(finite, losses, 0.0)) / jnp.maximum(finite.sum(), 1)
     ends = np.array([0, population.shape[0] - 1])
-    sample = Sample(population[ends], losses[ends], task_key)
+    sample = Sample(population[ends].astype(jnp.float32), losses[ends].astype(jnp.float32), task_key)
     later = Evolution(
         strategy=_choose(works, told, state.strategy),
         fixed=_choose(works, dict(task.absorb(state.fixed, seen)), dict(state.fixed)),
@@ -170,7 +170,9 @@ def _repeated(
 ) -> tuple[Evolution, Sample]:
     """Take a step so many times; the sample is that of the last one."""
     stacked = states.generation.shape
-    empty = Sample(jnp.zeros((*stacked, 2, survivors)), jnp.zeros((*stacked, 2)), jnp.zeros_like(states.key))
+    # Where JAX has float64, its zeros would be that.
+    members, losses = (jnp.zeros((*stacked, *shape), jnp.float32) for shape in ((2, survivors), (2,)))
+    empty = Sample(members, losses, jnp.zeros_like(states.key))
     return jax.lax.fori_loop(0, count, lambda _, both: step(both[0]), (states, empty))
 
 
