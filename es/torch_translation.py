@@ -30,6 +30,8 @@ from pruning.operations import Operations
 
 # What these return is memory that nobody has written yet: as a constant it may be any number, too large ones as well.
 _UNWRITTEN = {f"aten::{name}" for name in ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")}
+# What `if` asks of one number; `torch.equal` of two tensors is not among them.
+_TRUTHS = ("aten::_local_scalar_dense", "aten::is_nonzero")
 # A seed that nobody takes: while torch has it, the code has not seeded torch itself.
 _NOT_SEEDED = 0x6C6F7474657279
 # What hands out a tensor's numbers without any operation that could be seen.
@@ -121,7 +123,7 @@ class Translation(Operations):
     def _truth(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Code branches on a truth value: note what it must be for the branch to be the right one."""
         found = func(*args, **kwargs)
-        if not (self.branch and isinstance(found, bool)):
+        if not (self.branch and isinstance(found, bool) and func._schema.name in _TRUTHS):
             raise ReadsValues(func._schema.name)
         self.conditions.append(self.shadows.value(args[0]).reshape(()).astype(bool) == found)
         return found
@@ -241,7 +243,7 @@ def translating(items_are_tensors: bool = False, grad: bool = False, branch: boo
         stack.enter_context(_exporting())
         stack.enter_context(_unvalidated_distributions())
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        torch.manual_seed(_NOT_SEEDED)
+        torch.default_generator.manual_seed(_NOT_SEEDED)  # those of other devices are not given back
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.enter_context(_Functions(translation, items_are_tensors))
         stack.enter_context(translation)

@@ -56,7 +56,13 @@ def test_where_the_other_branch_would_be_taken_there_is_no_number():
     assert jnp.isnan(loss)
 
 
-@pytest.mark.parametrize("kind", [ChecksWhatIsMeasured, ChecksItsOutputs])
+class ComparesItsLabels(ChecksItsLabels):
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        first = labels[:1]
+        return super().forward(x, labels) * (1 if torch.equal(first, first * 0) else 2)
+
+
+@pytest.mark.parametrize("kind", [ChecksWhatIsMeasured, ChecksItsOutputs, ComparesItsLabels])
 def test_other_branches_are_refused(kind):
     with pytest.raises(BadValue, match=f"{kind.__name__} reads the values of a tensor"):
         torch_network(kind(), batch())
