@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from es.fixed import released
 from es.network import Arrays, Network, taking_halves
 from pruning.errors import BadValue, MaskMismatch, NothingToPrune, nearest
 from pruning.jobs import Params
@@ -57,7 +58,7 @@ def jax_network(
     params = {name: np.array(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)) for name, leaf in named.items()}
 
     def network_apply(arrays: Arrays, inputs: Any) -> Any:
-        return apply(rebuild(params_tree, arrays), inputs)
+        return apply(rebuild(params_tree, arrays), released(inputs))
 
     evolved = [name for name, array in params.items() if _is_float(array) and not _is_fixed(name, fixed)]
     halves = [name for name in evolved if jnp.iscomplexobj(params[name])]

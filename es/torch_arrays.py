@@ -6,7 +6,6 @@ bfloat16 and float16 stay.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,15 +14,8 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from es.fixed import Fixed, is_fixed
 from pruning.errors import BadValue
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Fixed:
-    """What belongs to the program and is no array: a switch in a batch, a `torch.Size`, a number of an object."""
-
-    value: Any
 
 
 def to_jax(tree: Any) -> Any:
@@ -84,19 +76,6 @@ def batch_to_jax(tree: Any) -> Any:
     return to_jax(jax.tree.map(lambda leaf: Fixed(leaf) if isinstance(leaf, bool) else leaf, tree))
 
 
-def released(tree: Any) -> Any:
-    """Return a pytree with what was fixed in its place.
-
-    >>> released(batch_to_jax([True, 2]))
-    [True, 2]
-    """
-    return jax.tree.map(lambda leaf: leaf.value if _is_fixed(leaf) else leaf, tree, is_leaf=_is_fixed)
-
-
-def _is_fixed(leaf: Any) -> bool:
-    return isinstance(leaf, Fixed)
-
-
 def to_torch(tree: Any) -> Any:
     """Return a pytree with tensors and arrays as tensors of their own, on the host; int32 becomes torch's int64.
 
@@ -116,7 +95,7 @@ def to_torch(tree: Any) -> Any:
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
 
-    return jax.tree.map(tensor, tree, is_leaf=_is_fixed)
+    return jax.tree.map(tensor, tree, is_leaf=is_fixed)
 
 
 def jax_dtype(dtype: torch.dtype) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from es.torch_arrays import Fixed
+from es.fixed import Fixed
 from pruning.errors import BadValue
 
 _NUMBERS = (int, float, complex, np.generic)

@@ -15,7 +15,8 @@ import torch
 from jax.extend import core
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from es.torch_arrays import jax_dtype, released
+from es.fixed import released
+from es.torch_arrays import jax_dtype
 from es.torch_outputs import plain
 from es.torch_refusals import explained
 from es.torch_translation import translating

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
+from es.fixed import released
 from es.torch_functions import to_torch
 from lottery.metric import BatchFunction, Metric, collects
 from lottery.tallies import reading, weighted
@@ -39,7 +40,7 @@ class HostReading:
     def add(self, outputs: Any, targets: Any) -> None:
         """See one batch of JAX arrays."""
         pair = (outputs, targets)
-        outputs, targets = jax.device_get(pair) if self._in_jax else to_torch(pair)
+        outputs, targets = jax.device_get(released(pair)) if self._in_jax else to_torch(pair)
         self._reading.add(self._restored(outputs), targets)
 
     def value(self) -> float:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from es.config import ESConfig
 from es.coordinates import Space
 from es.device import choose_devices, computing_on
+from es.fixed import released
 from es.jax_examples import described
 from es.network import Network
 from es.objectives import binary_cross_entropy, cross_entropy, squared_error
@@ -286,11 +287,9 @@ def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any, network: Networ
     ours = next((jax_loss for torch_loss, jax_loss in _IN_JAX.items() if torch_loss is function), None)
     if ours is not None:
         return ours
-    return (
-        function
-        if isinstance(ask.source, JaxSource)
-        else torch_batch_function(function, outputs, targets, network.restored)
-    )
+    if isinstance(ask.source, JaxSource):
+        return lambda outputs, targets: function(outputs, released(targets))
+    return torch_batch_function(function, outputs, targets, network.restored)
 
 
 def _examples(part: Part) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from es.jax_functions import jax_network
 from es.torch_arrays import batch_to_jax, to_jax
 from es.torch_functions import torch_batch_function, torch_network
 from pruning.errors import BadValue
@@ -123,3 +124,12 @@ def test_a_switch_in_a_batch_is_read_by_code():
     params = to_jax(dict(model.named_parameters()))
     wanted = model(**given).item()
     np.testing.assert_allclose(jax.jit(network.apply)(params, batch_to_jax(given)), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("doubled", [True, False])
+def test_a_function_of_jax_reads_a_switch_as_it_was(doubled):
+    network, params = jax_network(
+        {"w": jnp.ones(())}, lambda tree, given: given["x"] * tree["w"] * (2 if given["doubled"] else 1)
+    )
+    given = batch_to_jax({"x": torch.ones(3), "doubled": doubled})
+    assert jax.jit(network.apply)(params, given).tolist() == [2.0 if doubled else 1.0] * 3
