@@ -17,13 +17,13 @@ from lottery.bars import with_bar
 from lottery.config import SearchConfig
 from lottery.data.parts import Parts, Tensors
 from lottery.data_scores import DATA_SCORES
+from lottery.following import follow
 from lottery.gd.config import GDConfig
 from lottery.gd.trainer import GDTrainer
 from lottery.models.source import ModelSource, require_torch
 from lottery.torch_state import load_state
 from lottery.trainers import Ask
 from lottery.trainers.gd import setup
-from lottery.using import follow
 from pruning.errors import BadValue, DataError, Diverged
 from pruning.jobs import Budget, Job, Trained
 from pruning.mask import Mask
@@ -124,7 +124,7 @@ def _networks(ask: Ask, config: SearchConfig, trainer: GDTrainer, steps: int) ->
     source = ask.source
     assert isinstance(source, ModelSource)
     seeds = network_seeds(config.seed, config.data_diet_networks)
-    uses = follow(ask)
+    uses = follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric)
     masks = [_mask(source, seed, config, uses) for seed in seeds]
     budget = Budget(0, steps)
     jobs = [Job(source.initial_state(s), mask, s, budget) for s, mask in zip(seeds, masks, strict=True)]

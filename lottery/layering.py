@@ -12,6 +12,7 @@ from torch import nn
 
 from lottery.config import SearchConfig
 from lottery.coverage import Coverage, coverage
+from lottery.following import follow
 from lottery.models.choosing import model_source
 from lottery.models.source import ModelSource, Source
 from lottery.objective import GivenLoss, GivenMetric
@@ -20,7 +21,6 @@ from lottery.records import check_ticket
 from lottery.reopening import stored_record
 from lottery.trainers import Ask
 from lottery.trust import given_or_stored
-from lottery.using import follow
 from pruning.axes import Axes
 from pruning.calling import Forward
 from pruning.errors import NothingToPrune
@@ -120,7 +120,7 @@ def layers(
     parts = parts_of("digits" if data is None else data, config, forward)
     source = model_source(model, parts, "model")
     ask = Ask(source, parts, None, loss, metric, Silent(), seed, seed)
-    uses = Uses(reason="no data was given") if unseen else follow(ask)
+    uses = Uses(reason="no data was given") if unseen else follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric)
     try:
         covered = list(source.prunable(seed, config.prunable, config.skip, uses))
     except NothingToPrune:

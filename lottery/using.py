@@ -9,29 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
-
-import torch
-from torch import nn
 
 from lottery.config import SearchConfig
-from lottery.data.fitness import Fitness
-from lottery.data.parts import Parts
-from lottery.data.unseen import Unseen
-from lottery.gd.batches import training_batches
-from lottery.models.source import ModelSource
-from lottery.objective import objective_for, own
-from lottery.torch_state import float_type
-from lottery.torch_uses import torch_uses
+from lottery.following import follow
 from lottery.trainers import Ask
 from pruning.errors import BadValue, NothingToPrune
 from pruning.patterns import Pattern, get_pattern
 from pruning.scopes import SCOPES
-from pruning.torch_axes import torch_axes
-from pruning.torch_modules import is_number
 from pruning.uses import Uses
-
-FEW = 8
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -50,7 +35,7 @@ def uses_for(ask: Ask, config: SearchConfig) -> Uses:
     Raises:
         BadValue: a pattern that needs to know the axes of a prunable tensor, and they are not known.
     """
-    uses = follow(ask)
+    uses = follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric)
     shapes = ask.source.prunable(ask.seed, config.prunable, config.skip, uses)
     pattern = get_pattern(config.pattern, config.pattern_params)
     asked = SCOPES[config.scope].value.follows or config.pattern != "unstructured"
@@ -67,39 +52,6 @@ def uses_for(ask: Ask, config: SearchConfig) -> Uses:
         stacklevel=2,
     )
     return replace(uses, order=tuple(shapes), outputs=frozenset({last}))
-
-
-def follow(ask: Ask) -> Uses:
-    """Return how a network uses its tensors on a few training examples; `reason` says why where that is not found out.
-
-    Args:
-        ask: model and data.
-    """
-    if isinstance(ask.source, ModelSource):
-        model = ask.source.build(ask.seed)
-        if isinstance(ask.parts, Unseen):
-            return Uses(torch_axes(model), reason="no data was given")
-        inputs, targets = _batch(ask, float_type(model))
-        objective = (
-            objective_for(targets, own(ask.loss) if ask.loss else None, ask.metric) if targets is not None else None
-        )
-        return torch_uses(model, matrices(model), inputs, objective.loss if objective else None, targets)
-    from lottery.jax_source import JaxSource
-
-    if not isinstance(ask.source, JaxSource):
-        return Uses(reason=f"{type(ask.source).__name__} is neither a PyTorch module nor a JAX model")
-    if isinstance(ask.parts, Fitness):
-        return ask.source.judged_uses(ask.seed, ask.parts.of)
-    return ask.source.uses(ask.seed, _batch(ask, torch.float32)[0])
-
-
-def matrices(model: nn.Module) -> list[str]:
-    """Return the names of the tensors of a network that have two axes or more.
-
-    >>> matrices(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)))
-    ['0.weight']
-    """
-    return [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and is_number(parameter)]
 
 
 def without_outputs(pattern: Pattern, shapes: Shapes, outputs: Iterable[str], named: Sequence[str]) -> Shapes:
@@ -122,14 +74,6 @@ def without_outputs(pattern: Pattern, shapes: Shapes, outputs: Iterable[str], na
             "network itself; name it in `prunable` if they may go"
         )
     return {name: shape for name, shape in shapes.items() if name not in spared}
-
-
-def _batch(ask: Ask, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Return a few examples on the host; observations of an environment have no targets."""
-    if not isinstance(ask.parts, Parts):
-        return torch.zeros(FEW, *ask.parts.input_shape), None
-    parts = ask.parts.with_floats(dtype)
-    return next(training_batches(parts.train, FEW, seed=ask.seed, start=0, stop=1))
 
 
 def _check_axes(pattern: Pattern, shapes: Shapes, uses: Uses) -> None:

@@ -76,8 +76,13 @@ data = Data(
 # "As good as the dense network" needs a number, fixed beforehand: here we accept one percentage point of validation
 # accuracy. (The default is stricter: one standard error of the dense replicates.)
 
+# %% tags=["parameters"]
+STEPS = 400
+REPLICATES = 3
+LEVELS = 16
+
 # %%
-settings = {"levels": 16, "replicates": 3, "steps": 400, "tolerance": 0.01}
+settings = {"levels": LEVELS, "replicates": REPLICATES, "steps": STEPS, "tolerance": 0.01}
 ticket = find_ticket(TwoLayers, data, **settings)
 print(ticket)
 
@@ -147,7 +152,7 @@ print(f"correlation of variance and survivors: {correlation:.2f}")
 
 
 # %%
-def train_it(model, steps=400, seed=0):
+def train_it(model, steps=STEPS, seed=0):
     """Train with Adam for some steps and return the test accuracy."""
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(seed)

@@ -70,8 +70,20 @@ data = Data(
 # SNES (separable natural evolution strategy) with 64 members. Three searches that differ in one thing, the criterion:
 # signal to noise, magnitude, chance. To save time we remove half of the weights at each level.
 
+# %% tags=["parameters"]
+GENERATIONS = 300
+STEPS = 400
+POLE_GENERATIONS = 40
+
 # %%
-settings = {"trainer": "es", "strategy": "snes", "generations": 300, "levels": 5, "prune_rate": 0.5, "tolerance": 1.0}
+settings = {
+    "trainer": "es",
+    "strategy": "snes",
+    "generations": GENERATIONS,
+    "levels": 5,
+    "prune_rate": 0.5,
+    "tolerance": 1.0,
+}
 searches = {
     criterion: find_ticket(ThreeLayers, data, criterion=criterion, **settings).search
     for criterion in ("snr", "magnitude", "random")
@@ -113,7 +125,7 @@ panels[0].legend(frameon=False)
 panels[1].scatter(pixel_variance, std, s=3, alpha=0.4, color="#1f5fa8")
 panels[1].set_xlabel("variance of the weight's pixel")
 panels[1].set_ylabel("standard deviation of the weight")
-figure.suptitle("The search distribution after 300 generations")
+figure.suptitle(f"The search distribution after {GENERATIONS} generations")
 print(f"correlation of a pixel's variance with the spread of its weights: {np.corrcoef(pixel_variance, std)[0, 1]:.2f}")
 for tensor, spreads in dense.std.items():
     print(f"median standard deviation of {tensor}: {np.median(spreads):.4f}")
@@ -167,12 +179,12 @@ axes.set_title("Large but noisy goes, small but certain stays")
 # %%
 level = searches["snr"].levels[4]
 evolved = Ticket.load(level.replicates[0].path)
-by_gradient = train_ticket(evolved, ThreeLayers, data, settings={"trainer": "gd", "steps": 400})
+by_gradient = train_ticket(evolved, ThreeLayers, data, settings={"trainer": "gd", "steps": STEPS})
 by_chance = train_ticket(
     Ticket.load(searches["random"].levels[4].replicates[0].path),
     ThreeLayers,
     data,
-    settings={"trainer": "gd", "steps": 400},
+    settings={"trainer": "gd", "steps": STEPS},
 )
 print(f"density {level.density:.1%}")
 print(f"  evolved ticket, evolved again:            {level.test:.3f}")
@@ -190,7 +202,7 @@ control = find_ticket(
     data="gymnax:CartPole-v1",
     trainer="es",
     criterion="snr",
-    generations=40,
+    generations=POLE_GENERATIONS,
     episodes=4,
     episode_steps=200,
     levels=4,

@@ -45,8 +45,12 @@ from lottery.statistics import by_seed, holm, paired_difference, paired_t_p, pai
 # Five replicates: five initializations, each with its own data order. Every level removes 49 % of the surviving
 # weights, down to under 2 % of the network. Nothing here is tuned.
 
+# %% tags=["parameters"]
+STEPS = 300
+REPLICATES = 5
+
 # %%
-settings = {"levels": 6, "prune_rate": 0.49, "replicates": 5, "steps": 300, "tolerance": 0.02}
+settings = {"levels": 6, "prune_rate": 0.49, "replicates": REPLICATES, "steps": STEPS, "tolerance": 0.02}
 ticket = find_ticket("mlp", "digits", **settings)
 search = ticket.search
 print(ticket)

@@ -54,10 +54,15 @@ def show(findings, size=(7.5, 4.0)):
 # The same network, data, split and seeds; three replicates each. Gradient descent trains 300 steps a level, evolution
 # 300 generations.
 
+# %% tags=["parameters"]
+STEPS = 300
+REPLICATES = 3
+GENERATIONS = 300
+
 # %%
-common = {"levels": 4, "prune_rate": 0.5, "replicates": 3, "tolerance": 1.0}
-by_gradient = find_ticket("mlp", "digits", **common, steps=300).search
-by_evolution = find_ticket("mlp", "digits", **common, trainer="es", generations=300).search
+common = {"levels": 4, "prune_rate": 0.5, "replicates": REPLICATES, "tolerance": 1.0}
+by_gradient = find_ticket("mlp", "digits", **common, steps=STEPS).search
+by_evolution = find_ticket("mlp", "digits", **common, trainer="es", generations=GENERATIONS).search
 for name, search in (("gradient descent", by_gradient), ("evolution", by_evolution)):
     print(name, [f"{100 * level.density:.0f} %: {100 * level.test:.1f}" for level in search.levels])
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pruning.errors import BadValue
 from pruning.mask import Mask
+from pruning.scores import checked
 
 Rows = Mapping[str, tuple[int, ...]]
 
@@ -18,18 +19,21 @@ def keeping_rows(scores: Mapping[str, NDArray[Any]], mask: Mask, rows: Rows) -> 
     """Return the scores with the best survivor of every row above all others.
 
     Args:
-        scores: by name.
+        scores: by name, as a criterion returned them.
         mask: which weights survive.
         rows: of some tensors, the axes that number rows.
+
+    Raises:
+        BadValue: no mapping, no real numbers, or NaN at a survivor, of a tensor that has rows.
+        MaskMismatch: no scores of such a tensor, or another shape.
 
     >>> scores = {"w": np.array([[1.0, 2.0], [3.0, 4.0]])}
     >>> keeping_rows(scores, Mask({"w": [[1, 1], [1, 0]]}), {"w": (0,)})["w"].tolist()
     [[1.0, inf], [inf, 4.0]]
     """
-    return {
-        name: _above(np.asarray(values), mask[name], rows[name]) if name in rows and name in mask else values
-        for name, values in scores.items()
-    }
+    named = [name for name in rows if name in mask]
+    raised = {name: _above(checked(name, scores, mask[name]), mask[name], rows[name]) for name in named}
+    return {**scores, **raised} if raised else scores
 
 
 def alive_rows(keep: NDArray[np.bool_], axes: tuple[int, ...]) -> int:

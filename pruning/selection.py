@@ -5,23 +5,22 @@ Exact counts, deterministic ties (the earlier position wins), nesting, a guard a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.errors import BadValue, MaskMismatch
+from pruning.errors import BadValue
 from pruning.ladder import Target
 from pruning.mask import Mask
 from pruning.patterns import Pattern, Tile
 from pruning.patterns.unstructured import UNSTRUCTURED
+from pruning.scores import CHUNK, checked, chunks
 from pruning.tiling import Tiles, best_of_tiles, spread, tiles_of
 
 Arrays = Mapping[str, NDArray[Any]]
 Marks = Mapping[str, NDArray[np.bool_]]
-
-_CHUNK = 1 << 20
 
 
 def select(
@@ -61,7 +60,7 @@ def select(
     >>> select(scores, mask, 3, guard=0).counts(), select(scores, mask, 3).counts()
     ({'a': 0, 'b': 3}, {'a': 1, 'b': 2})
     """
-    values = {name: _checked(name, scores, keep) for name, keep in mask.items()}
+    values = {name: checked(name, scores, keep) for name, keep in mask.items()}
     tiles = {name: pattern.tile(name, keep.shape) for name, keep in mask.items()}
     if isinstance(target, Mapping) and set(target) != set(mask):
         raise BadValue("a target for each tensor must name the tensors of the mask, all of them")
@@ -126,34 +125,6 @@ def _single(values: Arrays, candidates: Marks, target: int | Mapping[str, int], 
     return kept
 
 
-def _checked(name: str, scores: Arrays, keep: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return a tensor's scores in a type that NumPy can partition; raises where there are none or they are NaN."""
-    if not isinstance(scores, Mapping):
-        raise BadValue(f"a criterion returns one array of scores for each name, not {type(scores).__name__}")
-    if name not in scores or np.shape(scores[name]) != keep.shape:
-        got = np.shape(scores[name]) if name in scores else "none"
-        raise MaskMismatch(f"scores of {name!r}: expected shape {keep.shape}, got {got}")
-    values = np.asarray(scores[name])
-    if values.dtype.kind not in "iuf":  # bfloat16, booleans and others
-        values = _as_numbers(name, values)
-    for part, held in _chunks(values, keep) if values.dtype.kind == "f" else ():
-        if np.isnan(part).any() and np.isnan(part[held]).any():
-            raise BadValue(
-                f"the scores of {name!r} contain NaN; a diverged network is never pruned, nor one whose criterion "
-                "divides by 0"
-            )
-    return values
-
-
-def _as_numbers(name: str, values: NDArray[Any]) -> NDArray[Any]:
-    if values.dtype.kind == "c":
-        raise BadValue(f"the scores of {name!r} are complex numbers, which have no order")
-    try:
-        return values.astype(np.uint8 if values.dtype.kind == "b" else np.float32)
-    except (TypeError, ValueError) as error:
-        raise BadValue(f"the scores of {name!r} are no numbers but {values.dtype}") from error
-
-
 def _at_most(target: int | Mapping[str, int], sizes: Mapping[str, int]) -> int | dict[str, int]:
     """Return the target, or what there is where that is less."""
     if isinstance(target, Mapping):
@@ -203,7 +174,7 @@ def _thresholds(
     for name, size in sizes.items():
         part = pool[end : end + size]
         end, done = end + size, 0
-        for scores, held in _chunks(values[name], keep[name]):
+        for scores, held in chunks(values[name], keep[name]):
             chosen = scores[held]
             part[done : done + len(chosen)] = chosen
             done += len(chosen)
@@ -221,9 +192,9 @@ def _first(values: NDArray[Any], keep: NDArray[np.bool_], threshold: Any, count:
     marked = (values > threshold) & keep
     missing = count - int(np.count_nonzero(marked))
     flat = marked.reshape(-1)
-    for start, (scores, held) in enumerate(_chunks(values, keep)):
+    for start, (scores, held) in enumerate(chunks(values, keep)):
         ties = np.flatnonzero((scores == threshold) & held)[:missing]
-        flat[start * _CHUNK + ties] = True
+        flat[start * CHUNK + ties] = True
         missing -= len(ties)
     return marked
 
@@ -280,10 +251,3 @@ def _set_aside(sizes: NDArray[np.intp], guard: int) -> int:
 
 def _count(marked: NDArray[np.bool_], keep: NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(np.logical_and(marked, keep, out=marked)))
-
-
-def _chunks(values: NDArray[Any], keep: NDArray[np.bool_]) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """Yield flat parts of a tensor's scores and of its mask: to work on them takes little memory."""
-    flat, held = values.reshape(-1), keep.reshape(-1)
-    for start in range(0, len(flat), _CHUNK):
-        yield flat[start : start + _CHUNK], held[start : start + _CHUNK]

@@ -14,6 +14,7 @@ from lottery.class_losses import is_cross_entropy
 from lottery.data.labels import check_labels, check_outputs
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.flops import forward_flops
+from lottery.following import follow
 from lottery.functions import called
 from lottery.gd.any_optimizer import optimizers_for
 from lottery.gd.augment import AUGMENTATIONS
@@ -32,7 +33,6 @@ from lottery.randomness import seeded_everywhere
 from lottery.tallies import loss_sums, metric_sums
 from lottery.torch_state import check_finite, float_type
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
-from lottery.using import follow
 from pruning.errors import BadValue, DataError, RunError
 from pruning.own_parameters import gradients_within, require_own_parameters
 from pruning.users_code import users_code
@@ -80,7 +80,7 @@ def setup(ask: Ask) -> Setup:
     batches = steps_per_epoch(parts.train, config.batch_size)
     total, per_epoch = config.total_steps(batches), max(1, round(batches / config.accumulate))
     late = _try_steps(model, config, total)
-    rows = follow(ask).rows if config.moves != NONE else {}
+    rows = follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric).rows if config.moves != NONE else {}
     trainer = GDTrainer(source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch, rows)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(

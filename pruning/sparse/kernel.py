@@ -13,8 +13,9 @@ from pruning.registry import Registry
 from pruning.sparse.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.convolutions import CONVOLUTIONS
 from pruning.sparse.cost import machine
+from pruning.sparse.dense_matrix import dense_matrix
 from pruning.sparse.plan import Plan
-from pruning.sparse.weight import as_autocast, dense_matrix, kept_entries, kept_values
+from pruning.sparse.weight import as_autocast, kept_entries, kept_values
 
 
 class SparseKernel(nn.Module):

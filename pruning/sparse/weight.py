@@ -13,6 +13,7 @@ from pruning.errors import MaskMismatch
 from pruning.registry import Registry
 from pruning.sparse.backends import BACKENDS, Product
 from pruning.sparse.cost import machine
+from pruning.sparse.dense_matrix import dense_matrix
 from pruning.sparse.plan import Plan
 from pruning.structures import tensors_in
 
@@ -137,19 +138,6 @@ def kept_values(weight: torch.Tensor, keep: NDArray[np.bool_]) -> nn.Parameter:
         raise MaskMismatch(f"a weight of shape {tuple(weight.shape)} and a mask of shape {keep.shape}")
     kept = weight.detach()[torch.from_numpy(keep.copy()).to(weight.device)]
     return nn.Parameter(kept, requires_grad=weight.requires_grad)
-
-
-def dense_matrix(values: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Return the matrix [out, in] of a plan: values at its mask, 0 elsewhere; differentiable.
-
-    >>> dense_matrix(torch.tensor([5.0]), Plan.of([[0, 1]])).tolist()
-    [[0.0, 5.0]]
-    """
-    key = "positions", values.device
-    if key not in plan.made:
-        plan.made[key] = torch.from_numpy(plan.positions).to(values.device)
-    flat = values.new_zeros(plan.shape[0] * plan.shape[1])
-    return flat.index_copy(0, plan.made[key], values).reshape(plan.shape)
 
 
 def kept_entries(weight: torch.Tensor, plan: Plan) -> torch.Tensor:

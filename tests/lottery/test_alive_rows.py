@@ -17,7 +17,7 @@ from lottery.gd.moves import MOVES, Moment, exchange
 from lottery.run_directory import RunDirectory
 from lottery.transfer_table import transfer_table
 from pruning.alive_rows import keeping_rows, require_rows
-from pruning.errors import BadValue
+from pruning.errors import BadValue, LotteryError
 from pruning.mask import Mask
 from pruning.selection import select
 from tests.lottery.helpers import blobs
@@ -116,3 +116,10 @@ def test_fewer_weights_than_rows_is_one_clear_line(tmp_path):
     ) as error:
         sparse(tmp_path, densities=(0.1,))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("scores", [None, [], {NAME: np.ones((8, 5))}, {NAME: np.full((8, 6), "x")}, {}])
+def test_wrong_scores_of_a_weight_that_has_rows_are_one_line(scores):
+    dense = Mask.dense({NAME: (8, 6)})
+    with pytest.raises(LotteryError, match=r"scores"):
+        keeping_rows(scores, dense, {NAME: (0,)})

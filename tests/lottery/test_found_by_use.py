@@ -14,8 +14,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from lottery import find_ticket
 from lottery.ablating import ablate
+from lottery.following import matrices
 from lottery.torch_uses import torch_uses
-from lottery.using import matrices
 from pruning.errors import BadValue
 from pruning.torch_modules import prunable
 from pruning.uses import ADDED, COMPUTED, TABLE, Uses

@@ -15,6 +15,9 @@ assert SPEC is not None and SPEC.loader is not None
 notebooks = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(notebooks)
 
+SMALLER = {"STEPS": 100, "GENERATIONS": 10, "POLE_GENERATIONS": 3, "REPLICATES": 2, "LEVELS": 6}
+"""What a notebook's cell of parameters says, made small: here it must run, not be right."""
+
 
 @pytest.mark.parametrize("script", notebooks.scripts(), ids=lambda path: path.stem)
 def test_a_notebook_is_stored_with_its_outputs_and_agrees_with_its_script(script):
@@ -31,4 +34,11 @@ def test_a_notebook_is_stored_with_its_outputs_and_agrees_with_its_script(script
 @pytest.mark.parametrize("script", notebooks.scripts(), ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(script, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebooks.execute(script)
+    notebooks.execute(script, SMALLER)
+
+
+@pytest.mark.parametrize("script", notebooks.scripts(), ids=lambda path: path.stem)
+def test_a_notebook_says_how_long_it_trains_in_one_cell(script):
+    cells = [c for c in jupytext.read(script).cells if "parameters" in c.metadata.get("tags", ())]
+    assert len(cells) == 1
+    assert {line.partition(" = ")[0] for line in cells[0].source.splitlines()} <= set(SMALLER)

@@ -6,8 +6,8 @@ import torch
 
 from pruning.sparse.backends import backend
 from pruning.sparse.cost import Machine, dense_seconds
+from pruning.sparse.dense_matrix import dense_matrix
 from pruning.sparse.plan import Plan
-from pruning.sparse.weight import dense_matrix
 
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:

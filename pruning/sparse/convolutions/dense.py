@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pruning.sparse.convolution_plan import ConvPlan
 from pruning.sparse.convolutions import Size, convolution
 from pruning.sparse.cost import Machine, dense_seconds
-from pruning.sparse.weight import dense_matrix
+from pruning.sparse.dense_matrix import dense_matrix
 
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:
