@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from pruning.errors import BadValue, unknown
-from pruning.later import LATER
-from pruning.ranges import check_ranges
+from pruning.settings.later import LATER
+from pruning.settings.ranges import check_ranges
 
 PRECISIONS = ("default", "float32")
 # The least and the most of each; what is more is a mistake, which would fill the memory before it is seen.

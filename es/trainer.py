@@ -25,7 +25,7 @@ from es.tasks import Task
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Evaluation, Job, Params, Trained, stays_finite
 from pruning.mask import Mask
-from pruning.patience import PATIENCE_ENDED, Patience
+from pruning.settings.patience import PATIENCE_ENDED, Patience
 from pruning.watch import Watch
 
 # Where a generation of one network takes fewer operations, replicates run stacked: the machine is not full yet.

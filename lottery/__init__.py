@@ -11,16 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lottery.ablating import ablate
-    from lottery.analyses import analyze
     from lottery.api import find_ticket
     from lottery.data import Data
     from lottery.data.fitness import Fitness
-    from lottery.layering import layers
-    from lottery.metric import Metric
-    from lottery.results import Search
-    from lottery.ticket import Ticket
-    from lottery.transfer import train_ticket
+    from lottery.networks.objectives.metric import Metric
+    from lottery.results.levels import Search
+    from lottery.runs.ticket import Ticket
+    from lottery.studies.ablation.running import ablate
+    from lottery.studies.analyses import analyze
+    from lottery.studies.layers import layers
+    from lottery.studies.transfer.again import train_ticket
     from pruning.mask import Mask
     from pruning.mask_holder import mask_holder
 
@@ -43,15 +43,15 @@ _HOMES = {
     "Data": "lottery.data",
     "Fitness": "lottery.data.fitness",
     "Mask": "pruning.mask",
-    "Metric": "lottery.objective",
-    "Search": "lottery.results",
-    "Ticket": "lottery.ticket",
-    "ablate": "lottery.ablating",
-    "analyze": "lottery.analyses",
+    "Metric": "lottery.networks.objectives.objective",
+    "Search": "lottery.results.levels",
+    "Ticket": "lottery.runs.ticket",
+    "ablate": "lottery.studies.ablation.running",
+    "analyze": "lottery.studies.analyses",
     "find_ticket": "lottery.api",
-    "layers": "lottery.layering",
+    "layers": "lottery.studies.layers",
     "mask_holder": "pruning.mask_holder",
-    "train_ticket": "lottery.transfer",
+    "train_ticket": "lottery.studies.transfer.again",
 }
 
 

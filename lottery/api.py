@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lottery.bars import bars_wanted
-from lottery.metric import GivenMetric
-from lottery.objective import GivenLoss
-from lottery.preparing import Request, default_data
-from lottery.progress import Display
-from lottery.recipes import recipe_settings
-from lottery.results import Search
-from lottery.search import run_search
-from lottery.settings import layer, read_toml
-from lottery.telling import say
-from lottery.ticket import Ticket
-from pruning.calling import Forward
+from lottery.networks.objectives.metric import GivenMetric
+from lottery.networks.objectives.objective import GivenLoss
+from lottery.results.levels import Search
+from lottery.runs.ticket import Ticket
+from lottery.search.levels.progress import Display
+from lottery.search.preparing.preparing import Request, default_data
+from lottery.search.running import run_search
+from lottery.settings.fields import layer, read_toml
+from lottery.settings.recipes import recipe_settings
+from lottery.state.machine.bars import bars_wanted
+from lottery.state.machine.telling import say
+from pruning.calls.calling import Forward
 from pruning.errors import NoWinningTicket
 
 

@@ -34,7 +34,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from lottery import Data, Ticket, find_ticket
-from lottery.figure import draw_density
+from lottery.results.figure import draw_density
 from pruning.torch_modules import hold_mask
 
 # %% [markdown]

@@ -33,11 +33,11 @@ from IPython.display import display
 from scipy import stats
 
 from lottery import ablate, find_ticket
-from lottery.ablation_report import ablation_figure, ablation_table
-from lottery.comparison import difference_table
-from lottery.figure import comparison_figure
-from lottery.resampling import bootstrap, interquartile_mean
-from lottery.statistics import by_seed, holm, paired_difference, paired_t_p, pairs, sign_flip_p
+from lottery.results.comparison import difference_table
+from lottery.results.figure import comparison_figure
+from lottery.results.resampling import bootstrap, interquartile_mean
+from lottery.results.statistics import by_seed, holm, paired_difference, paired_t_p, pairs, sign_flip_p
+from lottery.studies.ablation.report import ablation_figure, ablation_table
 
 # %% [markdown]
 # ## A search worth doubting

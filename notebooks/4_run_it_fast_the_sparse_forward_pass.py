@@ -35,9 +35,9 @@ from torch import nn
 from lottery import Data, find_ticket
 from pruning.sparse.backends import BACKENDS
 from pruning.sparse.choices import Choosing
+from pruning.sparse.choosing.timing import race
 from pruning.sparse.module import sparse_module
-from pruning.sparse.timing import race
-from pruning.sparse.weight import SparseWeight
+from pruning.sparse.weights.weight import SparseWeight
 
 CPU = torch.device("cpu")
 print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")

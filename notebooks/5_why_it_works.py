@@ -32,12 +32,12 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from lottery import analyze, find_ticket
-from lottery.analyses import study
-from lottery.connecting import connect_tickets
-from lottery.connection_report import connections_figure, connections_table
-from lottery.instability import instability
-from lottery.instability_report import stability_figure, stability_table
-from lottery.overlap_between import overlap_between
+from lottery.studies.analyses import study
+from lottery.studies.analyses.overlap_between import overlap_between
+from lottery.studies.connection.report import connections_figure, connections_table
+from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.instability.report import stability_figure, stability_table
+from lottery.studies.instability.running import instability
 
 
 def show(findings, size=(7.5, 4.0)):

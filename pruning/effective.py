@@ -39,7 +39,7 @@ def effective(layers: Mapping[str, NDArray[np.bool_]]) -> Effective:
     unit, and one leads from its output unit to an output. Biases and normalization shifts make no unit reachable: what
     they alone drive is a constant, which tells nothing of the input. Exact for networks whose layers follow one
     another (units of a convolution are its channels, wherever in the kernel a weight lies), with nothing between them
-    that mixes or reorders units, as a LayerNorm does (`lottery.dataflow.layer_chain` makes sure).
+    that mixes or reorders units, as a LayerNorm does (`lottery.studies.measures.dataflow.layer_chain` makes sure).
 
     Args:
         layers: from the input to the output, each [out, in, *kernel] as torch stores it; True keeps. A linear layer

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pruning import mask_file
 from pruning.errors import BadValue, MaskMismatch
-from pruning.fitting import apply_array, fitted
+from pruning.masks import file as mask_file
+from pruning.masks.fitting import apply_array, fitted
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Mask(Mapping[str, NDArray[np.bool_]]):
         {'w': array([2., 0.]), 'b': array([1.])}
         """
         if hasattr(target, "named_parameters"):
-            from pruning.torch_masking import apply_mask
+            from pruning.masks.torch_masking import apply_mask
 
             return apply_mask(target, self)
         if isinstance(target, Mapping) and all(isinstance(value, np.ndarray) for value in target.values()):

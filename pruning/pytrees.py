@@ -16,7 +16,7 @@ import numpy as np
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
 from pruning.errors import MaskMismatch
-from pruning.fitting import Keeps, fitted
+from pruning.masks.fitting import Keeps, fitted
 
 
 def leaf_names(tree: Any) -> list[str]:

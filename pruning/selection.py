@@ -15,9 +15,9 @@ from pruning.errors import BadValue
 from pruning.ladder import Target
 from pruning.mask import Mask
 from pruning.patterns import Pattern, Tile
+from pruning.patterns.tiling import Tiles, best_of_tiles, spread, tiles_of
 from pruning.patterns.unstructured import UNSTRUCTURED
 from pruning.scores import CHUNK, checked, chunks
-from pruning.tiling import Tiles, best_of_tiles, spread, tiles_of
 
 Arrays = Mapping[str, NDArray[Any]]
 Marks = Mapping[str, NDArray[np.bool_]]

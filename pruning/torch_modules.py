@@ -12,15 +12,15 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import prune
 
-from pruning import holding
-from pruning.copying import copy_module
+from pruning.copies.copying import copy_module
+from pruning.copies.shared_memory import require_disjoint
 from pruning.errors import BadValue, NothingToPrune, UnknownName
-from pruning.holding import is_held as is_held
 from pruning.mask import Mask, check_not_single
-from pruning.names import match_patterns
-from pruning.shared_memory import require_disjoint
-from pruning.torch_masking import apply_mask as apply_mask
-from pruning.uses import NOT_FOLLOWED, NOT_LOOKED_AT, TABLE, Uses
+from pruning.masks import holding
+from pruning.masks.holding import is_held as is_held
+from pruning.masks.names import match_patterns
+from pruning.masks.torch_masking import apply_mask as apply_mask
+from pruning.uses.uses import NOT_FOLLOWED, NOT_LOOKED_AT, TABLE, Uses
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -98,9 +98,9 @@ def hold_mask(model: ModuleT, mask: Mask) -> ModuleT:
     """Apply a mask and keep it through training, in any loop and with any optimizer. Returns the model.
 
     Removed weights are 0 after every step of a `torch.optim.Optimizer`, frozen and unfrozen, in copies and pickles of
-    the module and in other processes, and whatever is loaded into it (`pruning.holding` says how). A loop that writes
-    weights itself calls `reapply_mask(model)` after its last write. A second mask takes the place of the first on the
-    tensors that it names, whether it is tighter or not; `release_mask` lets go.
+    the module and in other processes, and whatever is loaded into it (`pruning.masks.holding` says how). A loop that
+    writes weights itself calls `reapply_mask(model)` after its last write. A second mask takes the place of the first
+    on the tensors that it names, whether it is tighter or not; `release_mask` lets go.
 
     Raises:
         MaskMismatch: names or shapes that do not fit.

@@ -17,8 +17,8 @@ import numpy as np
 
 from es.strategies import Setting, Strategy, StrategyKind
 from es.strategies._evosax import OWN, adapt, replaced
+from pruning.calls.users_code import users_code
 from pruning.errors import BadValue
-from pruning.users_code import users_code
 
 Factory = Callable[[int, jax.Array], Any]
 

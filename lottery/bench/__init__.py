@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lottery.bars import with_bar
-from lottery.counts import check_count
+from lottery.state.counts import check_count
+from lottery.state.machine.bars import with_bar
 from pruning.registry import Registry, summary_of
-from pruning.sparse.spread import Spread, told_apart
+from pruning.sparse.choosing.spread import Spread, told_apart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,12 +19,12 @@ from es.strategies import make_strategy
 from es.tasks.supervised import Supervised
 from lottery.bench import Report, benchmark, row, timed_rounds
 from lottery.data import Data
+from lottery.data.datasets import load_data
 from lottery.data.parts import prepare
-from lottery.datasets import load_data
-from lottery.evolved_check import CheckedTrainer
-from lottery.models.choosing import model_source
+from lottery.networks.sources.choosing import model_source
 from lottery.trainers import Ask
 from lottery.trainers.es import setup
+from lottery.trainers.es.check import CheckedTrainer
 from pruning.mask import Mask
 from pruning.watch import Silent
 

@@ -13,15 +13,15 @@ from torch.nn.utils import prune
 
 from lottery.bench import Report, benchmark, row, timed_rounds
 from lottery.data import Data
+from lottery.data.datasets import load_data
 from lottery.data.parts import Tensors, prepare
-from lottery.datasets import load_data
-from lottery.gd.config import GDConfig
-from lottery.gd.trainer import GDTrainer
-from lottery.models.choosing import torch_source
-from lottery.objective import call
-from lottery.probes import TorchProber
+from lottery.networks.objectives.objective import call
+from lottery.networks.sources.choosing import torch_source
+from lottery.search.probes import TorchProber
 from lottery.trainers import Ask, Setup
-from lottery.trainers.gd import setup
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.setup import setup
+from lottery.trainers.gd.trainer import GDTrainer
 from pruning.criteria import get_criterion
 from pruning.jobs import Budget, Job, Trained
 from pruning.mask import Mask

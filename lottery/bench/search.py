@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery.bench import Report, benchmark, row, timed_rounds
 from lottery.data import Data
+from lottery.data.datasets import load_data
 from lottery.data.parts import Parts, Tensors, prepare
-from lottery.datasets import load_data
-from lottery.gd.config import GDConfig
-from lottery.models.choosing import torch_source
-from lottery.models.source import ModelSource
-from lottery.torch_state import load_state
+from lottery.networks.sources.choosing import torch_source
+from lottery.networks.sources.source import ModelSource
+from lottery.state.tensors import load_state
 from lottery.trainers import Ask, Setup
-from lottery.trainers.gd import setup
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.setup import setup
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask, prunable

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lottery.bars import with_bar
 from lottery.bench import Report, benchmark, compared
 from lottery.bench.sparse_figure import speedup_figure
-from lottery.counts import check_count
-from lottery.gd.device import choose_device
-from lottery.models import MODELS
+from lottery.networks.models import MODELS
+from lottery.state.counts import check_count
+from lottery.state.machine.bars import with_bar
+from lottery.state.machine.device import choose_device
 from pruning.mask import Mask
 from pruning.sparse.backends import BACKENDS
 from pruning.sparse.choices import Choosing
+from pruning.sparse.choosing.timing import fastest, race, rounds
 from pruning.sparse.module import sparse_module
-from pruning.sparse.timing import fastest, race, rounds
-from pruning.sparse.weight import SparseWeight
+from pruning.sparse.weights.weight import SparseWeight
 from pruning.torch_modules import apply_mask, hold_mask, prunable
 
 DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, numbers, people
-from lottery.cli.trusting import Trust, look_here
+from lottery.cli.terminal.output import Result, numbers, people
+from lottery.cli.terminal.trusting import Trust, look_here
 
 
 def ablate(
@@ -36,13 +36,13 @@ def ablate(
 
     The same command resumes what was cut off and trains nothing that is already there.
     """
-    from lottery.ablated import read_ablations
-    from lottery.ablating import ablate as train_controls
-    from lottery.ablation_report import ablation_figure, ablation_table, ablations_json
-    from lottery.bars import bars_wanted
-    from lottery.figure import save_figure
-    from lottery.progress import Display
-    from lottery.reading import read_search
+    from lottery.results.figure import save_figure
+    from lottery.runs.reading import read_search
+    from lottery.search.levels.progress import Display
+    from lottery.state.machine.bars import bars_wanted
+    from lottery.studies.ablation.report import ablation_figure, ablation_table, ablations_json
+    from lottery.studies.ablation.running import ablate as train_controls
+    from lottery.studies.ablation.stored import read_ablations
 
     look_here(model, criterion, trust=trust)
     stream = people(as_json)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lottery.cli.output import Result, people
-from lottery.cli.trusting import look_here
+from lottery.cli.terminal.output import Result, people
+from lottery.cli.terminal.trusting import look_here
 
 if TYPE_CHECKING:
-    from lottery.analyses import Findings
+    from lottery.studies.analyses import Findings
 
 _BETWEEN = "mask-overlap"
 
@@ -39,7 +39,7 @@ def show_analyses(
         UnknownName: an analysis that does not exist.
         BadValue: one figure file for several analyses, or an analysis that looks at one run for several.
     """
-    from lottery.analyses import ANALYSES
+    from lottery.studies.analyses import ANALYSES
     from pruning.errors import BadValue
 
     for name in names:
@@ -61,11 +61,11 @@ def show_analyses(
 
 
 def _find(runs: Sequence[Path], name: str, model: Any, data: Any, trust: bool) -> Findings:
-    from lottery.analyses import analyze, study
+    from lottery.studies.analyses import analyze, study
 
     if len(runs) == 1:
         return analyze(runs[0], name, model, data, trust=trust)
-    from lottery.overlap_between import overlap_between
+    from lottery.studies.analyses.overlap_between import overlap_between
 
     return overlap_between([study(run, model, data, trust=trust) for run in runs])
 
@@ -73,7 +73,7 @@ def _find(runs: Sequence[Path], name: str, model: Any, data: Any, trust: bool) -
 def _draw(findings: Findings, path: Path) -> Path:
     from matplotlib.figure import Figure
 
-    from lottery.figure import save_figure
+    from lottery.results.figure import save_figure
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
     findings.draw(figure)

@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from lottery.cli import ablate, bench, connect, export, instability, layers, list_, prune, show, train, transfer
-from lottery.cli.output import Output, any_text, error_stream, join_output, open_descriptors, separate_output
-from lottery.cli.warned import one_line_warnings
+from lottery.cli.terminal.output import Output, any_text, error_stream, join_output, open_descriptors, separate_output
+from lottery.cli.terminal.warned import one_line_warnings
+from pruning.calls.users_code import one_line
+from pruning.disk.plain import plain
 from pruning.errors import LotteryError, nearest
-from pruning.plain import plain
-from pruning.users_code import one_line
 
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lottery.cli.output import Result, people, place
-from lottery.cli.trusting import Trust, look_here
+from lottery.cli.terminal.output import Result, people, place
+from lottery.cli.terminal.trusting import Trust, look_here
 
 
 def bench(
@@ -40,10 +40,10 @@ def bench(
     long that takes, and whether it pays.
     """
     from lottery.bench import BENCHMARKS
-    from lottery.environment import environment
-    from lottery.figure import save_figure
+    from lottery.results.figure import save_figure
+    from lottery.state.machine.environment import environment
+    from pruning.disk.files import write_json
     from pruning.errors import BadValue
-    from pruning.files import write_json
 
     for path in (out, figure):
         if path is not None and not path.parent.is_dir():
@@ -91,10 +91,10 @@ def _ticket(
     out: Path | None,
     as_json: bool,
 ) -> Result:
-    from lottery.environment import environment
-    from lottery.sparse_tickets import sparse_reports
-    from lottery.ticket import Ticket
-    from pruning.files import write_json
+    from lottery.bench.tickets import sparse_reports
+    from lottery.runs.ticket import Ticket
+    from lottery.state.machine.environment import environment
+    from pruning.disk.files import write_json
 
     look_here(model, trust=trust)
     stream = people(as_json)

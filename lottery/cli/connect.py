@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, error_stream, people
-from lottery.cli.trusting import Trust, look_here
+from lottery.cli.terminal.output import Result, error_stream, people
+from lottery.cli.terminal.trusting import Trust, look_here
 
 
 def connect(
@@ -26,9 +26,9 @@ def connect(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> Result:
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
-    from lottery.connecting import connect_tickets
-    from lottery.connection_report import connections_figure, connections_table
-    from lottery.figure import save_figure
+    from lottery.results.figure import save_figure
+    from lottery.studies.connection.report import connections_figure, connections_table
+    from lottery.studies.connection.tickets import connect_tickets
 
     look_here(model, trust=trust)
     found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples, trust=trust)

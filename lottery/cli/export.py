@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, people, place
-from lottery.cli.trusting import Trust, look_here
+from lottery.cli.terminal.output import Result, people, place
+from lottery.cli.terminal.trusting import Trust, look_here
 
 
 def export(
@@ -34,7 +34,7 @@ def export(
 
     The file is read again and compared with the masked dense network before it counts as written.
     """
-    from lottery.exporting import export_ticket, exported_text
+    from lottery.exports.exporting import export_ticket, exported_text
 
     look_here(model, trust=trust)
     exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force, trust=trust)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, numbers, people
-from lottery.cli.trusting import Trust, look_here
+from lottery.cli.terminal.output import Result, numbers, people
+from lottery.cli.terminal.trusting import Trust, look_here
 
 
 def instability(
@@ -37,11 +37,11 @@ def instability(
 
     The same command resumes what was cut off and trains nothing that is already there.
     """
-    from lottery.bars import bars_wanted
-    from lottery.figure import save_figure
-    from lottery.instability import instability as analyse
-    from lottery.instability_report import stability_figure, stability_json, stability_table
-    from lottery.progress import Display
+    from lottery.results.figure import save_figure
+    from lottery.search.levels.progress import Display
+    from lottery.state.machine.bars import bars_wanted
+    from lottery.studies.instability.report import stability_figure, stability_json, stability_table
+    from lottery.studies.instability.running import instability as analyse
 
     look_here(model, trust=trust)
     stream = people(as_json)

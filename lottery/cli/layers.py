@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, people
-from lottery.cli.trusting import Trust, look_here
+from lottery.cli.terminal.output import Result, people
+from lottery.cli.terminal.trusting import Trust, look_here
 
 
 def layers(
@@ -33,8 +33,8 @@ def layers(
 
     Shares are those of all parameters, and of the multiplications of a forward pass.
     """
-    from lottery.layering import layers as layers_of
-    from lottery.layering import stored_layers
+    from lottery.studies.layers import layers as layers_of
+    from lottery.studies.layers import stored_layers
     from pruning.errors import BadValue
 
     if Path(model).is_dir():

@@ -6,29 +6,29 @@ from typing import Annotated, Any
 
 import typer
 
-from lottery.cli.output import Result
+from lottery.cli.terminal.output import Result
 from pruning.registry import Registry, import_by_path
 
 # Imported one at a time: to list the criteria takes neither PyTorch nor JAX.
 _REGISTRIES = {
-    "models": "lottery.models:MODELS",
-    "data": "lottery.datasets:DATASETS",
-    "data-scores": "lottery.data_scores:DATA_SCORES",
+    "models": "lottery.networks.models:MODELS",
+    "data": "lottery.data.datasets:DATASETS",
+    "data-scores": "lottery.search.data_scores:DATA_SCORES",
     "environments": "es.tasks.environments:SUITES",
     "criteria": "pruning.criteria:CRITERIA",
     "scopes": "pruning.scopes:SCOPES",
     "patterns": "pruning.patterns:PATTERNS",
-    "probes": "lottery.probes:PROBES",
-    "ablations": "lottery.ablations:ABLATIONS",
-    "analyses": "lottery.analyses:ANALYSES",
+    "probes": "lottery.search.probes:PROBES",
+    "ablations": "lottery.studies.ablation.controls:ABLATIONS",
+    "analyses": "lottery.studies.analyses:ANALYSES",
     "trainers": "lottery.trainers:TRAINERS",
     "strategies": "es.strategies:STRATEGIES",
-    "moves": "lottery.gd.moves:MOVES",
+    "moves": "lottery.trainers.gd.moves:MOVES",
     "exports": "lottery.exports:EXPORTS",
     "backends": "pruning.sparse.backends:BACKENDS",
     "convolutions": "pruning.sparse.convolutions:CONVOLUTIONS",
     "sparse-layers": "pruning.sparse.layers:LAYERS",
-    "initializers": "lottery.initializers:INITIALIZERS",
+    "initializers": "lottery.networks.initializers:INITIALIZERS",
 }
 # What no registry holds: settings, and what PyTorch brings.
 _OTHERS = ("optimizers", "schedules", "settings")
@@ -54,7 +54,7 @@ def list_(
 
 
 def _recipes() -> list[dict[str, Any]]:
-    from lottery.recipes import read_recipe, recipe_names
+    from lottery.settings.recipes import read_recipe, recipe_names
 
     recipes = {name: read_recipe(name) for name in recipe_names()}
     return [{"name": n, "summary": r["summary"], "source": r["source"]} for n, r in recipes.items()]
@@ -62,7 +62,7 @@ def _recipes() -> list[dict[str, Any]]:
 
 def _registered(kind: str) -> list[dict[str, Any]]:
     if kind in _OTHERS:
-        from lottery.listing import LISTS
+        from lottery.cli.listing import LISTS
 
         return [dict(item) for item in LISTS[kind]()]
     registry = import_by_path(_REGISTRIES[kind], "registry")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, error_stream, people, place
-from lottery.cli.trusting import look_here
+from lottery.cli.terminal.output import Result, error_stream, people, place
+from lottery.cli.terminal.trusting import look_here
 
 
 def prune(
@@ -103,14 +103,14 @@ def prune(
         "data_diet": data_diet,
         "device": device,
     }
-    from lottery.bars import bars_wanted
-    from lottery.preparing import Request, default_data
-    from lottery.progress import Display
-    from lottery.recipes import recipe_settings
-    from lottery.search import run_search
-    from lottery.settings import layer, parse_assignments, read_toml
-    from lottery.summary import as_json as search_json
-    from lottery.table import conclusion
+    from lottery.results.summary import as_json as search_json
+    from lottery.results.table import conclusion
+    from lottery.search.levels.progress import Display
+    from lottery.search.preparing.preparing import Request, default_data
+    from lottery.search.running import run_search
+    from lottery.settings.fields import layer, parse_assignments, read_toml
+    from lottery.settings.recipes import recipe_settings
+    from lottery.state.machine.bars import bars_wanted
 
     file = read_toml(config) if config else {}
     given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, people
-from lottery.cli.trusting import Trust
+from lottery.cli.terminal.output import Result, people
+from lottery.cli.terminal.trusting import Trust
 
 
 def show(
@@ -58,10 +58,10 @@ def show(
 
 
 def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> Result:
-    from lottery.comparison import comparison_text, labels, matched_differences
-    from lottery.figure import comparison_figure, save_figure
-    from lottery.reading import read_search
-    from lottery.summary import as_json as search_json
+    from lottery.results.comparison import comparison_text, labels, matched_differences
+    from lottery.results.figure import comparison_figure, save_figure
+    from lottery.results.summary import as_json as search_json
+    from lottery.runs.reading import read_search
 
     searches = [read_search(run) for run in runs]
     stream = people(as_json)
@@ -76,9 +76,9 @@ def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> Result:
 
 
 def _show_one(run: Path, plot: bool, as_json: bool) -> Result:
-    from lottery.reading import read_search
-    from lottery.summary import as_json as search_json
-    from lottery.table import HEADER, conclusion, layer_table, level_row
+    from lottery.results.summary import as_json as search_json
+    from lottery.results.table import HEADER, conclusion, layer_table, level_row
+    from lottery.runs.reading import read_search
 
     search = read_search(run)
     stream = people(as_json)
@@ -96,10 +96,10 @@ def _show_one(run: Path, plot: bool, as_json: bool) -> Result:
 
 
 def _draw(run: Path, search: object) -> list[Path]:
-    from lottery.ablated import read_ablations
-    from lottery.ablation_report import ablation_figure
-    from lottery.figure import curves_figure, density_figure, save_figure
-    from lottery.results import Search
+    from lottery.results.figure import curves_figure, density_figure, save_figure
+    from lottery.results.levels import Search
+    from lottery.studies.ablation.report import ablation_figure
+    from lottery.studies.ablation.stored import read_ablations
 
     assert isinstance(search, Search)
     chosen = [level.level for level in search.levels][:: max(1, len(search.levels) // 6)]

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, people, place
-from lottery.cli.trusting import Trust, look_here
+from lottery.cli.terminal.output import Result, people, place
+from lottery.cli.terminal.trusting import Trust, look_here
 
 
 def train(
@@ -57,13 +57,13 @@ def train(
         "optimizer": optimizer,
         "device": device,
     }
-    from lottery.bars import bars_wanted
-    from lottery.progress import Display
-    from lottery.settings import parse_assignments
-    from lottery.summary import as_json as search_json
-    from lottery.table import transfer_text
-    from lottery.ticket import Ticket
-    from lottery.transfer import train_ticket
+    from lottery.results.summary import as_json as search_json
+    from lottery.results.table import transfer_text
+    from lottery.runs.ticket import Ticket
+    from lottery.search.levels.progress import Display
+    from lottery.settings.fields import parse_assignments
+    from lottery.state.machine.bars import bars_wanted
+    from lottery.studies.transfer.again import train_ticket
 
     look_here(model, trust=trust)
     settings = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])

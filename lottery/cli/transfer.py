@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.output import Result, people, place
-from lottery.cli.trusting import Trust, look_here
+from lottery.cli.terminal.output import Result, people, place
+from lottery.cli.terminal.trusting import Trust, look_here
 
 
 def transfer(
@@ -34,12 +34,12 @@ def transfer(
 
     The same command resumes what was cut off and trains nothing that is already there.
     """
-    from lottery.bars import bars_wanted
-    from lottery.figure import save_figure
-    from lottery.progress import Display
-    from lottery.transfer_figure import transfer_figure
-    from lottery.transfer_report import transfer_json, transfer_table_text
-    from lottery.transfer_table import transfer_table
+    from lottery.results.figure import save_figure
+    from lottery.search.levels.progress import Display
+    from lottery.state.machine.bars import bars_wanted
+    from lottery.studies.transfer.figure import transfer_figure
+    from lottery.studies.transfer.report import transfer_json, transfer_table_text
+    from lottery.studies.transfer.table import transfer_table
 
     look_here(model, trust=trust)
     display = Display(bars_wanted(quiet), None)

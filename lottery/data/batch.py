@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from pruning.calling import Forward, Whole, by_example
+from pruning.calls.calling import Forward, Whole, by_example
 from pruning.errors import DataError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from es.tasks.environments import Environment, make_environment
-from es.tasks.given_environments import given_environment
-from lottery.identity import identify
+from es.tasks.environments.given import given_environment
+from lottery.state.identity import identify
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from lottery.identity import identify, short_hash
+from lottery.state.identity import identify, short_hash
+from pruning.disk.files import read_json, write_json
 from pruning.errors import LotteryError
-from pruning.files import read_json, write_json
 
 # A pass over fewer items than this takes no time.
 _FEW = 1000

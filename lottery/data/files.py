@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from lottery.data import Data
+from pruning.disk.files import machine_memory, read_bytes
 from pruning.errors import DataError, FileFormatError
-from pruning.files import machine_memory, read_bytes
 
 _IDX = {
     "x_train": ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from lottery.identity import identify, short_hash
+from lottery.state.identity import identify, short_hash
 from pruning.errors import BadValue, DataError
 
 

@@ -13,9 +13,9 @@ from lottery.data.arrays import as_inputs, as_targets
 from lottery.data.batch import is_divisible, leaves, mapped, split_batch
 from lottery.data.part import Tensors
 from lottery.data.passes import repeats
-from lottery.randomness import seeded_everywhere
+from lottery.state.randomness import seeded_everywhere
+from pruning.calls.users_code import users_code
 from pruning.errors import DataError
-from pruning.users_code import users_code
 
 _INSTEAD = "wrap it in a DataLoader (its collate_fn may pad), which is used as given"
 

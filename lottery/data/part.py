@@ -18,8 +18,8 @@ from lottery.data.file_stamps import cached_digest
 from lottery.data.passes import pass_digest, repeats
 from lottery.data.reading import loaded
 from lottery.data.splitting import says_its_length
-from lottery.torch_state import to_numpy
-from pruning.calling import Forward, Whole
+from lottery.state.tensors import to_numpy
+from pruning.calls.calling import Forward, Whole
 from pruning.errors import DataError, LotteryError, RunError
 
 

@@ -18,7 +18,7 @@ from lottery.data.items import in_memory, is_items, read_items
 from lottery.data.part import Loader, Part, Tensors
 from lottery.data.reading import unshared
 from lottery.data.splitting import examples_of, split_loader
-from pruning.calling import Forward
+from pruning.calls.calling import Forward
 from pruning.errors import DataError
 
 _ADJECTIVES = {"train": "training", "validation": "validation", "test": "test"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from lottery.identity import identify, short_hash
-from lottery.torch_state import digest, to_numpy
+from lottery.state.identity import identify, short_hash
+from lottery.state.tensors import digest, to_numpy
 
 Pass = Callable[[], Iterable[Any]]
 # So many batches show whether a loader repeats itself.

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from lottery.data.generators import Streams, streams_of
+from lottery.state.generators import Streams, streams_of
+from pruning.calls.users_code import is_users_file, users_code
 from pruning.errors import LotteryError, RunError
-from pruning.users_code import is_users_file, users_code
 
 _END = object()
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from lottery.ticket_network import Network
+from lottery.runs.network import Network
+from pruning.calls.structures import tensors_in
 from pruning.errors import BadValue
 from pruning.registry import Registry, summary_of
-from pruning.structures import tensors_in
 
 Forward = Callable[[Any], Any]
 
@@ -121,6 +121,6 @@ def first_line(error: BaseException) -> str:
 
 
 def _as_function(model: nn.Module) -> Forward:
-    from lottery.objective import call
+    from lottery.networks.objectives.objective import call
 
     return lambda inputs: call(model, inputs)

@@ -11,7 +11,7 @@ import torch
 from lottery.exports import Network, export, into_blank_model, save_state
 from lottery.exports.loaders import csr as loader
 from pruning.errors import BadValue
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.plan import Plan
 
 
 @export("csr", loader=loader, reload=into_blank_model(loader.load), source="torch.sparse_csr_tensor of PyTorch")

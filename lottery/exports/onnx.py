@@ -15,8 +15,8 @@ import torch
 from lottery.exports import Network, export
 from lottery.exports.loaders import onnx as loader
 from lottery.exports.programs import flat_program, flat_tensors, input_names, tracing
-from pruning.calling import spread
-from pruning.calls import Call
+from pruning.calls.call import Call
+from pruning.calls.calling import spread
 from pruning.errors import BadValue, UsageError
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize as torch_parametrize
 from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import parametrize as loader
 from lottery.exports.reaching import check_reached
-from pruning.copying import copy_module
+from pruning.copies.copying import copy_module
 from pruning.errors import BadValue
 
 

@@ -22,12 +22,12 @@ from torch.utils._pytree import (
 )
 
 from lottery.exports import FIXED, Network
-from pruning.calling import Whole, spread
-from pruning.calls import Call
+from pruning.calls.call import Call
+from pruning.calls.calling import Whole, spread
+from pruning.calls.structures import flattened, tensors_in
+from pruning.calls.users_code import one_line
 from pruning.compaction import compact
 from pruning.errors import BadValue
-from pruning.structures import flattened, tensors_in
-from pruning.users_code import one_line
 
 _LONGEST = 600
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")

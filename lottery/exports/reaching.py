@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from lottery.exports import Network
-from lottery.objective import call
-from pruning.copying import copy_module
+from lottery.networks.objectives.objective import call
+from pruning.copies.copying import copy_module
 from pruning.errors import BadValue
 
 

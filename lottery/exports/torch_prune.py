@@ -10,7 +10,7 @@ from torch.nn.utils import prune
 from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import torch_prune as loader
 from lottery.exports.reaching import check_reached
-from pruning.copying import copy_module
+from pruning.copies.copying import copy_module
 from pruning.errors import BadValue
 
 

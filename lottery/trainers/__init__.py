@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
     from lottery.data.fitness import Fitness
     from lottery.data.unseen import Unseen
-from lottery.behaviour import Behaviour
-from lottery.metric import GivenMetric, Measure
-from lottery.models.source import Source
-from lottery.objective import GivenLoss
+from lottery.networks.objectives.metric import GivenMetric, Measure
+from lottery.networks.objectives.objective import GivenLoss
+from lottery.networks.sources.source import Source
+from lottery.state.behaviour import Behaviour
 from pruning.jobs import Job, Trainer
 from pruning.registry import Registry
 from pruning.watch import Watch

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.calls import Call
+from pruning.calls.call import Call
+from pruning.calls.structures import same_structure, tensors_in
 from pruning.compaction.channels import Flags
 from pruning.compaction.folding import fold_batch_norms
 from pruning.compaction.following import follow, name_values_written_in_place
@@ -24,7 +25,6 @@ from pruning.compaction.rewriting import rewrite
 from pruning.compaction.tracing import Traced, trace
 from pruning.errors import BadValue
 from pruning.mask import Mask
-from pruning.structures import same_structure, tensors_in
 
 Kept = Mapping[torch.Tensor, Flags]
 

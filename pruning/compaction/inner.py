@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.calls import Call
+from pruning.calls.call import Call
+from pruning.calls.structures import copied, flattened
 from pruning.compaction.tracing import is_layer
-from pruning.structures import copied, flattened
 
 
 @dataclass(frozen=True)

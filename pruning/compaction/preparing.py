@@ -11,9 +11,9 @@ from torch.nn.utils import parametrize
 
 from pruning.compaction.channels import Flags
 from pruning.errors import MaskMismatch
-from pruning.linear_by_use import linear_use
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask, clean_copy
+from pruning.uses.linear import linear_use
 
 
 def prepared(model: nn.Module, mask: Mask) -> tuple[nn.Module, dict[torch.Tensor, Flags]]:

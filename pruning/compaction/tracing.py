@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from pruning.calls import Call
+from pruning.calls.call import Call
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 

@@ -1,8 +1,8 @@
 """Patterns: which weights stay or go together. One small file each, found by itself.
 
 A tensor is seen as a matrix, [out, rest]: a row for each output, and in a row, tap after tap, the inputs that a product
-sums over (`pruning.axes`). A pattern cuts the matrix into tiles of one size, and either a tile stays or goes whole, or
-at most so many of its weights stay.
+sums over (`pruning.uses.axes`). A pattern cuts the matrix into tiles of one size, and either a tile stays or goes
+whole, or at most so many of its weights stay.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from pruning.axes import Axes, Shape, as_stored
 from pruning.errors import BadValue, unknown
 from pruning.registry import Registry, summary_of
+from pruning.uses.axes import Axes, Shape, as_stored
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pruning.errors import BadValue
 from pruning.ladder import Target, explicit, geometric, until_sparsity
 from pruning.registry import Registry, summary_of
-from pruning.uses import in_order
+from pruning.uses.uses import in_order
 
 
 @dataclass(frozen=True)

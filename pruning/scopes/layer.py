@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from pruning.ladder import Target
-from pruning.names import match_patterns
+from pruning.masks.names import match_patterns
 from pruning.scopes import Schedule, Tensors, follow, scope
 
 

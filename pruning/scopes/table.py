@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from pruning.errors import BadValue
 from pruning.ladder import Target, check_fraction, rational, round_half_up
-from pruning.names import match_patterns
+from pruning.masks.names import match_patterns
 from pruning.scopes import Schedule, Tensors, scope
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import filelock
 import torch
 
+from pruning.disk.files import read_json, write_json
 from pruning.errors import BadValue, FileFormatError, StorageError, nearest
-from pruning.files import read_json, write_json
 from pruning.hardware import processor
 
 FORMAT = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from pruning.linear_by_use import linear_use
 from pruning.sparse.layers import LAYERS, Masks, NoSparseForm
 from pruning.sparse.layers.linear import SparseLinear
+from pruning.uses.linear import linear_use
 
 
 def sparse_form(layer: nn.Module, masks: Masks) -> nn.Module:

@@ -11,23 +11,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.calls import Call
-from pruning.copying import copy_module
+from pruning.calls.call import Call
+from pruning.calls.structures import flattened, tensors_in
+from pruning.calls.users_code import one_line
+from pruning.copies.copying import copy_module
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.example import alike, hidden_weights, side_effect
-from pruning.sparse.inference import Recipe, choose_recipe, make, run_itself
-from pruning.sparse.replacing import contiguous_tensors, hand_over_contiguous
-from pruning.sparse.report import SparseReport
-from pruning.sparse.reporting import report_of
-from pruning.sparse.skeleton import filled, scripted_part, skeleton_of
-from pruning.sparse.state import names_inside, with_prefix, without_prefix
-from pruning.sparse.training import Trainable, choose_trainable
-from pruning.sparse.weight import is_sparse
-from pruning.structures import flattened, tensors_in
+from pruning.sparse.network.example import alike, hidden_weights, side_effect
+from pruning.sparse.network.inference import Recipe, choose_recipe, make, run_itself
+from pruning.sparse.network.replacing import contiguous_tensors, hand_over_contiguous
+from pruning.sparse.network.report import SparseReport
+from pruning.sparse.network.reporting import report_of
+from pruning.sparse.network.skeleton import filled, scripted_part, skeleton_of
+from pruning.sparse.network.state import names_inside, with_prefix, without_prefix
+from pruning.sparse.network.training import Trainable, choose_trainable
+from pruning.sparse.weights.weight import is_sparse
 from pruning.torch_modules import apply_mask, clean_copy, hold_mask, is_held, unwrap
-from pruning.users_code import one_line
 
 
 class SparseModule(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lottery.objective import Metric
+from lottery.networks.objectives.objective import Metric
 from tests.architectures import data
 from tests.architectures.entry import Architecture
 from tests.architectures.modules import calls, control, sequences, weights

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from lottery import Ticket, find_ticket
-from lottery.exporting import export_ticket
+from lottery.exports.exporting import export_ticket
 from tests.architectures.entry import Architecture
 from tests.architectures.plainly import Wrong, arguments, batches, call, compare, fewer, learned, measured
 

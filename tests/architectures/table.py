@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lottery.environment import environment
-from pruning.files import read_json, write_json, write_text
+from lottery.state.machine.environment import environment
+from pruning.disk.files import read_json, write_json, write_text
 from tests.architectures.steps import STEPS
 from tests.architectures.verdicts import RIGHT, VERDICTS, Verdict
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from es.jax_functions import jax_network
-from es.torch_arrays import batch_to_jax, to_jax
-from es.torch_functions import torch_batch_function, torch_network
+from es.jax_models.functions import jax_network
+from es.translation.arrays import batch_to_jax, to_jax
+from es.translation.functions import torch_batch_function, torch_network
 from pruning.errors import BadValue
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from es.jax_functions import jax_network, jax_prunable, rebuild
+from es.jax_models.functions import jax_network, jax_prunable, rebuild
 from pruning.errors import BadValue, MaskMismatch, NothingToPrune, UnknownName
 
 X = jnp.linspace(-1, 1, 8).reshape(2, 4)

@@ -17,10 +17,10 @@ import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from es import jax_kinds
-from es.jax_functions import jax_network, jax_prunable, rebuild
-from es.jax_kinds import jax_kind
-from es.jax_modules import jax_model
+from es.jax_models import kinds as jax_kinds
+from es.jax_models.functions import jax_network, jax_prunable, rebuild
+from es.jax_models.kinds import jax_kind
+from es.jax_models.modules import jax_model
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.pytrees import apply_mask, leaf_names

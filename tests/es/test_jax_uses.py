@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from es.jax_functions import jax_network
-from es.jax_uses import jax_uses
-from pruning.uses import Uses
+from es.jax_models.functions import jax_network
+from es.jax_models.uses import jax_uses
+from pruning.uses.uses import Uses
 
 
 def uses_of(tree: Any, apply: Any, inputs: Any) -> Uses:

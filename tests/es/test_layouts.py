@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from es.torch_arrays import to_jax
-from es.torch_functions import torch_network
+from es.translation.arrays import to_jax
+from es.translation.functions import torch_network
 
 LAYOUTS = {
     "as it comes": lambda x: x,

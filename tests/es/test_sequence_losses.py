@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from es.torch_arrays import to_jax
-from es.torch_functions import torch_batch_function, torch_network
+from es.translation.arrays import to_jax
+from es.translation.functions import torch_batch_function, torch_network
 from pruning.errors import BadValue
 
 STEPS, BATCH, CLASSES = 9, 5, 4

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from es import objectives
 from es.tasks.supervised import MEASURED_AT_ONCE
-from lottery import objective as torch_objectives
+from lottery.networks.objectives import objective as torch_objectives
 from pruning.errors import DataError
 from tests.es.helpers import apply, initial, task
 from tests.lottery.helpers import blobs

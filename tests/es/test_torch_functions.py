@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from es.torch_functions import to_jax, torch_batch_function, torch_network
-from es.torch_randomness import noisy_layers
+from es.translation.functions import to_jax, torch_batch_function, torch_network
+from es.translation.randomness import noisy_layers
 from pruning.errors import BadValue
 
 
@@ -441,8 +441,8 @@ def test_importing_changes_nothing_of_torchs_own():
                     torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack(), set(dir(torch)),
                     torch.get_rng_state().tolist(), hasattr(torch.ops.aten.prod, "dim_Dimname"))
         before = state()
-        import es.torch_functions
-        es.torch_functions.torch_network(torch.nn.Linear(2, 1), torch.ones(1, 2))
+        import es.translation.functions
+        es.translation.functions.torch_network(torch.nn.Linear(2, 1), torch.ones(1, 2))
         torch.manual_seed(torch.initial_seed())
         torch.set_rng_state(torch.tensor(before[-2], dtype=torch.uint8))
         after = state()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from es.torch_functions import to_jax, torch_network
+from es.translation.functions import to_jax, torch_network
 from pruning.errors import BadValue
 
 

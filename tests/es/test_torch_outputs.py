@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal
 
-from es.torch_arrays import to_jax
-from es.torch_functions import torch_batch_function, torch_network
-from es.torch_outputs import plain, restored
+from es.translation.arrays import to_jax
+from es.translation.functions import torch_batch_function, torch_network
+from es.translation.outputs import plain, restored
 
 
 class Mixture(nn.Module):

@@ -2,7 +2,7 @@
 
 import torch
 
-from es import torchax_names
+from es.translation import torchax_names
 
 
 def test_names_are_lent_and_taken_back(monkeypatch):

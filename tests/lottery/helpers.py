@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from lottery.preparing import Request
-from lottery.progress import Display
-from lottery.results import Search
-from lottery.run_directory import RunDirectory
-from lottery.search import run_search
-from lottery.ticket_directory import RECORD, sealed
-from pruning.files import read_json, write_json
+from lottery.results.levels import Search
+from lottery.runs.directory import RunDirectory
+from lottery.runs.ticket_directory import RECORD, sealed
+from lottery.search.levels.progress import Display
+from lottery.search.preparing.preparing import Request
+from lottery.search.running import run_search
+from pruning.disk.files import read_json, write_json
 from pruning.jobs import Evaluation, Job, Trained
 from pruning.mask import Mask
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from lottery import Data, find_ticket
-from lottery.ablated import read_ablation, read_ablations
-from lottery.ablating import ablate
-from lottery.ablations import ABLATIONS, Point, Subject
 from lottery.cli.app import run as command
-from lottery.reading import read_search
-from lottery.run_directory import RunDirectory
+from lottery.runs.directory import RunDirectory
+from lottery.runs.reading import read_search
+from lottery.studies.ablation.controls import ABLATIONS, Point, Subject
+from lottery.studies.ablation.running import ablate
+from lottery.studies.ablation.stored import read_ablation, read_ablations
 from pruning.errors import BadValue, ConfigMismatch, FileFormatError, UnknownName
 from pruning.mask import Mask
 from pruning.patterns.unstructured import UNSTRUCTURED

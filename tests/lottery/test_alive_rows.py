@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from lottery import ablate, find_ticket
-from lottery.ablations import ABLATIONS
-from lottery.gd.moves import MOVES, Moment, exchange
-from lottery.run_directory import RunDirectory
-from lottery.transfer_table import transfer_table
+from lottery.runs.directory import RunDirectory
+from lottery.studies.ablation.controls import ABLATIONS
+from lottery.studies.transfer.table import transfer_table
+from lottery.trainers.gd.moves import MOVES, Moment, exchange
 from pruning.alive_rows import keeping_rows, require_rows
 from pruning.errors import BadValue, LotteryError
 from pruning.mask import Mask

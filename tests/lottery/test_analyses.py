@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from lottery import Data, find_ticket
-from lottery.analyses import ANALYSES, Study, analyze, study
-from lottery.analyses.early_stop_speedup import early_stop_speedup
 from lottery.cli.app import run
-from lottery.energy import energy_profile, principal_components
-from lottery.overlap_between import overlap_between
-from lottery.results import EarlyStop
-from lottery.similarity import linear_cka, unit_kernel
+from lottery.results.levels import EarlyStop
+from lottery.studies.analyses import ANALYSES, Study, analyze, study
+from lottery.studies.analyses.early_stop_speedup import early_stop_speedup
+from lottery.studies.analyses.overlap_between import overlap_between
+from lottery.studies.measures.energy import energy_profile, principal_components
+from lottery.studies.measures.similarity import linear_cka, unit_kernel
 from pruning.effective import effective
 from pruning.errors import BadValue, MaskMismatch, UnknownName
 from pruning.jobs import Evaluation
@@ -278,7 +278,7 @@ def test_the_initial_weights_have_the_variance_of_the_blobs_to_choose_from(found
 
 
 def test_patches_of_a_convolution_are_what_it_multiplies(studied):
-    from lottery.patches import _input_of
+    from lottery.studies.measures.patches import _input_of
 
     layer = nn.Conv2d(2, 3, 2, stride=2, bias=False)
     images = torch.randn(4, 2, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lottery import Data, find_ticket
 from lottery.data.batch import counted, is_divisible, split_batch
+from lottery.data.datasets import load_data
 from lottery.data.part import Tensors
 from lottery.data.parts import prepare
-from lottery.datasets import load_data
-from pruning.calling import Whole, call_once, spread
+from pruning.calls.calling import Whole, call_once, spread
 from pruning.errors import BadValue, DataError
 from tests.lottery.helpers import blobs
 

@@ -14,7 +14,7 @@ import pytest
 
 from lottery.cli.app import run
 from lottery.cli.list_ import KINDS
-from lottery.recipes import recipe_names
+from lottery.settings.recipes import recipe_names
 from pruning.criteria import CRITERIA
 from pruning.mask import Mask
 
@@ -127,7 +127,7 @@ def test_a_users_model_criterion_and_data_by_path(capsys):
     assert (code, err) == (0, "")
     assert json.loads(out)["levels"][2]["kept"] == 154
     trained = json.loads(out)["levels"][0]["replicates"][0]["ticket"]
-    from pruning.files import read_tensors
+    from pruning.disk.files import read_tensors
 
     weights = read_tensors(Path(trained) / "trained.safetensors")[0]
     mask = Mask.load(Path(trained).parent / "level-01" / "mask.safetensors")

@@ -9,7 +9,7 @@ import pytest
 
 from lottery import Data, find_ticket
 from lottery.cli.app import run
-from lottery.comparison import (
+from lottery.results.comparison import (
     comparison_table,
     comparison_text,
     difference_table,

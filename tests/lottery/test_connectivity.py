@@ -14,23 +14,23 @@ import torch
 from torch import nn
 
 from lottery import Data, Metric
-from lottery.analyses import ANALYSES, Study
 from lottery.cli.app import run as command
-from lottery.connecting import connect_tickets
-from lottery.connectivity import connect, interpolate, mask_overlap
 from lottery.data.parts import Parts, Tensors
-from lottery.instability import copy_seed, instability
-from lottery.intervals import pairs_interval, t_interval
-from lottery.objective import objective_for
-from lottery.preparing import Request
-from lottery.progress import Display
-from lottery.reading import read_search
-from lottery.reopening import reopen
-from lottery.run_directory import RunDirectory
-from lottery.search import run_search
-from lottery.ticket import Ticket
-from lottery.torch_state import state_of
-from lottery.torch_view import TorchView
+from lottery.networks.objectives.objective import objective_for
+from lottery.results.intervals import pairs_interval, t_interval
+from lottery.runs.directory import RunDirectory
+from lottery.runs.reading import read_search
+from lottery.runs.ticket import Ticket
+from lottery.search.levels.progress import Display
+from lottery.search.preparing.preparing import Request
+from lottery.search.running import run_search
+from lottery.state.tensors import state_of
+from lottery.studies.analyses import ANALYSES, Study
+from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.instability.running import copy_seed, instability
+from lottery.studies.measures.connectivity import connect, interpolate, mask_overlap
+from lottery.studies.reopening import reopen
+from lottery.studies.view import TorchView
 from pruning.errors import BadValue, ConfigMismatch, MaskMismatch
 from pruning.mask import Mask
 from tests.lottery.helpers import assert_same_arrays, blobs, rewrite_record, tiny_model

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 
 from lottery import find_ticket
-from lottery.ablating import ablate
-from lottery.analyses import study
-from lottery.analyses.cka import cka as plain_cka
-from lottery.analyses.connectivity import connectivity as plain_connectivity
-from lottery.analyses.filter_energy import filter_energy as plain_filter_energy
-from lottery.analyses.sharpness import sharpness as plain_sharpness
 from lottery.bench import timed_rounds
 from lottery.bench.sparse import bench_sparse
-from lottery.config import SearchConfig
-from lottery.connecting import connect_tickets
-from lottery.counts import check_count
-from lottery.gd.config import GDConfig
-from lottery.instability import instability
-from lottery.sparse_tickets import sparse_reports
-from lottery.ticket import Ticket
+from lottery.bench.tickets import sparse_reports
+from lottery.runs.ticket import Ticket
+from lottery.settings.config import SearchConfig
+from lottery.state.counts import check_count
+from lottery.studies.ablation.running import ablate
+from lottery.studies.analyses import study
+from lottery.studies.analyses.cka import cka as plain_cka
+from lottery.studies.analyses.connectivity import connectivity as plain_connectivity
+from lottery.studies.analyses.filter_energy import filter_energy as plain_filter_energy
+from lottery.studies.analyses.sharpness import sharpness as plain_sharpness
+from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.instability.running import instability
+from lottery.trainers.gd.config import GDConfig
 from pruning.errors import BadValue
 from pruning.sparse.choices import Choosing
 from tests.lottery.test_cli import lottery

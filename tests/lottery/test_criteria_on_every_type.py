@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lottery import find_ticket
-from lottery.gd.std import ESTIMATORS
-from lottery.results import Search
+from lottery.results.levels import Search
+from lottery.trainers.gd.std import ESTIMATORS
 from pruning.criteria import CRITERIA, get_criterion
 from pruning.errors import BadValue
 from pruning.jobs import Job, Trained

@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from lottery import Data, find_ticket
-from lottery.analyses import ANALYSES, Study
-from lottery.curvature import Surface, flatness, surface, top_eigenvalues, trace
 from lottery.data.parts import Parts, Tensors
-from lottery.intervals import t_interval
-from lottery.objective import objective_for
-from lottery.reopening import reopen
-from lottery.run_directory import RunDirectory
-from lottery.torch_state import state_of
-from lottery.torch_view import TorchView
+from lottery.networks.objectives.objective import objective_for
+from lottery.results.intervals import t_interval
+from lottery.runs.directory import RunDirectory
+from lottery.state.tensors import state_of
+from lottery.studies.analyses import ANALYSES, Study
+from lottery.studies.measures.curvature import Surface, flatness, surface, top_eigenvalues, trace
+from lottery.studies.reopening import reopen
+from lottery.studies.view import TorchView
 from pruning.errors import BadValue, MaskMismatch
 from pruning.mask import Mask
 from tests.lottery.helpers import blobs, tiny_model

@@ -13,10 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lottery.data import Data
+from lottery.data.datasets import DATASETS, load_data
+from lottery.data.datasets import openml as openml_sets
 from lottery.data.files import read_idx
 from lottery.data.parts import Loader, Tensors, prepare
-from lottery.datasets import DATASETS, load_data
-from lottery.datasets import openml as openml_sets
 from pruning.errors import DataError, UnknownName
 from tests.lottery.helpers import blobs
 

@@ -13,19 +13,19 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, find_ticket
-from lottery.config import SearchConfig
 from lottery.data.parts import Parts, Tensors, prepare
-from lottery.data_diet import keep_examples, network_seeds, on_diet
-from lottery.data_scores import DATA_SCORES
-from lottery.data_scores.el2n import el2n
-from lottery.data_scores.grand import grand
-from lottery.gd.config import GDConfig
-from lottery.models.choosing import model_source
-from lottery.reopening import reopen
-from lottery.run_directory import RunDirectory
+from lottery.networks.sources.choosing import model_source
+from lottery.runs.directory import RunDirectory
+from lottery.search.data_scores import DATA_SCORES
+from lottery.search.data_scores.el2n import el2n
+from lottery.search.data_scores.grand import grand
+from lottery.search.preparing.diet import keep_examples, network_seeds, on_diet
+from lottery.settings.config import SearchConfig
+from lottery.studies.reopening import reopen
 from lottery.trainers import Ask
+from lottery.trainers.gd.config import GDConfig
+from pruning.disk.files import read_json
 from pruning.errors import BadValue, DataError, UnknownName
-from pruning.files import read_json
 from pruning.mask import Mask
 from pruning.watch import Silent
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lottery.dataflow import layer_chain
-from lottery.models import MODELS
-from lottery.models.resnet import Block
+from lottery.networks.models import MODELS
+from lottery.networks.models.resnet import Block
+from lottery.studies.measures.dataflow import layer_chain
 from pruning.errors import BadValue
 from pruning.torch_modules import prunable
 

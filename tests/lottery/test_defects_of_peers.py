@@ -20,9 +20,9 @@ import lottery
 import pruning
 from es.strategies import make_strategy
 from lottery import Data, find_ticket
-from lottery.ablations import ABLATIONS
 from lottery.cli.app import app, run
-from lottery.run_directory import RunDirectory
+from lottery.runs.directory import RunDirectory
+from lottery.studies.ablation.controls import ABLATIONS
 from pruning.criteria import get_criterion
 from pruning.jobs import Budget, Job, Trained
 from pruning.mask import Mask

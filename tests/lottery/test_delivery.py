@@ -14,13 +14,13 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, Ticket, find_ticket
-from lottery.ablating import ablate
-from lottery.analyses import study
-from lottery.connecting import connect_tickets
-from lottery.delivery import report
-from lottery.reading import read_replicate
-from lottery.run_directory import RunDirectory
-from lottery.ticket_network import ticket_network
+from lottery.results.delivery import report
+from lottery.runs.directory import RunDirectory
+from lottery.runs.network import ticket_network
+from lottery.runs.reading import read_replicate
+from lottery.studies.ablation.running import ablate
+from lottery.studies.analyses import study
+from lottery.studies.connection.tickets import connect_tickets
 from pruning.errors import BadValue, Diverged
 from pruning.jobs import Evaluation, Trained
 from tests.lottery.helpers import assert_same_arrays, blobs, search

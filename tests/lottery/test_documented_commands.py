@@ -95,7 +95,7 @@ def words_of(command: str, runs: list[Path]) -> list[str]:
 
 def smaller(words: list[str]) -> list[str]:
     """Options that come after a command's own and leave it as it is, but for how long it takes."""
-    from lottery.recipes import recipe_settings
+    from lottery.settings.recipes import recipe_settings
 
     command, text = words[0], " ".join(words)
     if command == "prune":

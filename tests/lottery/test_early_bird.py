@@ -10,13 +10,13 @@ import pytest
 
 from es.config import ESConfig
 from lottery import Data, find_ticket
-from lottery.config import SearchConfig
 from lottery.data.parts import prepare
-from lottery.early_bird import Bird, drawable, is_stable, told, watched
-from lottery.evolving import setup as evolution
-from lottery.models.choosing import torch_source
-from lottery.run_directory import RunDirectory
+from lottery.networks.sources.choosing import torch_source
+from lottery.runs.directory import RunDirectory
+from lottery.search.levels.early_bird import Bird, drawable, is_stable, told, watched
+from lottery.settings.config import SearchConfig
 from lottery.trainers import Ask
+from lottery.trainers.es.setup import setup as evolution
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Evaluation, Job, Trained
 from pruning.mask import Mask

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lottery.config import SearchConfig, ladder
-from lottery.drawing import Drawing
-from lottery.engine import search_levels
-from lottery.plan import Plan
-from lottery.probes import NoProber
-from lottery.reading import read_search
-from lottery.rewind import parse_rewind
-from lottery.run_directory import RunDirectory, open_run
-from lottery.run_identity import Identity
-from lottery.winning import choose_winner
+from lottery.results.winning import choose_winner
+from lottery.runs.directory import RunDirectory, open_run
+from lottery.runs.identity import Identity
+from lottery.runs.reading import read_search
+from lottery.search.levels.drawing import Drawing
+from lottery.search.levels.engine import search_levels
+from lottery.search.levels.plan import Plan
+from lottery.search.levels.rewind import parse_rewind
+from lottery.search.probes import NoProber
+from lottery.settings.config import SearchConfig, ladder
 from pruning.criteria import Criterion, get_criterion
+from pruning.disk.files import write_json
 from pruning.errors import BadValue, Diverged, FileFormatError, RunBusy
-from pruning.files import write_json
 from pruning.jobs import Budget
 from pruning.mask import Mask
 from tests.lottery.helpers import FakeTrainer, Quiet, assert_same_arrays

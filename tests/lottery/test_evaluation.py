@@ -11,12 +11,12 @@ from torch import nn
 
 from lottery import Data, find_ticket
 from lottery.data.parts import Tensors, prepare
-from lottery.gd.config import GDConfig
-from lottery.gd.evaluation import InEvaluation, evaluate
-from lottery.gd.stackable import can_stack
-from lottery.objective import objective_for
-from lottery.ticket import Ticket
-from lottery.torch_state import state_of
+from lottery.networks.evaluation import InEvaluation, evaluate
+from lottery.networks.objectives.objective import objective_for
+from lottery.runs.ticket import Ticket
+from lottery.state.tensors import state_of
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.stackable import can_stack
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from lottery import Data, find_ticket
-from lottery.preparing import Request, prepare_search
-from lottery.results import Search
+from lottery.results.levels import Search
+from lottery.search.preparing.preparing import Request, prepare_search
+from pruning.disk.files import read_json
 from pruning.errors import BadValue
-from pruning.files import read_json
 from pruning.jobs import Budget, Job, Trained
-from pruning.patience import PATIENCE_ENDED
+from pruning.settings.patience import PATIENCE_ENDED
 from pruning.watch import Silent
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-import lottery.evolved_check
-import lottery.evolving
+import lottery.trainers.es.check
+import lottery.trainers.es.setup
 from es.network import Network
 from es.population.interpreter import RULES
 from es.population.values import Members
-from es.torch_functions import torch_network
+from es.translation.functions import torch_network
 from lottery import Data, find_ticket
 from pruning.errors import RunError
 from tests.lottery.helpers import blobs
@@ -54,7 +54,7 @@ def search(tmp_path, data: Any = DATA, model: Any = net, **settings: Any) -> Any
 
 
 def test_the_loss_of_another_network_is_an_error_and_nothing_is_stored(tmp_path, monkeypatch):
-    monkeypatch.setattr(lottery.evolving, "torch_network", wrong_after_training(jnp.multiply, 1.02))
+    monkeypatch.setattr(lottery.trainers.es.setup, "torch_network", wrong_after_training(jnp.multiply, 1.02))
     with pytest.raises(RunError, match=r"a validation loss of [\d.]+ at generation 6 .* PyTorch gives [\d.]+"):
         search(tmp_path)
     assert not list(tmp_path.glob("*/seed-*/level-*/config.json"))
@@ -62,7 +62,7 @@ def test_the_loss_of_another_network_is_an_error_and_nothing_is_stored(tmp_path,
 
 def test_the_message_has_both_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        lottery.evolving, "torch_network", wrong_after_training(jnp.add, np.array([3, 0, 0], np.float32))
+        lottery.trainers.es.setup, "torch_network", wrong_after_training(jnp.add, np.array([3, 0, 0], np.float32))
     )
     with pytest.raises(RunError) as caught:
         search(tmp_path)
@@ -105,7 +105,9 @@ def test_a_population_that_is_wrong_at_one_batch_size_is_an_error_in_the_first_g
 def test_every_level_has_a_program_that_is_compared(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        lottery.evolved_check._Examples, "compare", lambda self, params, key, loss, generation: seen.append(generation)
+        lottery.trainers.es.check._Examples,
+        "compare",
+        lambda self, params, key, loss, generation: seen.append(generation),
     )
     search(tmp_path, model=bent)
     assert seen == [1, 1, 1, 1]  # two members each of levels 0 and 1
@@ -138,7 +140,7 @@ def test_a_loss_that_hangs_on_a_rounding_is_no_gap(tmp_path, monkeypatch):
         nn.init.zeros_(model.bias)
         return model
 
-    monkeypatch.setattr(lottery.evolved_check._Examples, "confirm", lambda self, params, point: None)
+    monkeypatch.setattr(lottery.trainers.es.check._Examples, "confirm", lambda self, params, point: None)
     assert search(tmp_path, model=make).levels[1].kept
 
 
@@ -161,6 +163,6 @@ def test_a_model_of_another_precision_passes(tmp_path, kind):
 def test_a_policy_is_compared_on_observations(tmp_path, monkeypatch):
     episodes = {"episodes": 1, "episode_steps": 5, "test_episodes": 2, "tolerance": 500.0, "population": 4}
     assert search(tmp_path / "right", "gymnax:CartPole-v1", None, **episodes).levels[1].kept
-    monkeypatch.setattr(lottery.evolving, "torch_network", wrong_after_training(jnp.multiply, 1.1))
+    monkeypatch.setattr(lottery.trainers.es.setup, "torch_network", wrong_after_training(jnp.multiply, 1.1))
     with pytest.raises(RunError, match=r"evolution recorded an output of .* and PyTorch gives"):
         search(tmp_path / "wrong", "gymnax:CartPole-v1", lambda: nn.Linear(4, 2), **episodes)

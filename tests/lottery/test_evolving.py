@@ -23,11 +23,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, Ticket, find_ticket, train_ticket
 from lottery.cli.app import run
-from lottery.config import SearchConfig, ladder
-from lottery.reading import read_replicate
-from lottery.run_directory import RunDirectory
+from lottery.runs.directory import RunDirectory
+from lottery.runs.reading import read_replicate
+from lottery.settings.config import SearchConfig, ladder
+from pruning.disk.files import read_tensors
 from pruning.errors import BadValue, DataError, Diverged, FileFormatError, MaskMismatch, NothingToPrune, UnknownName
-from pruning.files import read_tensors
 from pruning.mask import Mask
 from pruning.torch_modules import prunable
 from tests.lottery.helpers import assert_promises, assert_same_arrays, blobs, removed
@@ -439,11 +439,11 @@ def test_killed_within_a_level_it_goes_on_from_its_checkpoint(tmp_path):
 
 def test_a_replicate_that_is_missing_beside_a_finished_one_is_taken_from_the_last_checkpoint(tmp_path, monkeypatch):
     """Killed between the two directories of a level that was evolved as one stack: the same bits all the same."""
-    import lottery.progress
+    import lottery.search.levels.progress
 
     whole = search(tmp_path / "a", replicates=2, levels=1)
     with monkeypatch.context() as killed:
-        killed.setattr(lottery.progress, "clear_checkpoints", lambda folder: None)
+        killed.setattr(lottery.search.levels.progress, "clear_checkpoints", lambda folder: None)
         cut = search(tmp_path / "b", replicates=2, levels=1)
     for path in (cut.run / "seed-1" / "level-01").iterdir():
         path.unlink()

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, Ticket, find_ticket
 from lottery.cli.app import run
-from lottery.exporting import Exported, export_ticket
 from lottery.exports import EXPORTS
+from lottery.exports.exporting import Exported, export_ticket
 from lottery.exports.loaders import csr
 from lottery.exports.loaders.onnx import load as load_onnx
-from lottery.torch_state import state_of
+from lottery.state.tensors import state_of
 from pruning.errors import BadValue, FileFormatError, MaskMismatch, RunError, UnknownName, UsageError
 from pruning.mask import Mask
 from pruning.torch_modules import prunable
@@ -509,7 +509,7 @@ def test_a_policy_is_compared_on_first_observations(tmp_path, monkeypatch):
     from lottery.data.episodes import Episodes
 
     world = Environment("gymnax:Toy", (4,), Discrete(2), 5, lambda key: (jax.random.normal(key, (4,)), 0), None)  # pyright: ignore[reportArgumentType]
-    monkeypatch.setattr("lottery.ticket_network.load_episodes", lambda name: Episodes(name, world))
+    monkeypatch.setattr("lottery.runs.network.load_episodes", lambda name: Episodes(name, world))
     model = nn.Linear(4, 2)
     found = export_ticket(ticket_of(model), "torch-prune", model, "gymnax:Toy", out=tmp_path / "out")
     assert found.examples == 32 and found.difference == 0

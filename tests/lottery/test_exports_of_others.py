@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from lottery import Ticket, find_ticket
 from lottery.data import Data
-from lottery.exporting import export_ticket
 from lottery.exports import EXPORTS, Network
+from lottery.exports.exporting import export_ticket
 from lottery.exports.loaders import csr
 from lottery.exports.programs import compacted_program, flat_program
 from pruning.errors import BadValue, LotteryError, RunError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lottery import Data, find_ticket
-from lottery.figure import density_figure
+from lottery.results.figure import density_figure
 from tests.lottery.helpers import blobs, tiny_model
 
 

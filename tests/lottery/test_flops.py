@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lottery.flops import forward_flops
-from lottery.threads import threads_for
+from lottery.networks.flops import forward_flops
+from lottery.networks.threads import threads_for
 from tests.lottery.helpers import blobs, search
 
 INPUTS, LABELS = (torch.from_numpy(array) for array in blobs(60))

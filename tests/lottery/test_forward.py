@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Ticket, find_ticket
-from lottery.ablating import ablate
-from lottery.analyses import analyze
-from lottery.connecting import connect_tickets
-from lottery.exporting import export_ticket
+from lottery.exports.exporting import export_ticket
+from lottery.studies.ablation.running import ablate
+from lottery.studies.analyses import analyze
+from lottery.studies.connection.tickets import connect_tickets
 from pruning.errors import BadValue, ConfigMismatch
 from tests.lottery.helpers import blobs
 

@@ -13,12 +13,12 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from lottery import find_ticket
-from lottery.ablating import ablate
-from lottery.following import matrices
-from lottery.torch_uses import torch_uses
+from lottery.networks.following import matrices
+from lottery.networks.uses import torch_uses
+from lottery.studies.ablation.running import ablate
 from pruning.errors import BadValue
 from pruning.torch_modules import prunable
-from pruning.uses import ADDED, COMPUTED, TABLE, Uses
+from pruning.uses.uses import ADDED, COMPUTED, TABLE, Uses
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 TOKENS = torch.tensor([[1, 2, 3, 4], [4, 3, 2, 1]])

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lottery import Data, find_ticket
-from lottery.connecting import connect_tickets
-from lottery.transfer_table import transfer_table
+from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.transfer.table import transfer_table
 from pruning.errors import BadValue, ConfigMismatch, UnknownName
 from tests.lottery.helpers import blobs, tiny_model
 

@@ -14,17 +14,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import find_ticket
 from lottery.data import Data
+from lottery.data.batches import training_batches
 from lottery.data.parts import Tensors, prepare
-from lottery.gd import stackable
-from lottery.gd.batches import training_batches
-from lottery.gd.config import GDConfig
-from lottery.gd.stackable import can_stack, refusal
-from lottery.gd.stacked import groups_of, train_stacked
-from lottery.gd.stacked_batches import stacked_batches
-from lottery.gd.trainer import GDTrainer
-from lottery.models.choosing import torch_source
+from lottery.networks.sources.choosing import torch_source
 from lottery.trainers import Ask
-from lottery.trainers.gd import setup
+from lottery.trainers.gd import stackable
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.setup import setup
+from lottery.trainers.gd.stackable import can_stack, refusal
+from lottery.trainers.gd.stacked import groups_of, train_stacked
+from lottery.trainers.gd.stacked_batches import stacked_batches
+from lottery.trainers.gd.trainer import GDTrainer
 from pruning.jobs import Budget, Evaluation, Job
 from pruning.mask import Mask
 from pruning.torch_modules import prunable
@@ -308,7 +308,7 @@ class TestGroups:
     def test_the_trainer_stacks_by_itself(self, monkeypatch, eager):
         seen = []
         monkeypatch.setattr(
-            "lottery.gd.trainer.train_stacked",
+            "lottery.trainers.gd.trainer.train_stacked",
             lambda trainer, jobs, needs: seen.append(len(jobs)) or train_stacked(trainer, jobs, needs),
         )
         trainer = ready(mlp)

@@ -14,16 +14,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import find_ticket
 from lottery.data import Data
+from lottery.data.batches import training_batches
 from lottery.data.parts import Tensors, prepare
-from lottery.gd.batches import training_batches
-from lottery.gd.config import GDConfig
-from lottery.gd.std import ESTIMATORS, PRIOR_PRECISION
-from lottery.metric import Metric
-from lottery.models.choosing import torch_source
-from lottery.run_directory import RunDirectory
-from lottery.torch_state import load_state
+from lottery.networks.objectives.metric import Metric
+from lottery.networks.sources.choosing import torch_source
+from lottery.runs.directory import RunDirectory
+from lottery.state.tensors import load_state
 from lottery.trainers import Ask, Setup
-from lottery.trainers.gd import setup
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.setup import setup
+from lottery.trainers.gd.std import ESTIMATORS, PRIOR_PRECISION
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue, UnknownName
 from pruning.jobs import Budget, Job, Trained

@@ -13,17 +13,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import find_ticket
 from lottery.data import Data
+from lottery.data.batches import evaluation_batches, steps_per_epoch, training_batches
 from lottery.data.parts import prepare
-from lottery.gd.augment import flip_crop
-from lottery.gd.batches import evaluation_batches, steps_per_epoch, training_batches
-from lottery.gd.config import GDConfig
-from lottery.gd.learning_rate import learning_rate
-from lottery.gd.optimizers import OPTIMIZERS
-from lottery.models.choosing import torch_source
-from lottery.models.source import ModelSource
-from lottery.torch_state import load_state, state_of
+from lottery.networks.sources.choosing import torch_source
+from lottery.networks.sources.source import ModelSource
+from lottery.state.tensors import load_state, state_of
 from lottery.trainers import Ask, Setup
-from lottery.trainers.gd import setup
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.loop.augment import flip_crop
+from lottery.trainers.gd.optimizers.learning_rate import learning_rate
+from lottery.trainers.gd.optimizers.named import OPTIMIZERS
+from lottery.trainers.gd.setup import setup
 from pruning.errors import BadValue, DataError, DeviceError, MaskMismatch, UnknownName
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask

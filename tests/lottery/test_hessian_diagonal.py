@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lottery.datasets import load_data
-from lottery.models import MODELS
-from lottery.probes.curvature import hessian_diagonal
+from lottery.data.datasets import load_data
+from lottery.networks.models import MODELS
+from lottery.search.probes.curvature import hessian_diagonal
 from pruning.mask import Mask
 from pruning.torch_modules import prunable
 from tests.lottery.helpers import blobs

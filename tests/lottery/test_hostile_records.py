@@ -16,15 +16,15 @@ import safetensors.numpy
 from lottery import Data, Ticket, find_ticket
 from lottery.cli.app import run as command
 from lottery.cli.show import _show_one
-from lottery.comparison import comparison_text
-from lottery.reading import read_search
-from lottery.results import Search
-from lottery.run_directory import RunDirectory
-from lottery.summary import as_json
-from lottery.ticket_directory import sealed
-from lottery.transfer import train_ticket
+from lottery.results.comparison import comparison_text
+from lottery.results.levels import Search
+from lottery.results.summary import as_json
+from lottery.runs.directory import RunDirectory
+from lottery.runs.reading import read_search
+from lottery.runs.ticket_directory import sealed
+from lottery.studies.transfer.again import train_ticket
+from pruning.disk.files import read_json, sha256
 from pruning.errors import FileFormatError, LotteryError
-from pruning.files import read_json, sha256
 from pruning.mask import Mask
 from tests.lottery.helpers import blobs, tiny_model
 

@@ -9,10 +9,10 @@ import pytest
 
 from es.config import ESConfig
 from lottery.cli.app import run
-from lottery.config import SearchConfig, ladder
-from lottery.gd.config import GDConfig
-from lottery.preparing import Request, prepare_search, resolve
-from lottery.settings import parse_assignments, read_toml
+from lottery.search.preparing.preparing import Request, prepare_search, resolve
+from lottery.settings.config import SearchConfig, ladder
+from lottery.settings.fields import parse_assignments, read_toml
+from lottery.trainers.gd.config import GDConfig
 from pruning.errors import BadValue, FileFormatError, LotteryError
 from pruning.ladder import MAX_LEVELS, geometric, until_sparsity
 from pruning.watch import Silent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lottery.identity import identify, module_identity
-from lottery.metric import Metric
-from lottery.objective import objective_for
+from lottery.networks.objectives.metric import Metric
+from lottery.networks.objectives.objective import accuracy, objective_for
+from lottery.networks.objectives.scorers import Scorer
+from lottery.state.identity import identify, module_identity
+from lottery.state.known_as import FIRST_NAMES, known_as
+from pruning.criteria.magnitude import magnitude
 
 LABELS = torch.tensor([0, 1])
 
@@ -111,3 +115,16 @@ def test_modules_differ_by_structure_code_values_and_modes():
     with torch.no_grad():
         nudged.fc.weight[0, 0] += 1
     assert len({module_identity(module) for module in (base, *changed, nudged)}) == 5
+
+
+def test_what_moved_inside_the_toolkit_is_known_by_its_first_name():
+    assert identify(accuracy) == "lottery.objective.accuracy"
+    assert identify(Scorer("f1_macro", -100)) == "lottery.scorers.Scorer(ignored=-100, name='f1_macro')"
+    assert identify(magnitude) == "pruning.criteria.magnitude.magnitude"
+    assert known_as("lottery.networks.objectives.labels") == "lottery.data.labels"
+    assert known_as("lottery.networks.models.resnet") == "lottery.models.resnet"
+    assert known_as("mine.lottery") == "mine.lottery"
+
+
+def test_every_module_that_has_a_first_name_is_there():
+    assert all(importlib.util.find_spec(name) for name in FIRST_NAMES)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from lottery import Data, Ticket, find_ticket
-from lottery.checkpoints import read_checkpoint, write_checkpoint
-from lottery.run_directory import RunDirectory
-from lottery.ticket_directory import open_ticket
+from lottery.runs.checkpoints import read_checkpoint, write_checkpoint
+from lottery.runs.directory import RunDirectory
+from lottery.runs.ticket_directory import open_ticket
+from pruning.disk.files import read_json, read_tensors, write_json, write_tensors
 from pruning.errors import FileFormatError
-from pruning.files import read_json, read_tensors, write_json, write_tensors
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask
 from tests.lottery.helpers import as_an_earlier_version_wrote_it, assert_same_arrays, blobs, tiny_model
@@ -156,7 +156,7 @@ def test_the_card_and_the_places_of_model_and_data_may_be_edited(run):
 
 
 def test_hashes_that_lead_out_of_the_folder_are_refused(run):
-    from lottery.ticket_directory import sealed
+    from lottery.runs.ticket_directory import sealed
 
     folder = run.level_path(0, 1)
     record = read_json(folder / "config.json")

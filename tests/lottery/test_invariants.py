@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lottery import Data, find_ticket
-from lottery.config import SearchConfig, ladder
-from lottery.gd.optimizers import OPTIMIZERS
-from lottery.run_directory import RunDirectory
+from lottery.runs.directory import RunDirectory
+from lottery.settings.config import SearchConfig, ladder
+from lottery.trainers.gd.optimizers.named import OPTIMIZERS
 from pruning.criteria import CRITERIA
 from pruning.errors import BadValue
 from pruning.patterns import get_pattern

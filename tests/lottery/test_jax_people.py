@@ -17,8 +17,8 @@ from flax import nnx
 from lottery import Data, Fitness, Ticket, find_ticket, train_ticket
 from lottery.data.episodes import given_episodes, load_episodes
 from lottery.data.parts import prepare
-from lottery.models.choosing import model_source
-from lottery.run_directory import RunDirectory
+from lottery.networks.sources.choosing import model_source
+from lottery.runs.directory import RunDirectory
 from pruning.errors import BadValue, DataError, MaskMismatch
 from tests.lottery.helpers import blobs, removed
 

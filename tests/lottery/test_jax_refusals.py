@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from lottery import Data, Ticket, find_ticket
-from lottery.analyses import ANALYSES, IN_JAX, analyze
-from lottery.connecting import connect_tickets
-from lottery.exporting import export_ticket
-from lottery.instability import instability
-from lottery.preparing import Request, prepare_search
-from lottery.probes import PROBES
-from lottery.sparse_tickets import sparse_reports
+from lottery.bench.tickets import sparse_reports
+from lottery.exports.exporting import export_ticket
+from lottery.search.preparing.preparing import Request, prepare_search
+from lottery.search.probes import PROBES
+from lottery.studies.analyses import ANALYSES, IN_JAX, analyze
+from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.instability.running import instability
 from pruning.criteria import CRITERIA
 from pruning.errors import BadValue
 from pruning.watch import Silent

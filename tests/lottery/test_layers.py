@@ -79,7 +79,7 @@ def test_the_command_line_prints_rows(capsys, tmp_path, monkeypatch):
 
 
 def test_a_run_and_a_ticket_show_the_network_that_was_searched(tmp_path):
-    from lottery.layering import stored_layers
+    from lottery.studies.layers import stored_layers
 
     settings = {"levels": 1, "steps": 5, "tolerance": 1.0, "quiet": True, "skip": ("fc2.*",), "out": tmp_path}
     ticket = find_ticket("mlp", "digits", **settings)
@@ -93,7 +93,7 @@ def test_a_run_and_a_ticket_show_the_network_that_was_searched(tmp_path):
 
 
 def test_code_that_only_a_directory_names_is_not_run(tmp_path, monkeypatch):
-    from lottery.layering import stored_layers
+    from lottery.studies.layers import stored_layers
 
     (tmp_path / "theirs.py").write_text(
         "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from lottery import find_ticket
+from lottery.data.datasets import load_data
 from lottery.data.parts import Tensors, prepare
-from lottery.datasets import load_data
-from lottery.gd.evaluation import evaluate
-from lottery.objective import objective_for
-from lottery.probes import TorchProber
-from lottery.run_directory import RunDirectory
-from lottery.torch_state import state_of
+from lottery.networks.evaluation import evaluate
+from lottery.networks.objectives.objective import objective_for
+from lottery.runs.directory import RunDirectory
+from lottery.search.probes import TorchProber
+from lottery.state.tensors import state_of
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Job

@@ -25,11 +25,11 @@ from torch.utils.data import (
 )
 
 from lottery.data import Data
-from lottery.data.generators import streams_of
+from lottery.data.batches import sample, training_batches
+from lottery.data.datasets import load_data
 from lottery.data.parts import Loader, prepare
 from lottery.data.reading import loaded
-from lottery.datasets import load_data
-from lottery.gd.batches import sample, training_batches
+from lottery.state.generators import streams_of
 from pruning.errors import DataError, RunError
 from tests.lottery.helpers import blobs, search
 

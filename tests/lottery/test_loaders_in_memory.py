@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from es.tasks.supervised import KeptBatches
 from lottery import Data, find_ticket
 from lottery.data.parts import Loader, Parts
-from lottery.loaders_in_memory import in_memory, measure_in_torch
-from lottery.models.source import ModelSource
-from lottery.objective import objective_for
+from lottery.networks.objectives.objective import objective_for
+from lottery.networks.sources.source import ModelSource
+from lottery.trainers.es.loaders import in_memory, measure_in_torch
 from pruning.errors import BadValue, DataError
 
 BATCH = 4

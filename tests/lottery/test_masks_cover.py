@@ -12,17 +12,17 @@ from torch import nn
 from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from lottery.cli.warned import one_line_warnings
-from lottery.coverage import NotPrunable
-from lottery.initializers import INITIALIZERS
-from lottery.initializers.fans import Fans, redraw
-from lottery.preparing import Prepared, Request, prepare_search
-from lottery.redrawing import SameWeights, warn_not_redrawn
-from lottery.using import OrderNotFollowed
+from lottery.cli.terminal.warned import one_line_warnings
+from lottery.networks.initializers import INITIALIZERS
+from lottery.networks.initializers.fans import Fans, redraw
+from lottery.networks.sources.redrawing import SameWeights, warn_not_redrawn
+from lottery.search.preparing.coverage import NotPrunable
+from lottery.search.preparing.preparing import Prepared, Request, prepare_search
+from lottery.search.preparing.using import OrderNotFollowed
 from pruning.errors import BadValue, NothingToPrune
 from pruning.mask import Mask
 from pruning.selection import select
-from pruning.torch_following import Following
+from pruning.uses.following import Following
 from pruning.watch import Silent
 
 DATA = (np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32), np.arange(60) % 3)

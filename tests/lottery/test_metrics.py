@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, find_ticket
 from lottery.data.parts import Loader, Tensors
-from lottery.gd.evaluation import evaluate
-from lottery.gd.stack import evaluate_stack, stack_of
-from lottery.metric import Metric
-from lottery.objective import accuracy, hits, objective_for
-from lottery.tallies import Tally
-from lottery.torch_state import state_of
+from lottery.networks.evaluation import evaluate
+from lottery.networks.objectives.metric import Metric
+from lottery.networks.objectives.objective import accuracy, hits, objective_for
+from lottery.networks.objectives.tallies import Tally
+from lottery.state.tensors import state_of
+from lottery.trainers.gd.stack import evaluate_stack, stack_of
 from pruning.errors import BadValue, DataError, Diverged, LotteryError, RunError, UnknownName
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask

@@ -9,10 +9,10 @@ from torch import nn
 
 from lottery.data import Data
 from lottery.data.parts import prepare
-from lottery.initializers import INITIALIZERS
-from lottery.models import MODELS
-from lottery.models.choosing import torch_source
-from lottery.recipes import recipe_settings
+from lottery.networks.initializers import INITIALIZERS
+from lottery.networks.models import MODELS
+from lottery.networks.sources.choosing import torch_source
+from lottery.settings.recipes import recipe_settings
 from pruning.errors import BadValue, DataError, UnknownName
 from pruning.torch_modules import prunable
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model

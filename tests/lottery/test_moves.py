@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from lottery import Data, find_ticket
-from lottery.drawing import Drawing
-from lottery.engine import search_levels
-from lottery.gd.config import GDConfig
-from lottery.gd.moves import MOVES, Moment, Proposal, exchange
-from lottery.gd.moving import Mover, mover_for, settle
-from lottery.gd.optimizers import OPTIMIZERS, make_optimizer
-from lottery.gd.trainer import GDTrainer
-from lottery.preparing import resolve
-from lottery.probes import NoProber
-from lottery.run_directory import RunDirectory
+from lottery.runs.directory import RunDirectory
+from lottery.search.levels.drawing import Drawing
+from lottery.search.levels.engine import search_levels
+from lottery.search.preparing.preparing import resolve
+from lottery.search.probes import NoProber
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.moves import MOVES, Moment, Proposal, exchange
+from lottery.trainers.gd.moving import Mover, mover_for, settle
+from lottery.trainers.gd.optimizers.named import OPTIMIZERS, make_optimizer
+from lottery.trainers.gd.trainer import GDTrainer
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue, UnknownName
 from pruning.jobs import Budget, Job, Trained

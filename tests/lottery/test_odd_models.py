@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from lottery import Data, find_ticket
 from lottery.data.batch import form, is_divisible, joined, move, rows, size
-from lottery.gd.evaluation import InEvaluation
-from lottery.gd.gradients import clip_gradients, mask_gradients
-from lottery.objective import call
-from lottery.redrawing import SameWeights
-from lottery.ticket import Ticket
-from lottery.torch_state import load_state, state_of
-from pruning.copying import copy_module
+from lottery.networks.evaluation import InEvaluation
+from lottery.networks.objectives.objective import call
+from lottery.networks.sources.redrawing import SameWeights
+from lottery.runs.ticket import Ticket
+from lottery.state.tensors import load_state, state_of
+from lottery.trainers.gd.loop.gradients import clip_gradients, mask_gradients
+from pruning.copies.copying import copy_module
 from pruning.errors import BadValue, DataError, MaskMismatch, NothingToPrune
 from pruning.jobs import stays_finite
 from tests.lottery.helpers import blobs, search

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lottery import Ticket, find_ticket
-from lottery.models import MODELS
-from lottery.models.recorded import maker_of
-from lottery.torch_state import state_of
+from lottery.networks.models import MODELS
+from lottery.networks.sources.recorded import maker_of
+from lottery.state.tensors import state_of
 from pruning.errors import BadValue, MaskMismatch, UnknownName, UsageError
 from tests.lottery.helpers import blobs, tiny_model
 
@@ -89,7 +89,7 @@ def test_a_record_without_sense_counts_as_none(ticket, shape):
 def test_a_stored_path_is_not_imported_and_a_named_one_is(ticket, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "stored_net.py").write_text(
-        "from lottery.models import MODELS\nMAKES = []\n"
+        "from lottery.networks.models import MODELS\nMAKES = []\n"
         "def net():\n    MAKES.append(1)\n    return MODELS['mlp'].value((1, 8, 8), 10)\n"
     )
     changed = without(ticket, given={"model": "stored_net:net", "data": "digits"})

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lottery import find_ticket
-from lottery.bars import bars_wanted, with_bar
 from lottery.cli.app import run
+from lottery.state.machine.bars import bars_wanted, with_bar
 from tests.lottery.helpers import blobs, tiny_model
 
 TINY = ["--levels", "1", "--steps", "20", "--set", "tolerance=1.0"]

@@ -12,10 +12,10 @@ from torch import nn
 
 from lottery import ablate, find_ticket
 from lottery.data import Data
-from lottery.loop.trainer import TrainingBudget
-from lottery.results import Search
+from lottery.results.levels import Search
+from lottery.trainers.function.trainer import TrainingBudget
+from pruning.disk.files import read_tensors
 from pruning.errors import BadValue, DataError, Diverged, LotteryError, NoWinningTicket
-from pruning.files import read_tensors
 from tests.lottery.helpers import assert_same_arrays, blobs, removed, shown, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))

@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lottery import find_ticket
-from lottery.analyses import analyze
 from lottery.data.parts import Loader
-from lottery.gd.evaluation import evaluate
-from lottery.objective import objective_for
-from lottery.own_loss import own_loss, own_weight
+from lottery.networks.evaluation import evaluate
+from lottery.networks.objectives.objective import objective_for
+from lottery.networks.objectives.own_loss import own_loss, own_weight
+from lottery.studies.analyses import analyze
 from pruning.errors import DataError, UnknownName, UsageError
 
 TWO = torch.tensor(2.0)

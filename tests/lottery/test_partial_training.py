@@ -11,11 +11,11 @@ from torch import nn
 
 from es.trainer import ESTrainer
 from lottery import Data, find_ticket
-from lottery.gd.config import GDConfig
-from lottery.gd.optimizers import OPTIMIZERS
-from lottery.gd.trainable import NAMED, trainable_names
-from lottery.preparing import Request, prepare_search
-from lottery.run_directory import RunDirectory
+from lottery.networks.trainable import NAMED, trainable_names
+from lottery.runs.directory import RunDirectory
+from lottery.search.preparing.preparing import Request, prepare_search
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.optimizers.named import OPTIMIZERS
 from pruning.errors import BadValue, UnknownName
 from pruning.watch import Silent
 from tests.lottery.helpers import assert_same_arrays, blobs, removed, tiny_model

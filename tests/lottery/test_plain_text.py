@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from lottery import Data, Ticket, find_ticket
-from lottery.card import card
 from lottery.cli.app import run as command
-from lottery.cli.output import json_text
-from lottery.figure import save_figure, words
-from pruning.files import read_json, write_json
-from pruning.plain import plain, plain_lines
+from lottery.cli.terminal.output import json_text
+from lottery.results.card import card
+from lottery.results.figure import save_figure, words
+from pruning.disk.files import read_json, write_json
+from pruning.disk.plain import plain, plain_lines
 from tests.lottery.helpers import blobs, rewrite_record, tiny_model
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r\nlottery: done\x7f"

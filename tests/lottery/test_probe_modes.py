@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from lottery.data import Data
-from lottery.gd.batches import sample
-from lottery.gd.example_gradients import Network, mean_squares
-from lottery.preparing import Request, prepare_search
-from lottery.probes import TorchProber
-from lottery.probes.modes import with_statistics_of, without_noise
-from lottery.torch_state import state_of
+from lottery.data.batches import sample
+from lottery.networks.example_gradients import Network, mean_squares
+from lottery.search.preparing.preparing import Request, prepare_search
+from lottery.search.probes import TorchProber
+from lottery.search.probes.modes import with_statistics_of, without_noise
+from lottery.state.tensors import state_of
 from pruning.jobs import Budget, Job
 from pruning.torch_modules import prunable
 from pruning.watch import Silent

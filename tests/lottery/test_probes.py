@@ -17,11 +17,11 @@ from torch.nn.utils.parametrizations import weight_norm
 from lottery import find_ticket
 from lottery.data import Data
 from lottery.data.parts import Tensors
-from lottery.drawing import Drawing
-from lottery.models import MODELS
-from lottery.probes import TorchProber
-from lottery.probes.curvature import TEMPERATURE
-from lottery.torch_state import state_of
+from lottery.networks.models import MODELS
+from lottery.search.levels.drawing import Drawing
+from lottery.search.probes import TorchProber
+from lottery.search.probes.curvature import TEMPERATURE
+from lottery.state.tensors import state_of
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Job, Trained

@@ -13,16 +13,16 @@ from torch import nn
 from torch.nn.utils import prune
 
 from lottery import Data, ablate
-from lottery.ablated import read_ablation
-from lottery.connecting import connect_tickets
-from lottery.gd.trainer import GDTrainer
-from lottery.instability import instability
-from lottery.objective import own
-from lottery.preparing import Request, prepare_search
-from lottery.probes import TorchProber
-from lottery.progress import Display
-from lottery.run_directory import RunDirectory
-from lottery.search import run_search
+from lottery.networks.objectives.objective import own
+from lottery.runs.directory import RunDirectory
+from lottery.search.levels.progress import Display
+from lottery.search.preparing.preparing import Request, prepare_search
+from lottery.search.probes import TorchProber
+from lottery.search.running import run_search
+from lottery.studies.ablation.stored import read_ablation
+from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.instability.running import instability
+from lottery.trainers.gd.trainer import GDTrainer
 from pruning.errors import BadValue, RunError
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask

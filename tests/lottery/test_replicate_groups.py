@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from lottery.engine import Replicates, search_levels
-from lottery.replicates import depth, join
-from lottery.run_directory import RunDirectory
+from lottery.runs.directory import RunDirectory
+from lottery.runs.replicates import depth, join
+from lottery.search.levels.engine import Replicates, search_levels
 from pruning.jobs import Job, Trained
 from tests.lottery.helpers import FakeTrainer, Quiet
 from tests.lottery.test_engine import INITIAL, plan

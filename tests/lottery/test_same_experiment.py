@@ -27,16 +27,16 @@ from torch.utils.data import (
 )
 
 from lottery import Data, find_ticket
-from lottery.behaviour import agree, described
 from lottery.data.file_stamps import file_stamps
 from lottery.data.parts import prepare
-from lottery.identity import identify, module_identity
-from lottery.metric import Metric
-from lottery.preparing import Request, prepare_search
-from lottery.reading import read_search
-from lottery.replicates import groups_of, join
-from lottery.run_directory import RunDirectory, open_run
-from lottery.run_identity import Identity
+from lottery.networks.objectives.metric import Metric
+from lottery.runs.directory import RunDirectory, open_run
+from lottery.runs.identity import Identity
+from lottery.runs.reading import read_search
+from lottery.runs.replicates import groups_of, join
+from lottery.search.preparing.preparing import Request, prepare_search
+from lottery.state.behaviour import agree, described
+from lottery.state.identity import identify, module_identity
 from pruning.errors import ConfigMismatch, FileFormatError
 from pruning.watch import Silent
 from tests.lottery.helpers import blobs
@@ -295,7 +295,7 @@ class TestCode:
     def test_methods_and_helper_modules_that_are_edited_between_two_runs(self, tmp_path):
         (tmp_path / "main.py").write_text(
             "import torch, nets\nfrom pruning.watch import Silent\n"
-            "from lottery.preparing import Request, prepare_search\n"
+            "from lottery.search.preparing.preparing import Request, prepare_search\n"
             "data = torch.arange(60.).reshape(20, 3), torch.arange(20) % 2\n"
             "found = prepare_search(Request(nets.Net(), data, {'steps': 2, 'levels': 1}), Silent()).identity\n"
             "print(sorted(found.settings.items()))\n"

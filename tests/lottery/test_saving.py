@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery import Ticket, ticket
-from lottery.ticket_directory import open_ticket
-from pruning import directories
+from lottery import Ticket
+from lottery.runs import ticket
+from lottery.runs.ticket_directory import open_ticket
+from pruning.disk import directories
 from pruning.errors import BadValue, StorageError
 from pruning.mask import Mask
 
@@ -125,7 +126,7 @@ def test_what_a_killed_process_left_goes_with_the_next_save_and_a_living_one_kee
     script = f"""
 import os, sys, time
 from pathlib import Path
-from pruning.directories import replaced_directory
+from pruning.disk.directories import replaced_directory
 with replaced_directory(Path({str(tmp_path / "ticket")!r})) as folder:
     (folder / "half").touch()
     print(folder, flush=True)
@@ -157,7 +158,7 @@ def test_a_save_that_fails_leaves_the_old_ticket(tmp_path, monkeypatch):
     def refuse(folder, record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lottery.ticket.seal_ticket", refuse)
+    monkeypatch.setattr("lottery.runs.ticket.seal_ticket", refuse)
     with pytest.raises(StorageError, match="No space left"):
         a_ticket(2).save(tmp_path / "ticket")
     assert number_of(Ticket.load(tmp_path / "ticket")) == 1 and os.listdir(tmp_path) == ["ticket"]

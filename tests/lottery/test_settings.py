@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lottery.config import SearchConfig, ladder, prune_rates
-from lottery.preparing import resolve
-from lottery.recipes import read_recipe, recipe_names, recipe_settings
-from lottery.rewind import Rewind, parse_rewind
-from lottery.settings import build, layer, parse_assignments, read_toml
+from lottery.search.levels.rewind import Rewind, parse_rewind
+from lottery.search.preparing.preparing import resolve
+from lottery.settings.config import SearchConfig, ladder, prune_rates
+from lottery.settings.fields import build, layer, parse_assignments, read_toml
+from lottery.settings.recipes import read_recipe, recipe_names, recipe_settings
 from pruning.errors import BadValue, FileFormatError, UnknownName, UsageError
 
 

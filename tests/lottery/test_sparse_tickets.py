@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lottery import Ticket, find_ticket
+from lottery.bench.tickets import sparse_reports
 from lottery.cli.app import run
-from lottery.models import MODELS
-from lottery.sparse_tickets import sparse_reports
+from lottery.networks.models import MODELS
 from pruning.errors import BadValue, MaskMismatch
 from pruning.sparse.choices import Choosing
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lottery.resampling import bootstrap, interquartile_mean, middle_half, paired_bootstrap
-from lottery.results import Level, Replicate
-from lottery.statistics import (
+from lottery.results.levels import Level, Replicate
+from lottery.results.resampling import bootstrap, interquartile_mean, middle_half, paired_bootstrap
+from lottery.results.statistics import (
     against_dense,
     by_seed,
     estimate_against_dense,

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from lottery import Data, Ticket, find_ticket
-from lottery.reading import read_search
+from lottery.runs.reading import read_search
 from pruning.errors import (
     BadValue,
     Diverged,

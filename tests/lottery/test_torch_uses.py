@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lottery.torch_uses import torch_uses
+from lottery.networks.uses import torch_uses
 from pruning.torch_modules import prunable
 
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from lottery import Data, Ticket, find_ticket
 from lottery.cli.app import run
-from lottery.run_directory import RunDirectory
-from lottery.statistics import by_seed
-from lottery.transfer_report import transfer_table_text
-from lottery.transfer_table import transfer_table
+from lottery.results.statistics import by_seed
+from lottery.runs.directory import RunDirectory
+from lottery.studies.transfer.report import transfer_table_text
+from lottery.studies.transfer.table import transfer_table
+from pruning.disk.files import read_json
 from pruning.errors import BadValue, ConfigMismatch
-from pruning.files import read_json
 from tests.lottery.helpers import assert_same_arrays, blobs, rewrite_record, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))

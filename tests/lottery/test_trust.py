@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 
 from lottery import Ticket, find_ticket
-from lottery.ablating import ablate
-from lottery.analyses import study
+from lottery.bench.tickets import sparse_reports
 from lottery.cli.app import run
-from lottery.cli.trusting import look_here
-from lottery.connecting import connect_tickets
-from lottery.exporting import export_ticket
-from lottery.instability import instability
-from lottery.sparse_tickets import sparse_reports
-from lottery.transfer import train_ticket
-from lottery.transfer_table import transfer_table
-from lottery.trust import check_stored, given_or_stored
+from lottery.cli.terminal.trusting import look_here
+from lottery.exports.exporting import export_ticket
+from lottery.settings.trust import check_stored, given_or_stored
+from lottery.studies.ablation.running import ablate
+from lottery.studies.analyses import study
+from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.instability.running import instability
+from lottery.studies.transfer.again import train_ticket
+from lottery.studies.transfer.table import transfer_table
+from pruning.disk.files import read_json
 from pruning.errors import BadValue, Untrusted
-from pruning.files import read_json
 from tests.lottery.helpers import rewrite_record
 
 PAYLOAD = """
 open("RAN", "a").close()
 
 def make(shape, outputs):
-    from lottery.models import MODELS
+    from lottery.networks.models import MODELS
     return MODELS["mlp"].value(shape, outputs)
 
 def score(trained, job):

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from lottery import find_ticket
-from lottery.analyses import ANALYSES, analyze
-from lottery.connectivity import refresh_statistics
-from lottery.curvature import surface, top_eigenvalues
 from lottery.data import Data
 from lottery.data.parts import prepare
-from lottery.objective import objective_for
-from lottery.torch_state import state_of
-from lottery.torch_view import TorchView
+from lottery.networks.objectives.objective import objective_for
+from lottery.state.tensors import state_of
+from lottery.studies.analyses import ANALYSES, analyze
+from lottery.studies.measures.connectivity import refresh_statistics
+from lottery.studies.measures.curvature import surface, top_eigenvalues
+from lottery.studies.view import TorchView
 from pruning.errors import LotteryError, RunError
 from pruning.mask import Mask
 from pruning.torch_modules import prunable

@@ -17,22 +17,22 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from lottery import ablate, find_ticket, train_ticket
 from lottery.data import Data
 from lottery.data.parts import prepare
-from lottery.gd.any_optimizer import CLASSES
-from lottery.gd.averaging import Average
-from lottery.gd.config import GDConfig
-from lottery.gd.evaluation import evaluate
-from lottery.gd.rates import CLASSES as SCHEDULERS
-from lottery.gd.trainer import GDTrainer
-from lottery.models.choosing import torch_source
-from lottery.models.source import ModelSource
-from lottery.torch_state import load_state
+from lottery.networks.evaluation import evaluate
+from lottery.networks.sources.choosing import torch_source
+from lottery.networks.sources.source import ModelSource
+from lottery.state.tensors import load_state
 from lottery.trainers import Ask, Setup
-from lottery.trainers.gd import setup
+from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.loop.averaging import Average
+from lottery.trainers.gd.optimizers.given import CLASSES
+from lottery.trainers.gd.optimizers.rates import CLASSES as SCHEDULERS
+from lottery.trainers.gd.setup import setup
+from lottery.trainers.gd.trainer import GDTrainer
+from pruning.disk.files import read_json
 from pruning.errors import BadValue, ConfigMismatch, RunError, UnknownName, Untrusted
-from pruning.files import read_json
 from pruning.jobs import Budget, Evaluation, Job, Trained
 from pruning.mask import Mask
-from pruning.patience import PATIENCE_ENDED, Patience
+from pruning.settings.patience import PATIENCE_ENDED, Patience
 from pruning.torch_modules import prunable
 from pruning.watch import Silent
 from tests.lottery.helpers import assert_same_arrays, blobs, removed, search, shown, tiny_model

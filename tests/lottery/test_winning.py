@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lottery.results import Level, Replicate
-from lottery.statistics import against_dense, interval
-from lottery.table import level_row
-from lottery.winning import choose_winner, early_stop, matching_tolerance
+from lottery.results.levels import Level, Replicate
+from lottery.results.statistics import against_dense, interval
+from lottery.results.table import level_row
+from lottery.results.winning import choose_winner, early_stop, matching_tolerance
 from pruning.jobs import Evaluation
 
 

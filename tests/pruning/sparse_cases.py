@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pruning.sparse.convolution_plan import ConvPlan, Geometry
+from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
 
 MASKS = {
     "some": np.random.default_rng(0).random((6, 7)) < 0.3,

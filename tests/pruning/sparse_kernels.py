@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from pruning.errors import BadValue, DeviceError, UnknownName
-from pruning.sparse.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.kernels.gather import gather_linear
 from pruning.sparse.kernels.gather_convolution import gather_convolution
 from pruning.sparse.kernels.gather_kernels import gather_sums
 from pruning.sparse.kernels.panels import panel_linear
 from pruning.sparse.kernels.toolchain import is_interpreted
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
+from pruning.sparse.plans.plan import Plan
 
 DEVICE = torch.device("cpu" if is_interpreted(gather_sums) else "cuda")
 pytestmark = [

@@ -11,10 +11,10 @@ from torch import nn
 
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.graphed import Graphed
 from pruning.sparse.kernels.gather_kernels import gather_sums
 from pruning.sparse.kernels.toolchain import is_interpreted
 from pruning.sparse.module import sparse_module
+from pruning.sparse.network.graphed import Graphed
 from pruning.torch_modules import hold_mask, prunable
 
 DEVICE = torch.device("cpu" if is_interpreted(gather_sums) else "cuda")

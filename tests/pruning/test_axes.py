@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from pruning.axes import Axes
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.patterns import get_pattern
 from pruning.selection import check_targets, select
-from pruning.torch_axes import torch_axes
+from pruning.uses.axes import Axes
+from pruning.uses.torch_axes import torch_axes
 
 ROWS = get_pattern("rows")
 TWO_OF_FOUR = get_pattern("n-m", {"n": 2, "m": 4})

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lottery.models import MODELS
+from lottery.networks.models import MODELS
 from pruning.mask import Mask
 from tests.pruning.compaction_helpers import assert_exact, holed, images, rows, unsettled, widths
 

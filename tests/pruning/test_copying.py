@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pruning.copying import copy_module
+from pruning.copies.copying import copy_module
+from pruning.copies.own_parameters import check_as_it_runs, gradients_within, require_own_parameters
 from pruning.errors import BadValue
 from pruning.mask import Mask
-from pruning.own_parameters import check_as_it_runs, gradients_within, require_own_parameters
 from pruning.sparse.choices import Choosing
 from pruning.sparse.module import sparse_module
 from pruning.torch_modules import clean_copy, hold_mask, is_held, prunable

@@ -13,8 +13,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from lottery.settings import read_toml
-from pruning import directories, files
+from lottery.settings.fields import read_toml
+from pruning.disk import directories, files
 from pruning.errors import FileFormatError, StorageError
 from pruning.mask import Mask
 

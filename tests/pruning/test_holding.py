@@ -14,8 +14,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize, prune
 
-from pruning.holding import MaskNotHeld
 from pruning.mask import Mask
+from pruning.masks.holding import MaskNotHeld
 from pruning.torch_modules import (
     apply_mask,
     clean_copy,

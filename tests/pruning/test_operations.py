@@ -8,9 +8,9 @@ import sys
 LOOKS = """
 import sys
 import torch
-from es.torch_functions import torch_network
-from lottery.flops import forward_flops
-from pruning.torch_following import Following
+from es.translation.functions import torch_network
+from lottery.networks.flops import forward_flops
+from pruning.uses.following import Following
 
 model, inputs = torch.nn.Linear(2, 1), torch.ones(4, 2)
 assert forward_flops(model, inputs) == 16

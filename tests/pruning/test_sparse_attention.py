@@ -11,11 +11,11 @@ from torch import nn
 
 from pruning.errors import BadValue, MaskMismatch, UnknownName
 from pruning.mask import Mask
-from pruning.sparse.choosing import sparse_parts
+from pruning.sparse.choosing.choosing import sparse_parts
 from pruning.sparse.forms import sparse_form
 from pruning.sparse.layers import LAYERS, NoSparseForm
 from pruning.sparse.layers.attention import step_around_dense_kernels
-from pruning.sparse.weight import SparseWeight, named_as_dense
+from pruning.sparse.weights.weight import SparseWeight, named_as_dense
 from pruning.torch_modules import apply_mask, hold_mask, prunable
 
 L, S, B, E, HEADS = 4, 5, 3, 8, 2

@@ -8,10 +8,10 @@ import torch
 
 from pruning.errors import BadValue
 from pruning.sparse.backends import BACKENDS
-from pruning.sparse.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.convolutions import CONVOLUTIONS
-from pruning.sparse.cost import machine
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
+from pruning.sparse.plans.cost import machine
+from pruning.sparse.plans.plan import Plan
 from tests.pruning.sparse_cases import GEOMETRIES, MASKS, dense_convolution, dense_product, problem
 
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pruning.calls.structures import same_structure, tensors_in
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.forms import sparse_form
 from pruning.sparse.module import SparseModule, sparse_module
-from pruning.structures import same_structure, tensors_in
 from pruning.torch_modules import apply_mask, clean_copy
 
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from pruning.errors import DeviceError
-from pruning.sparse.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.kernels.gather import gather_linear
 from pruning.sparse.kernels.gather_convolution import gather_convolution
 from pruning.sparse.kernels.gather_kernels import gather_sums
 from pruning.sparse.kernels.panel_plan import CHUNK, panels, transposed_panels, union_density
 from pruning.sparse.kernels.panels import panel_linear
 from pruning.sparse.kernels.toolchain import is_interpreted
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
+from pruning.sparse.plans.plan import Plan
 
 PROMISES = [Path(__file__).with_name(name) for name in ("sparse_kernels.py", "sparse_modules_on_kernels.py")]
 WITHOUT_TRITON = """
@@ -31,7 +31,7 @@ import torch
 from pruning.errors import DeviceError
 from pruning.sparse.kernels import gather_convolution, panels
 from pruning.sparse.kernels.gather import gather_linear
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.plan import Plan
 assert os.environ == before
 try:
     gather_linear(torch.ones(1), torch.ones(2, 1), Plan.of([[0, 1]]))

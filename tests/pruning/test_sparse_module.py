@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._pytree import tree_flatten
 
-from lottery.models import MODELS
+from lottery.networks.models import MODELS
 from pruning.errors import BadValue, DeviceError, MaskMismatch, UnknownName
 from pruning.mask import Mask
 from pruning.sparse import choosing as choosing_file
@@ -21,7 +21,7 @@ from pruning.sparse import inference as inference_file
 from pruning.sparse import training as training_file
 from pruning.sparse.choices import Choosing
 from pruning.sparse.module import SparseModule, sparse_module
-from pruning.sparse.weight import SparseWeight
+from pruning.sparse.weights.weight import SparseWeight
 from pruning.torch_modules import hold_mask, prunable
 
 BY_MODEL = Choosing(by="model", cache=None)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from pruning.calls.structures import same_structure, tensors_in
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.module import sparse_module
-from pruning.structures import same_structure, tensors_in
 from pruning.torch_modules import prunable
 
 os.environ["HF_HUB_OFFLINE"] = "1"

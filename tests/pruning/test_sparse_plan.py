@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning.errors import BadValue
-from pruning.sparse.convolution_plan import ConvPlan, Geometry
-from pruning.sparse.pattern import convolution_pattern, linear_pattern
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
+from pruning.sparse.plans.pattern import convolution_pattern, linear_pattern
+from pruning.sparse.plans.plan import Plan
 from tests.pruning.sparse_cases import GEOMETRIES, MASKS, dense_convolution
 
 masks = st.integers(1, 6).flatmap(

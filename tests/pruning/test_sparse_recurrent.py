@@ -15,7 +15,7 @@ from pruning.mask import Mask
 from pruning.sparse.forms import sparse_form
 from pruning.sparse.layers import NoSparseForm
 from pruning.sparse.layers.recurrent import SparseRecurrent
-from pruning.sparse.weight import SparseWeight
+from pruning.sparse.weights.weight import SparseWeight
 from pruning.torch_modules import apply_mask, hold_mask
 
 T, B, IN, H = 4, 3, 5, 6

@@ -14,7 +14,7 @@ from torch import nn
 from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.closeness import relative_error
+from pruning.sparse.choosing.closeness import relative_error
 from pruning.sparse.module import sparse_module
 from pruning.torch_modules import prunable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pruning.sparse import timing
+from pruning.sparse.choosing import timing
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,10 @@ from lottery.bench import row
 from pruning.mask import Mask
 from pruning.sparse import inference as inference_file
 from pruning.sparse.choices import Choosing
+from pruning.sparse.choosing.spread import Spread, told_apart
+from pruning.sparse.choosing.timing import duel
 from pruning.sparse.module import sparse_module
-from pruning.sparse.report import SparseReport
-from pruning.sparse.spread import Spread, told_apart
-from pruning.sparse.timing import duel
+from pruning.sparse.network.report import SparseReport
 
 FAST, SLOW = Spread.of([1.0, 1.1, 1.2]), Spread.of([2.0, 2.2, 2.4])
 WIDE = Spread.of([0.5, 1.0, 2.1, 3.0, 9.0])

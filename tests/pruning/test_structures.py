@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
+from pruning.calls.structures import copied, flattened, map_tensors, same_structure, tensors_in
 from pruning.errors import BadValue
-from pruning.structures import copied, flattened, map_tensors, same_structure, tensors_in
 
 Pair = namedtuple("Pair", "p q")
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from es.tasks.environments import Environment, not_installed, suite
-from es.tasks.given_environments import of_bodies
+from es.tasks.environments.given import of_bodies
 from pruning.errors import UsageError, unknown
 
 BACKENDS = ("generalized", "mjx", "positional", "spring")

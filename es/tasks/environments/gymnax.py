@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from es.tasks.environments import Environment, not_installed, suite
-from es.tasks.given_environments import with_keys
+from es.tasks.environments.given import with_keys
 from pruning.errors import UsageError, unknown
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 
 from pruning.registry import Registry, summary_of
-from pruning.sparse.cost import Machine
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.cost import Machine
+from pruning.sparse.plans.plan import Plan
 
 Product = Callable[[torch.Tensor, torch.Tensor, Plan], torch.Tensor]
 

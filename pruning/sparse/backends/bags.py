@@ -14,10 +14,10 @@ from __future__ import annotations
 import torch
 
 from pruning.sparse.backends import backend
-from pruning.sparse.by_rows import by_rows
-from pruning.sparse.cost import Machine, sparse_seconds
-from pruning.sparse.pattern import Both, Pattern, linear_pattern
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.by_rows import by_rows
+from pruning.sparse.plans.cost import Machine, sparse_seconds
+from pruning.sparse.plans.pattern import Both, Pattern, linear_pattern
+from pruning.sparse.plans.plan import Plan
 
 # Activations that do not fit into a core's cache are taken in pieces, of at least so many examples, if they must be
 # copied anyway or every row is read often enough to pay for the copy.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from pruning.sparse.backends import backend
-from pruning.sparse.cost import Machine, dense_seconds
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.cost import Machine, dense_seconds
+from pruning.sparse.plans.plan import Plan
 
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:

@@ -6,10 +6,10 @@ import torch
 
 from pruning.sparse.backends import backend
 from pruning.sparse.backends.bags import feature_major
-from pruning.sparse.by_rows import by_rows
-from pruning.sparse.cost import Machine
-from pruning.sparse.pattern import Pattern, linear_pattern
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.by_rows import by_rows
+from pruning.sparse.plans.cost import Machine
+from pruning.sparse.plans.pattern import Pattern, linear_pattern
+from pruning.sparse.plans.plan import Plan
 
 # The matrix is put together, and Python is in between.
 _CALLS = 6

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from pruning.sparse.backends import backend
-from pruning.sparse.cost import Machine, sparse_seconds
 from pruning.sparse.kernels import toolchain
 from pruning.sparse.kernels.gather import gather_linear
 from pruning.sparse.kernels.gather_kernels import gather_sums
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.cost import Machine, sparse_seconds
+from pruning.sparse.plans.plan import Plan
 
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import torch
 
 from pruning.sparse.backends import Product, backend
-from pruning.sparse.cost import Machine, dense_seconds
 from pruning.sparse.kernels import toolchain
 from pruning.sparse.kernels.panel_kernels import panel_products
 from pruning.sparse.kernels.panel_plan import union_density
 from pruning.sparse.kernels.panels import panel_linear
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.cost import Machine, dense_seconds
+from pruning.sparse.plans.plan import Plan
 
 # Of the rate of a dense product: `mma` at small heights, `wgmma` from 64 on. Modelled.
 _SHARE = {16: 0.4, 32: 0.4, 64: 0.6}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from pruning.registry import Registry, summary_of
-from pruning.sparse.convolution_plan import ConvPlan
-from pruning.sparse.cost import Machine
+from pruning.sparse.plans.convolution_plan import ConvPlan
+from pruning.sparse.plans.cost import Machine
 
 Convolve = Callable[[torch.Tensor, torch.Tensor, ConvPlan], torch.Tensor]
 Size = tuple[int, int, int]

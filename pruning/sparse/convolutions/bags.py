@@ -12,10 +12,10 @@ import torch
 
 from pruning.errors import BadValue
 from pruning.sparse.backends.bags import gathered
-from pruning.sparse.convolution_plan import ConvPlan
 from pruning.sparse.convolutions import Size, convolution
-from pruning.sparse.cost import Machine, sparse_seconds
-from pruning.sparse.pattern import convolution_pattern
+from pruning.sparse.plans.convolution_plan import ConvPlan
+from pruning.sparse.plans.cost import Machine, sparse_seconds
+from pruning.sparse.plans.pattern import convolution_pattern
 
 # Entries of the matrix are 32-bit numbers and take 8 bytes each, twice when it is trained.
 _MOST_ENTRIES = 1 << 26

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from pruning.sparse.convolution_plan import ConvPlan
 from pruning.sparse.convolutions import Size, convolution
-from pruning.sparse.cost import Machine, dense_seconds
-from pruning.sparse.dense_matrix import dense_matrix
+from pruning.sparse.plans.convolution_plan import ConvPlan
+from pruning.sparse.plans.cost import Machine, dense_seconds
+from pruning.sparse.plans.dense import dense_matrix
 
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:

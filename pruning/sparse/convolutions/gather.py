@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from pruning.sparse.convolution_plan import ConvPlan
 from pruning.sparse.convolutions import Size, convolution
-from pruning.sparse.cost import Machine, sparse_seconds
 from pruning.sparse.kernels import toolchain
 from pruning.sparse.kernels.gather_convolution import gather_convolution
 from pruning.sparse.kernels.gather_kernels import gather_sums
+from pruning.sparse.plans.convolution_plan import ConvPlan
+from pruning.sparse.plans.cost import Machine, sparse_seconds
 
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:

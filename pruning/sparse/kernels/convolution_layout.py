@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pruning.sparse.convolution_plan import ConvPlan, Geometry, Pair
 from pruning.sparse.kernels.gather_plan import Reads, Runs
 from pruning.sparse.kernels.widths import padded_width
+from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry, Pair
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from pruning.sparse.kernels.gather_plan import (
 )
 from pruning.sparse.kernels.toolchain import LAUNCH, on, require
 from pruning.sparse.kernels.widths import alignment, on_its_own, padded, padded_width
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.plan import Plan
 
 
 def gather_linear(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Tensor:

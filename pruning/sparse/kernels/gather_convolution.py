@@ -17,7 +17,6 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from pruning.errors import BadValue
-from pruning.sparse.convolution_plan import ConvPlan, Pair
 from pruning.sparse.kernels.convolution_layout import (
     Layout,
     convolution_reads,
@@ -30,6 +29,7 @@ from pruning.sparse.kernels.gather import Table, gradients_of_weights, weighted_
 from pruning.sparse.kernels.gather_kernels import gather_sums
 from pruning.sparse.kernels.toolchain import require
 from pruning.sparse.kernels.widths import on_its_own
+from pruning.sparse.plans.convolution_plan import ConvPlan, Pair
 
 
 def gather_convolution(values: torch.Tensor, inputs: torch.Tensor, plan: ConvPlan) -> torch.Tensor:

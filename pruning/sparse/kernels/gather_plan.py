@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning.sparse.kernels.widths import power_of_two
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.plan import Plan
 
 # Programs that keep every multiprocessor of a large device busy a few times over.
 ENOUGH_PROGRAMS = 528

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.sparse.plan import Plan, Rows
+from pruning.sparse.plans.plan import Plan, Rows
 
 # Columns that one step of a product takes: what keeps the pipeline of loads full without padding short panels much.
 CHUNK = 32

@@ -22,7 +22,7 @@ from pruning.sparse.kernels.panel_kernels import panel_gradients, panel_products
 from pruning.sparse.kernels.panel_plan import CHUNK, Panels, panels, transposed_panels
 from pruning.sparse.kernels.toolchain import LAUNCH, is_interpreted, on, require, tl
 from pruning.sparse.kernels.widths import alignment, on_its_own, padded, padded_width, power_of_two
-from pruning.sparse.plan import Plan
+from pruning.sparse.plans.plan import Plan
 
 HEIGHTS = (16, 32, 64, 128)
 PRECISIONS = ("ieee", "tf32")

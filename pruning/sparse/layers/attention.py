@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from pruning.errors import BadValue, unknown
 from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
 from pruning.sparse.layers.linear import SparseLinear
-from pruning.sparse.plan import Plan
-from pruning.sparse.weight import SparseWeight, as_autocast, take_the_place
+from pruning.sparse.plans.plan import Plan
+from pruning.sparse.weights.weight import SparseWeight, as_autocast, take_the_place
 
 Weight = SparseWeight | torch.Tensor
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from pruning.sparse.convolution_plan import Geometry
-from pruning.sparse.kernel import SparseKernel
 from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
-from pruning.sparse.weight import dense_weight, take_the_place
+from pruning.sparse.plans.convolution_plan import Geometry
+from pruning.sparse.weights.kernel import SparseKernel
+from pruning.sparse.weights.weight import dense_weight, take_the_place
 
 
 class SparseConvolution(nn.Module):

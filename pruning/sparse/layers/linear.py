@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.linear_by_use import LinearUse
 from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
-from pruning.sparse.weight import KEPT, SparseWeight, dense_weight, take_the_place
+from pruning.sparse.weights.weight import KEPT, SparseWeight, dense_weight, take_the_place
+from pruning.uses.linear import LinearUse
 
 PLAIN = LinearUse("weight", "bias", False)
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from pruning.errors import BadValue, unknown
 from pruning.sparse.layers import Masks, NoSparseForm, sparse_layer
-from pruning.sparse.weight import SparseWeight, take_the_place
+from pruning.sparse.weights.weight import SparseWeight, take_the_place
 
 State = tuple[torch.Tensor, ...]
 Step = Callable[[torch.Tensor, State], State]

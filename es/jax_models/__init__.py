@@ -1,0 +1,1 @@
+"""Models of JAX people, whichever library made them."""

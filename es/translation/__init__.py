@@ -1,0 +1,1 @@
+"""torch code as JAX functions."""

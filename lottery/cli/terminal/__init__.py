@@ -1,0 +1,1 @@
+"""How commands speak: what they print, warn of, and trust."""

@@ -1,1 +1,0 @@
-"""Training by a loop of the caller's own."""

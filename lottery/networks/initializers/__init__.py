@@ -1,0 +1,23 @@
+"""Initializers: how fresh weights are drawn. One small function each, found by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from pruning.registry import Registry, summary_of
+
+Initialize = Callable[[nn.Module], None]
+
+INITIALIZERS: Registry[Initialize] = Registry("init", "lottery.networks.initializers")
+
+
+def initializer(name: str, *, source: str) -> Callable[[Initialize], Initialize]:
+    """Register a function that redraws a module's weights in place from torch's generator."""
+
+    def register(initialize: Initialize) -> Initialize:
+        INITIALIZERS.add(name, initialize, summary_of(initialize), source)
+        return initialize
+
+    return register

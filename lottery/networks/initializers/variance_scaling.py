@@ -1,0 +1,42 @@
+"""Gaussian initializers that scale the variance by a layer's fans; biases start at zero."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from lottery.networks.initializers import initializer
+from lottery.networks.initializers.fans import Fans, redraw
+
+# A standard normal cut off at two standard deviations has this standard deviation.
+_TRUNCATED_STD = 0.87962566103423978
+
+
+@initializer("model", source="the model's own definition")
+def model(module: nn.Module) -> None:
+    """The model's own initialization, untouched."""
+
+
+@initializer("glorot-normal", source="Glorot & Bengio 2010; Frankle & Carbin 2019, figure 2 (Gaussian Glorot)")
+def glorot_normal(module: nn.Module) -> None:
+    """Gaussian with variance 2 / (fan_in + fan_out), biases zero."""
+    redraw(module, lambda weight, fans: weight.normal_(0, math.sqrt(2.0 / (fans.into + fans.out))))
+
+
+@initializer("kaiming-normal", source="He et al. 2015 (arXiv 1502.01852)")
+def kaiming_normal(module: nn.Module) -> None:
+    """Gaussian with variance 2 / fan_in for ReLU networks, biases zero."""
+    redraw(module, lambda weight, fans: weight.normal_(0, math.sqrt(2.0) / math.sqrt(fans.into)))
+
+
+@initializer("lecun-normal", source="LeCun et al. 1998; Flax's default kernel init (truncated at two deviations)")
+def lecun_normal(module: nn.Module) -> None:
+    """Truncated Gaussian with variance 1 / fan_in, biases zero."""
+    redraw(module, _truncated)
+
+
+def _truncated(weight: torch.Tensor, fans: Fans) -> None:
+    std = math.sqrt(1 / fans.into) / _TRUNCATED_STD
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

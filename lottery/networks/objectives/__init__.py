@@ -1,0 +1,1 @@
+"""Losses and metrics: what a network is trained for and judged by."""

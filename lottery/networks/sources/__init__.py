@@ -1,0 +1,1 @@
+"""Where networks come from: a module, a callable, a name, a JAX model."""

@@ -1,0 +1,1 @@
+"""What a search found, as plain data: levels, statistics, tables, figures, cards."""

@@ -1,0 +1,176 @@
+"""Figures: accuracy against density, and learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lottery.results.comparison import labels
+from lottery.results.levels import Level, Search
+from lottery.results.statistics import interval
+from pruning.disk.plain import plain, plain_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+_TICKET, _VALIDATION, _WINNER = "#1f5fa8", "#777777", "#c8442c"
+
+
+def density_figure(search: Search) -> Figure:
+    """Return the metric against density on a log axis: what decides, with its tolerance, and what is reported."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
+    draw_density(figure.add_subplot(), search)
+    return figure
+
+
+def draw_density(axes: Axes, search: Search) -> None:
+    """Draw the validation metric against density with the dense network's tolerance, and the test metric beside it.
+
+    The winning ticket is chosen on validation data: the band is around the dense network's validation metric, and the
+    star lies on the line that it belongs to.
+    """
+    scale = 100 if search.is_fraction else 1
+    levels = [level for level in search.levels if level.alive]
+    density = [100 * level.density for level in levels]
+    values = [scale * level.validation for level in levels]
+    band, unit = scale * search.tolerance.value, " pp" if scale == 100 else ""
+    axes.axhspan(values[0] - band, values[0] + band, color=_VALIDATION, alpha=0.15, lw=0)
+    axes.axhline(
+        values[0], color=_VALIDATION, lw=1, ls="--", label=f"dense on validation data ± tolerance ({band:.2g}{unit})"
+    )
+    axes.plot(density, values, "s-", color=_VALIDATION, ms=3, lw=1.2, label="ticket on validation data (decides)")
+    if all(level.test is not None for level in levels):
+        _draw_test(axes, search, levels, density)
+    winner = search.winning_replicate
+    if winner is not None:
+        at = next(i for i, level in enumerate(levels) if level.level == winner.level)
+        label = f"winning ticket, {density[at]:.2g} %"
+        axes.plot(density[at], values[at], "*", color=_WINNER, ms=15, zorder=5, label=label)
+    style_density(axes, density)
+    axes.set_ylabel(f"{search.metric}{' (%)' if scale == 100 else ''}")
+
+
+def _draw_test(axes: Axes, search: Search, levels: Sequence[Level], density: Sequence[float]) -> None:
+    """Draw the test metric with its intervals, and with a dot for every replicate where there are several."""
+    scale = 100 if search.is_fraction else 1
+    replicates = len(search.levels[0].replicates)
+    values = [scale * level.test for level in levels if level.test is not None]
+    bounds = [interval(level, search.is_fraction, search.test_examples) for level in levels]
+    if all(bounds):
+        low, high = np.array([b for b in bounds if b is not None]).T * scale
+        kind = f"95 % t interval, n = {replicates}" if replicates > 1 else "95 % Wilson interval, n = 1"
+        axes.fill_between(density, low, high, color=_TICKET, alpha=0.18, lw=0, label=kind)
+    if replicates > 1:
+        for level in levels:
+            points = [scale * replicate.test for replicate in level.alive if replicate.test is not None]
+            axes.plot([100 * level.density] * len(points), points, ".", color=_TICKET, ms=3, alpha=0.5)
+    axes.plot(density, values, "o-", color=_TICKET, ms=4, lw=1.5, label="ticket on test data (reported only)")
+
+
+def curves_figure(search: Search, levels: Sequence[int]) -> Figure:
+    """Return the mean validation metric against training steps, one line for each of the given levels."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    scale = 100 if search.is_fraction else 1
+    chosen = [level for level in search.levels if level.level in levels and level.alive]
+    for color, level in zip(colormaps["viridis"](np.linspace(0, 0.9, len(chosen))), chosen, strict=True):
+        histories = [replicate.history for replicate in level.alive]
+        steps = [point.step for point in histories[0]]
+        values = np.mean(
+            [[scale * p.validation for p in history if p.validation is not None] for history in histories], axis=0
+        )
+        axes.plot(steps, values, color=color, lw=1.5, label=f"{100 * level.density:.3g} %")
+    axes.set_xlabel("training step")
+    axes.set_ylabel(f"validation {search.metric}{' (%)' if scale == 100 else ''}")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8, title="weights remaining")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def comparison_figure(searches: Sequence[Search]) -> Figure:
+    """Return the test metric against density for several searches, each with its 95 % interval and its n."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    scale = 100 if searches[0].is_fraction else 1
+    for number, (search, label) in enumerate(zip(searches, labels(searches), strict=True)):
+        draw_levels(axes, search, search.levels, label, colormaps["tab10"](number), "os^Dvx"[number % 6])
+    style_density(axes, [100 * level.density for level in searches[0].levels])
+    axes.set_ylabel(f"test {searches[0].metric}{' (%)' if scale == 100 else ''}, mean and 95 % interval")
+    return figure
+
+
+def draw_levels(axes: Axes, search: Search, levels: Sequence[Level], label: str, color: Any, marker: str) -> None:
+    """Draw the mean test metric of some levels against density, with its 95 % interval; n goes into the label."""
+    scale = 100 if search.is_fraction else 1
+    alive = [level for level in levels if level.alive]
+    density = [100 * level.density for level in alive]
+    values = [scale * (level.test if level.test is not None else level.validation) for level in alive]
+    bounds = [interval(level, search.is_fraction, search.test_examples) for level in alive]
+    count = len(search.levels[0].replicates)
+    axes.plot(density, values, f"{marker}-", color=color, ms=4, lw=1.5, label=f"{label} (n = {count})")
+    if all(bounds):
+        low, high = np.array([b for b in bounds if b is not None]).T * scale
+        axes.fill_between(density, low, high, color=color, alpha=0.15, lw=0)
+
+
+def style_density(axes: Axes, density: Sequence[float]) -> None:
+    """Make the horizontal axis one of densities in percent: logarithmic, dense on the left."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    short = min(density) > 20
+    axes.xaxis.set_major_locator(FixedLocator(list(density)) if short else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("weights remaining (%)")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, atomically, and return its path."""
+    import io
+
+    from pruning.disk.files import write_bytes
+
+    for text in _texts(figure):
+        text.set_text(plain_lines(text.get_text()))
+        text.set_parse_math(False)  # a stored name with a dollar sign is no formula
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def words(text: object) -> str:
+    r"""Return a stored name as the label of a tick: without control characters, and no formula.
+
+    >>> words("$x")
+    '\\$x'
+    """
+    return plain(text).replace("$", r"\$")
+
+
+def _texts(figure: Figure) -> Iterator[Text]:
+    """Yield the texts in a figure that may hold stored names, but for the ticks, where numbers may be formulas."""
+    yield from figure.texts
+    for axes in figure.axes:
+        yield from (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)
+        legend = axes.get_legend()
+        yield from [*legend.get_texts(), legend.get_title()] if legend is not None else []

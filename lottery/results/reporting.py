@@ -1,0 +1,145 @@
+"""What the analyses print and draw alike: aligned tables, means with intervals, lines against density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lottery.results.intervals import Bounds, t_interval
+from pruning.disk.plain import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# More lines than these are told apart by a gradient, from the first tensor to the last.
+_NAMED_COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """A mean at each level, and the ends of its interval; NaN where there is none."""
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @property
+    def interval(self) -> NDArray[np.float64]:
+        """Both ends, [levels, 2]."""
+        return np.stack([self.low, self.high], axis=-1)
+
+
+def line(rows: Sequence[Sequence[float] | NDArray[np.float64]], least: float = -math.inf) -> Line:
+    """Return the mean of each row with Student's 95 % t interval, which does not go below `least`.
+
+    >>> line([[1.0, 1.0]]).interval.tolist(), math.isnan(line([[1.0]]).low[0])
+    ([[1.0, 1.0]], True)
+    """
+    return line_with(rows, [t_interval(np.asarray(row), least) for row in rows])
+
+
+def line_with(rows: Sequence[Sequence[float] | NDArray[np.float64]], bounds: Sequence[Bounds | None]) -> Line:
+    """Return the mean of each row (NaN of an empty one) with these intervals."""
+    ends = np.array([(math.nan, math.nan) if one is None else one for one in bounds], np.float64).reshape(-1, 2)
+    means = [float(np.mean(row)) if len(row) else math.nan for row in rows]
+    return Line(np.array(means, np.float64), ends[:, 0], ends[:, 1])
+
+
+def cell(mean: float, low: float, high: float, form: str = ".3f") -> str:
+    """Return a mean with its interval, or alone where there is none, or a dash.
+
+    >>> cell(0.5, 0.4, 0.6, ".1f"), cell(0.5, math.nan, math.nan), cell(math.nan, math.nan, math.nan)
+    ('0.5 [0.4, 0.6]', '0.500', '–')
+    """
+    if math.isnan(mean):
+        return "–"
+    bounds = "" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]"
+    return f"{mean:{form}}{bounds}"
+
+
+def cells(values: Line, form: str = ".3f", scale: float = 1.0) -> list[str]:
+    """Return one cell for each level of a line."""
+    ends = zip(values.mean * scale, values.low * scale, values.high * scale, strict=True)
+    return [cell(float(mean), float(low), float(high), form) for mean, low, high in ends]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return text with every column aligned on the right.
+
+    >>> print(table(["level", "x"], [["0", "1.00"]]))
+    level     x
+        0  1.00
+    """
+    everything = [[plain(text) for text in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in everything
+    )
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Drop the `.weight` that all tensors end with.
+
+    >>> short_names(["fc1.weight", "fc2.weight"]), short_names(["weight"])
+    (['fc1', 'fc2'], ['weight'])
+    """
+    return [name.removesuffix(".weight") for name in names]
+
+
+def colours(count: int) -> list[tuple[float, ...]]:
+    """Return colours for `count` lines: distinct ones for a few, a gradient for many."""
+    from matplotlib import colormaps
+
+    if count <= _NAMED_COLOURS:
+        return [tuple(colormaps["tab10"](number)) for number in range(count)]
+    return [tuple(colormaps["viridis"](value)) for value in np.linspace(0, 0.92, count)]
+
+
+def draw_lines(axes: Axes, percent: NDArray[np.float64], lines: Mapping[str, Line]) -> None:
+    """Draw lines with their intervals against density in percent; labels of many lines go beside the axes."""
+    from lottery.results.figure import style_density
+
+    for color, (label, values) in zip(colours(len(lines)), lines.items(), strict=True):
+        axes.plot(percent, values.mean, "o-", color=color, ms=3.5, lw=1.4, label=label)
+        axes.fill_between(percent, values.low, values.high, color=color, alpha=0.15, lw=0)
+    style_density(axes, percent.tolist())
+    if len(lines) > 5:
+        columns = 1 + len(lines) // 18
+        axes.legend(
+            frameon=False,
+            fontsize=7 if columns == 1 else 6,
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            ncols=columns,
+        )
+
+
+def logarithmic(axes: Axes) -> None:
+    """Make the vertical axis logarithmic, with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def narrow(values: Line, most: float) -> Line:
+    """Return a line fit for a log axis: its interval between a tenth of the mean and `most`."""
+    return Line(values.mean, np.maximum(values.low, values.mean / 10), np.minimum(values.high, most))
+
+
+def scaled(values: Line, factor: float) -> Line:
+    """Return a line in another unit."""
+    return Line(values.mean * factor, values.low * factor, values.high * factor)
+
+
+def without_interval(means: NDArray[np.float64]) -> Line:
+    """Return a line that has no interval."""
+    nothing = np.full(len(means), math.nan)
+    return Line(means, nothing, nothing)

@@ -1,0 +1,1 @@
+"""Levels: train, score, prune, rewind."""

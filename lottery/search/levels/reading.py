@@ -1,0 +1,89 @@
+"""Levels on disk: one training written as a ticket directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lottery.results.card import card
+from lottery.results.delivery import report
+from lottery.runs.directory import RunDirectory
+from lottery.search.levels.plan import Plan
+from pruning.jobs import Job, Trained
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training of a search or of a control, and which it was.
+
+    Attributes:
+        job: what was trained.
+        trained: what came out.
+        seed: of the replicate.
+        level: its level.
+        init_sha256: hash of the initialization that its replicate began with.
+        seconds: that it took.
+    """
+
+    job: Job
+    trained: Trained
+    seed: int
+    level: int
+    init_sha256: str
+    seconds: float
+
+
+def store(
+    plan: Plan,
+    run: RunDirectory,
+    outcome: Outcome,
+    dense: Mapping[str, Any] | None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write one training as a ticket directory.
+
+    Args:
+        plan: of the search.
+        run: where to.
+        outcome: the training.
+        dense: the record of the same replicate's dense level, or None for that level itself.
+        facts: what else the record says.
+    """
+    job, seed, level = outcome.job, outcome.seed, outcome.level
+    found = report(outcome.trained, plan.config.measure_at)
+    trained = found.trained
+    mask = (trained.mask or job.mask).with_metadata(
+        criterion=plan.config.criterion,
+        scope=plan.config.scope,
+        level=level,
+        seed=seed,
+        framework=plan.about["framework"],
+        layout=plan.about["layout"],
+        init_sha256=outcome.init_sha256,
+    )
+    record = {
+        "format": 1,
+        "kind": "lottery-ticket",
+        "seed": seed,
+        "level": level,
+        "density": mask.density,
+        "sparsity": mask.sparsity,
+        "kept": mask.kept,
+        "prunable": mask.total,
+        "layers": {row.name: row.density for row in mask.layers()},
+        "validation": found.validation,
+        "test": found.test,
+        "delivered": found.delivered,
+        "final": found.final,
+        "early_stop": vars(found.early_stop) if found.early_stop else None,
+        "dense": {key: dense[key] for key in ("validation", "test")} if dense else None,
+        "steps": trained.history[-1].step - job.budget.start if trained.history else 0,
+        "diverged": trained.diverged,
+        "seconds": outcome.seconds,
+        "init_sha256": outcome.init_sha256,
+        **plan.about,
+        **trained.facts,
+        **(facts or {}),
+    }
+    run.write_level(replace(job, mask=mask), trained, record, card(record), found.weights)

@@ -1,0 +1,1 @@
+"""Before the first level: what was asked is checked and made ready."""

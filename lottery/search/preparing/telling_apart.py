@@ -1,0 +1,75 @@
+"""What tells the run of one experiment from the run of another: settings, data, code and values, and behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lottery.data.parts import Parts
+from lottery.runs.identity import Identity
+from lottery.search.levels.engine import job_seed
+from lottery.search.levels.plan import Plan
+from lottery.settings.config import SearchConfig
+from lottery.settings.functions import functions_in
+from lottery.state.behaviour import agree
+from lottery.state.identity import identify
+from lottery.trainers import Ask, Setup
+from pruning.criteria import Criterion
+from pruning.errors import NothingToPrune
+from pruning.jobs import Budget, Job, Params
+from pruning.uses.uses import NOT_LOOKED_AT, Uses
+
+FORMAT = 2
+# The seed of the network and of the order of data that tell experiments apart: whichever replicates are asked for.
+FIRST_SEED = 0
+
+
+def identity_of(
+    config: SearchConfig,
+    plan: Plan,
+    setup: Setup,
+    criterion: Criterion,
+    ask: Ask,
+    initial: Mapping[int, Params],
+    uses: Uses,
+) -> Identity:
+    """Return what tells a search from others: read, hashed and tried out, but for training.
+
+    Seeds are replicates of one experiment, where another seed gives another network. They have no part in it there.
+    """
+    source, parts = ask.source, ask.parts
+    settings = {key: value for key, value in plan.about["config"].items() if key not in ("seed", "replicates")}
+    seed = FIRST_SEED if source.varies else config.seed
+    settings |= {} if source.varies else {"seed": seed}
+    settings |= _found_by_use(config, ask, uses)
+    settings |= {"identity": FORMAT, "device": setup.device, "objective": setup.objective}
+    settings |= {"criterion": f"{criterion.name} {identify(criterion.score)}", "data_fingerprint": parts.fingerprint()}
+    if isinstance(parts, Parts) and parts.forward is not None:
+        settings["forward"] = identify(parts.forward)
+    settings |= {f"{name}_code": identify(function) for name, function in functions_in(ask.config).items()}
+    job = Job(initial[seed], plan.dense[seed], job_seed(seed, 0), Budget(0, 0))
+    unsure = [*parts.unsure] if isinstance(parts, Parts) else []
+    behaviour = {} if unsure else setup.behave(job)
+    if not unsure and not agree(behaviour, setup.behave(job)):
+        unsure.append("the model, the loss or the metric gives something else each time it is called")
+    fingerprint = source.fingerprint(seed)
+    if fingerprint != source.fingerprint(seed):
+        fingerprint = "?"
+        unsure.append("the model's maker gives another network each time it is called with the same seed")
+    settings |= {"model_fingerprint": fingerprint}
+    return Identity(settings, {} if unsure else behaviour, tuple(unsure))
+
+
+def _found_by_use(config: SearchConfig, ask: Ask, uses: Uses) -> dict[str, list[str]]:
+    """Return what is prunable where it is not what kinds of layers or names alone would say.
+
+    Runs of such networks that were made before use was looked at covered less: they are others.
+    """
+    found, otherwise = (_prunable(config, ask, each) for each in (uses, NOT_LOOKED_AT))
+    return {} if found == otherwise else {"found_by_use": found}
+
+
+def _prunable(config: SearchConfig, ask: Ask, uses: Uses) -> list[str]:
+    try:
+        return list(ask.source.prunable(ask.seed, config.prunable, config.skip, uses))
+    except NothingToPrune:
+        return []

@@ -1,0 +1,93 @@
+"""A search from beginning to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lottery.results.levels import Level, Search, replicated
+from lottery.results.summary import as_json
+from lottery.results.winning import choose_winner, matching_tolerance
+from lottery.runs.directory import RunDirectory, open_run
+from lottery.runs.reading import read_search, run_seconds
+from lottery.runs.replicates import depth, join, seeds_of
+from lottery.search.levels.engine import Replicates, search_levels
+from lottery.search.levels.plan import Plan
+from lottery.search.levels.progress import Display, Recorder
+from lottery.search.preparing.preparing import Request, prepare_search
+from lottery.state.machine.callers_settings import own_settings
+from lottery.state.machine.environment import environment
+from lottery.state.machine.telling import say_stored
+from lottery.trainers import Setup
+from pruning.disk.files import write_json
+
+
+@own_settings()
+def run_search(request: Request, display: Display) -> Search:
+    """Run a search from beginning to end, or from where an earlier attempt stopped.
+
+    Raises:
+        UsageError: something in the request is wrong; nothing was trained.
+        RunError: the run failed; finished levels are on disk.
+    """
+    recorder = Recorder(display)
+    ready = prepare_search(request, recorder)
+    plan, setup = ready.plan, ready.setup
+    with open_run(request.out, ready.name, ready.identity, force=request.force, resume=request.resume) as run:
+        recorder.record_to(run)
+        display.introduce(str(ready.coverage))
+        if not (run.path / "environment.json").exists():
+            write_json(run.path / "environment.json", environment(setup.device))
+        replicates = _replicates(plan, run)
+        with display.searching(len(plan.targets), setup.metric, ready.test_examples):
+            levels = search_levels(plan, setup.trainer, ready.initial, run, recorder, replicates)
+        return _conclude(plan, run, levels, setup, ready.test_examples)
+
+
+def _replicates(plan: Plan, run: RunDirectory) -> Replicates:
+    """Add the seeds that are asked for to the run, and tell how many of their trainings are stored already."""
+    seeds, levels = plan.config.seeds, len(plan.targets)
+    groups = join(run, seeds)
+    depths = {seed: depth(run, seed) for seed in seeds}
+    stored = [run.level_path(seed, level) for seed, (count, _) in depths.items() for level in range(count)]
+    wanted = sum(count if diverged else levels for count, diverged in depths.values())
+    say_stored(run.path, stored, wanted, "force=True or --force")
+    return Replicates(seeds, groups)
+
+
+def _conclude(plan: Plan, run: RunDirectory, levels: Sequence[Level], setup: Setup, examples: int | None) -> Search:
+    metric = setup.metric
+    examples_held_out = plan.about.get("validation_examples")
+    tolerance = matching_tolerance(levels[0], plan.config.tolerance, metric.is_fraction, examples_held_out)
+    winner, reason = choose_winner(levels, tolerance.value, metric.higher_is_better)
+    stopped = None
+    if len(levels) < len(plan.targets):
+        stopped = f"every replicate had diverged by level {levels[-1].level} of {len(plan.targets) - 1}"
+    search = Search(
+        run=run.path,
+        levels=tuple(levels),
+        winner=winner,
+        reason=reason,
+        stopped=stopped,
+        tolerance=tolerance,
+        metric=metric.name,
+        higher_is_better=metric.higher_is_better,
+        is_fraction=metric.is_fraction,
+        test_examples=examples,
+        seconds=run_seconds(run, levels),
+        device=setup.device,
+        config=replicated(plan.about["config"], levels[0]),
+        coverage=plan.about["coverage"],
+    )
+    _summarize(search, run)
+    if set(plan.config.seeds) < set(seeds_of(run)):
+        # Other calls made other replicates of the same search: the summary and the figure are of all.
+        _summarize(read_search(run.path), run)
+    return search
+
+
+def _summarize(search: Search, run: RunDirectory) -> None:
+    from lottery.results.figure import density_figure, save_figure
+
+    described = {**as_json(search), "test_examples": search.test_examples, "config": search.config}
+    write_json(run.path / "summary.json", described)
+    save_figure(density_figure(search), run.path / "density.png")

@@ -1,0 +1,1 @@
+"""What every room stands on: tensors by name, identities, random numbers, counts."""

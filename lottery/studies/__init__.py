@@ -1,0 +1,1 @@
+"""What is asked of a finished run: controls, stability, connectivity, transfer, analyses."""

@@ -1,0 +1,1 @@
+"""Controls: each breaks one thing of a ticket on purpose."""

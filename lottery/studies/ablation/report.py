@@ -1,0 +1,115 @@
+"""Controls beside the search they belong to: a table, JSON, a figure. Differences are paired by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lottery.results.comparison import difference_text
+from lottery.results.levels import Level, Search
+from lottery.results.statistics import Estimate, by_seed, interval, paired_difference, pairs
+from lottery.results.summary import level_json
+from lottery.studies.ablation.stored import Ablated
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def difference(ticket: Level, control: Level) -> Estimate | None:
+    """Return control minus ticket, paired by seed: test metrics, or validation metrics without a test part."""
+    return paired_difference(*pairs(by_seed(control), by_seed(ticket)))
+
+
+def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
+    """Return, for every level and control, its mean metric and its difference to the ticket with a 95 % interval."""
+    scale, unit = (100, " pp") if search.is_fraction else (1, "")
+    width = max(18, *(len(each.kind) for each in ablated))
+    lines = [
+        f"{'level':>5}  {'density':>8}  {'control':<{width}}  {_part(search):>10}  {'95 % interval':>17}  {'n':>2}  "
+        f"{'against the ticket':>30}"
+    ]
+    for number in sorted({level.level for each in ablated for level in each.levels}):
+        ticket = search.levels[number]
+        rows = [("(ticket)", ticket, None)]
+        for each in ablated:
+            found = [level for level in each.levels if level.level == number]
+            rows += [(each.kind, level, difference(ticket, level)) for level in found]
+        for kind, level, against in rows:
+            bounds = interval(level, search.is_fraction, search.test_examples)
+            shown = f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else "–"
+            value = level.test if level.test is not None else level.validation
+            delta = difference_text(against, scale, unit) if against is not None else ""
+            failed = len(level.replicates) - len(level.alive)
+            lines.append(
+                f"{number:>5}  {100 * level.density:>7.2f}%  {kind:<{width}}  {value * scale:>10.2f}  {shown:>17}  "
+                f"{len(level.alive):>2}  {delta:>30}" + (f"  {failed} diverged" if failed else "")
+            )
+    repeats = sorted({each.repeats for each in ablated})
+    lines.append(
+        f"n: replicates; each control was trained {' or '.join(map(str, repeats))} time(s) for every seed and averaged "
+        "within it. Differences are paired by seed, with Student's t interval."
+    )
+    return "\n".join(lines)
+
+
+def _part(search: Search) -> str:
+    return "test" if search.levels[0].test is not None else "validation"
+
+
+def ablations_json(search: Search, ablated: Sequence[Ablated]) -> dict[str, Any]:
+    """Return what `lottery ablate --json` prints: `levels` as a search has them, one for each kind and level."""
+    levels = []
+    for each in ablated:
+        for level in each.levels:
+            against = difference(search.levels[level.level], level)
+            repeated = [
+                {"repeat": number, **row}
+                for number, repeat in enumerate(each.every[level.level])
+                for row in level_json(repeat, search)["replicates"]
+            ]
+            levels.append(
+                {
+                    **level_json(level, search),
+                    "kind": each.kind,
+                    "repeats": len(each.every[level.level]),
+                    "against_ticket": vars(against) if against else None,
+                    "replicates": repeated,
+                }
+            )
+    return {
+        "run": str(search.run),
+        "metric": search.metric,
+        "kind": ablated[0].kind if len(ablated) == 1 else [each.kind for each in ablated],
+        "levels": levels,
+    }
+
+
+def ablation_figure(search: Search, ablated: Sequence[Ablated]) -> Figure:
+    """Return the test metric against density: the ticket and its controls, each with its 95 % interval and its n."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    from lottery.results.figure import draw_levels, style_density
+
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    shown = {level.level for each in ablated for level in each.levels}
+    draw_levels(axes, search, [level for level in search.levels if level.level in shown], "ticket", "#1f5fa8", "o")
+    for number, each in enumerate(ablated):
+        color, marker = colormaps["tab10"]((number + 1) % 10), "s^Dvx"[number % 5]
+        times = f" × {each.repeats}" if each.repeats > 1 else ""
+        draw_levels(axes, search, each.levels, each.kind + times, color, marker)
+    dense = search.levels[0]
+    scale = 100 if search.is_fraction else 1
+    axes.axhline(
+        scale * (dense.test if dense.test is not None else dense.validation),
+        color="#555555",
+        lw=1,
+        ls="--",
+        label="dense",
+    )
+    style_density(axes, [100 * search.levels[number].density for number in sorted(shown)])
+    axes.set_ylabel(
+        f"{'test' if dense.test is not None else 'validation'} {search.metric}{' (%)' if scale == 100 else ''}"
+    )
+    return figure

@@ -1,0 +1,280 @@
+"""Controls of a search: trained as its levels were, stored beside them, read back in the same statistical frame.
+
+RUN/ablations/<kind>/repeat-R/seed-S/level-LL/     one ticket directory each, complete or absent
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery.networks.objectives.metric import GivenMetric
+from lottery.networks.objectives.objective import GivenLoss
+from lottery.networks.sources.redrawing import warn_not_redrawn
+from lottery.results.levels import Search
+from lottery.runs.directory import RunDirectory, locked
+from lottery.runs.reading import read_search
+from lottery.search.levels.early_bird import drawable
+from lottery.search.levels.engine import job_seed
+from lottery.search.levels.progress import Display, StepCounter
+from lottery.search.levels.reading import Outcome, store
+from lottery.search.levels.rewind import Rewind, parse_rewind
+from lottery.search.preparing.preparing import Prepared
+from lottery.state.counts import check_count
+from lottery.state.machine.callers_settings import own_settings
+from lottery.state.machine.telling import say_stored
+from lottery.studies.ablation.controls import ABLATIONS, Point, Subject
+from lottery.studies.ablation.stored import Ablated, read_ablation
+from lottery.studies.completing import own_budget, require_still_masks, train_missing
+from lottery.studies.reopening import reopen
+from pruning.calls.calling import Forward
+from pruning.criteria import Criterion, ScoreFunction, Scores
+from pruning.errors import BadValue
+from pruning.jobs import Budget, Job, Params, Trained
+from pruning.mask import Mask
+
+
+@dataclass(frozen=True)
+class AblationRequest:
+    """What to ablate.
+
+    Attributes:
+        kinds: names of ablations.
+        levels: which levels; by default all pruned ones.
+        repeats: how often every ticket is ablated, with other random choices each time.
+        rewind: the other rewind point of the kind `rewind`: `0`, a step or an epoch.
+    """
+
+    kinds: Sequence[str]
+    levels: Sequence[int] | None = None
+    repeats: int = 1
+    rewind: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            raise BadValue("name at least one ablation (lottery list ablations)")
+        for kind in self.kinds:
+            ABLATIONS[kind]
+        check_count("repeats", self.repeats)
+        if ("rewind" in self.kinds) != (self.rewind is not None):
+            raise BadValue("the ablation 'rewind' and the other rewind point (0, 500, 2ep) go together: give both")
+
+    def folder(self, kind: str) -> str:
+        """Return the name under which a kind is stored."""
+        return f"{kind}-{self.rewind}" if kind == "rewind" else kind
+
+
+@own_settings()
+def ablate(
+    run: str | Path,
+    kinds: str | Sequence[str],
+    *,
+    levels: Sequence[int] | None = None,
+    repeats: int = 1,
+    rewind: str | None = None,
+    model: Any = None,
+    data: Any = None,
+    loss: GivenLoss | None = None,
+    metric: GivenMetric | None = None,
+    forward: Forward | None = None,
+    criterion: str | ScoreFunction | None = None,
+    functions: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    trust: bool = False,
+    display: Display | None = None,
+) -> list[Ablated]:
+    """Train controls of a search's tickets; each breaks one thing and keeps everything else, the data order too.
+
+    What is already there is read and not trained again.
+
+    Args:
+        run: a run directory.
+        kinds: names of ablations (`lottery list ablations`).
+        levels: which levels; by default every pruned one.
+        repeats: how often every ticket is ablated.
+        rewind: the other rewind point, for the kind `rewind`.
+        model: what the search was given; may be left out where it was a name.
+        data: likewise.
+        loss: likewise.
+        metric: likewise.
+        forward: likewise.
+        criterion: likewise, where it was a function; or its name.
+        functions: settings of the search that were functions, by name: `{"optimizer": make}`.
+        device: where to train now.
+        trust: run a model or criterion that only the run's records name as `package.module:name`.
+        display: shows progress.
+
+    Raises:
+        UnknownName: a kind that is not registered.
+        Untrusted: a model or criterion that only the records name, and that is not one of ours.
+        BadValue: a level that the run has not finished, or a control that this run cannot have.
+        ConfigMismatch: another model or other data than the search was made with.
+
+    One level of controls is handed to the trainer in one piece, so that it can train them stacked.
+    """
+    request = AblationRequest([kinds] if isinstance(kinds, str) else list(kinds), levels, repeats, rewind)
+    counter = StepCounter(display or Display(False, None))
+    directory, ready = reopen(
+        run,
+        model,
+        data,
+        loss=loss,
+        metric=metric,
+        forward=forward,
+        criterion=criterion,
+        functions=functions,
+        device=device,
+        watch=counter,
+        trust=trust,
+    )
+    require_still_masks(ready)
+    search = read_search(directory.path)
+    numbers = _levels(search, request.levels)
+    elsewhere = functools.cache(functools.partial(_elsewhere, ready, request.rewind or ""))
+    frame = _Frame(directory, ready, request, elsewhere)
+    seeds_of = {number: [replicate.seed for replicate in search.levels[number].alive] for number in numbers}
+    with locked(directory.path, "ablations"), counter.display.training(len(numbers)):
+        _say_stored(frame, seeds_of)
+        for number, seeds in seeds_of.items():
+            _train_level(frame, number, seeds, counter)
+            counter.display.passed()
+    return [read_ablation(directory.path, request.folder(kind), numbers) for kind in request.kinds]
+
+
+def _levels(search: Search, wanted: Sequence[int] | None) -> list[int]:
+    finished = [level.level for level in search.levels if level.alive]
+    if wanted is None and finished == [0]:
+        raise BadValue(f"{search.run}: no pruned level is finished; name level 0, or search with more levels")
+    if wanted is None:
+        return [number for number in finished if number]
+    missing = sorted(set(wanted) - set(finished))
+    if missing:
+        raise BadValue(f"{search.run}: there is no level {missing[0]}; it has levels 0 to {finished[-1]}")
+    return sorted(set(wanted))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What all controls of a call share."""
+
+    run: RunDirectory
+    ready: Prepared
+    request: AblationRequest
+    elsewhere: Callable[[int], Point]
+
+    def directory(self, kind: str, repeat: int) -> RunDirectory:
+        return RunDirectory(self.run.path / "ablations" / self.request.folder(kind) / f"repeat-{repeat}")
+
+
+def _say_stored(frame: _Frame, seeds_of: Mapping[int, Sequence[int]]) -> None:
+    every = [(number, seed) for number, seeds in seeds_of.items() for seed in seeds]
+    folders = [
+        frame.directory(kind, repeat).level_path(seed, number)
+        for kind, repeat, (number, seed) in itertools.product(frame.request.kinds, range(frame.request.repeats), every)
+    ]
+    stored = [folder for folder in folders if (folder / "config.json").exists()]
+    say_stored(frame.run.path / "ablations", stored, len(folders), "deleting the folder of a kind")
+
+
+def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: StepCounter) -> None:
+    """Train the controls of one level that are missing, all in one piece, and store each as it is done."""
+    run, ready, request = frame.run, frame.ready, frame.request
+    masks = {seed: run.read_mask(seed, number) for seed in seeds}
+    every = list(itertools.product(request.kinds, range(request.repeats), seeds))
+    missing = [which for which in every if not frame.directory(*which[:2]).has(which[2], number)]
+    if not missing:
+        return
+    jobs = {which: _job(run, ready, which[0], _subject(frame, (*which, number), masks)) for which in every}
+    for which, trained, seconds in train_missing(ready, jobs, missing, counter, number):
+        kind, repeat, seed = which
+        dense = run.read_record(seed, 0)
+        outcome = Outcome(jobs[which], trained, seed, number, dense["init_sha256"], seconds)
+        facts = {"ablation": request.folder(kind), "repeat": repeat}
+        store(ready.plan, frame.directory(kind, repeat), outcome, dense, facts)
+
+
+def _job(run: RunDirectory, ready: Prepared, kind: str, subject: Subject) -> Job:
+    control = ABLATIONS[kind].value(subject)
+    plan = ready.plan
+    budget = own_budget(plan, run, subject.seed, subject.level)
+    if control.start is not None:
+        budget = Budget(control.start, budget.stop)
+    # The ticket's own seed: the order of the data stays, and the difference is the control's alone.
+    return Job(control.params, control.mask, job_seed(subject.seed, subject.level), budget)
+
+
+def _subject(frame: _Frame, which: tuple[str, int, int, int], masks: Mapping[int, Mask]) -> Subject:
+    kind, repeat, seed, level = which
+    run, ready = frame.run, frame.ready
+    return Subject(
+        seed=seed,
+        level=level,
+        mask=masks[seed],
+        params=run.read_rewound(seed, level),
+        fresh=lambda: _fresh(ready, seed, repeat),
+        redraw=lambda: _redraw(run, ready, seed, level, masks[seed]),
+        elsewhere=lambda: frame.elsewhere(seed),
+        pattern=ready.plan.drawing.pattern,
+        rows=ready.plan.drawing.guarded,
+        others={other: mask for other, mask in masks.items() if other != seed},
+        rng=np.random.default_rng([seed, level, repeat, zlib.crc32(kind.encode())]),
+    )
+
+
+def _fresh(ready: Prepared, seed: int, repeat: int) -> Params:
+    """Return another initialization: the same one at every level, another one for each replicate and repeat."""
+    source = ready.ask.source
+    if not source.varies:
+        raise BadValue(
+            f"model {source.name!r} has one initialization only: to draw another, search with a callable that makes "
+            "the model from a seed, or with init=… (lottery list initializers)"
+        )
+    own = source.initial_state(seed)
+    other = int(np.random.SeedSequence([seed, repeat, 0x5EED]).generate_state(1, np.uint32)[0])
+    fresh = source.initial_state(other)
+    if all(np.array_equal(own[name], fresh[name]) for name in own):
+        raise BadValue(f"model {source.name!r} is the same for every seed: it cannot be drawn afresh")
+    warn_not_redrawn(own, fresh, ready.plan.dense[seed])
+    return fresh
+
+
+def _redraw(run: RunDirectory, ready: Prepared, seed: int, level: int, mask: Mask) -> Mask:
+    """Return the mask that the dense network's scores, turned upside down, give with the same counts."""
+    drawing = ready.plan.drawing
+    criterion = drawing.criterion
+    if "std" in criterion.needs and run.read_trained(seed, 0).std is None:
+        raise BadValue(f"{run.path}: level 0 holds no standard deviations to invert")
+    # Where survivors go back to one point, that point is what the search scored, or compared with.
+    rewound = run.read_rewound(seed, level if ready.plan.rewind.to_step is not None else 0)
+    dense = Job(rewound, run.read_mask(seed, 0), job_seed(seed, 0), Budget(0, 0))
+    turned = replace(drawing, criterion=_inverted(criterion), rounds=1)
+    trained = drawable(run.read_trained(seed, 0), run.read_record(seed, 0))
+    return turned.draw(trained, dense, dense.params, mask.counts())
+
+
+def _inverted(criterion: Criterion) -> Criterion:
+    def score(trained: Trained, job: Job) -> Scores:
+        return {name: -value for name, value in criterion.score(trained, job).items()}
+
+    return replace(criterion, score=score)
+
+
+def _elsewhere(ready: Prepared, text: str, seed: int) -> Point:
+    """Return the dense network at another step: trained again up to there, by the same rules."""
+    plan = ready.plan
+    point: Rewind = parse_rewind(text, plan.total_steps, ready.setup.steps_per_epoch)
+    if point.to_step is None:
+        raise BadValue(f"the ablation 'rewind' goes to a step of the dense training (0, 500, 2ep), not {text!r}")
+    if point.to_step == 0:
+        return Point(ready.initial[seed], 0)
+    budget = Budget(0, point.to_step, (point.to_step,))
+    job = Job(ready.initial[seed], plan.dense[seed], job_seed(seed, 0), budget)
+    (trained,) = ready.setup.trainer.train([job], frozenset())
+    return Point(trained.snapshots[point.to_step], point.to_step)

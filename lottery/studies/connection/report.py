@@ -1,0 +1,68 @@
+"""Connections between tickets as a table and as a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lottery.studies.connection.tickets import Connections
+from lottery.studies.measures.connectivity import STABLE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def connections_table(found: Connections) -> str:
+    """Return one line for each pair and part; accuracies' barriers in percentage points."""
+    scale, unit = (100, "pp") if found.measure.is_fraction else (1, found.measure.name)
+    paths = _tickets(found)
+    lines = [
+        f"{'pair':<7}  {'part':>10}  {'error A':>8}  {'error B':>8}  {f'barrier ({unit})':>15}"
+        f"  {'loss barrier':>12}  {'masks':>6}  {'interval':>8}"
+    ]
+    for pair in found.pairs:
+        name = f"{paths.index(pair.first) + 1} – {paths.index(pair.second) + 1}"
+        shown = "–" if pair.line.overlap is None else f"{pair.line.overlap:.3f}"
+        for part, curve in pair.line.curves.items():
+            lines.append(
+                f"{name:<7}  {part:>10}  {scale * curve.error[0]:>8.4g}  {scale * curve.error[-1]:>8.4g}"
+                f"  {scale * curve.barrier:>15.4g}  {curve.loss_barrier:>12.4g}  {shown:>6}"
+                f"  {'n/a':>8}"
+            )
+    stable = f" Less than {100 * STABLE:g} pp counts as stable." if found.measure.is_fraction else ""
+    lines += [f"{number}: {path}" for number, path in enumerate(paths, start=1)]
+    lines.append(
+        f"Barrier: largest error of {found.points} points on the line, minus the mean of the ends "
+        f"(Frankle et al. 2020).{stable} Masks: |A ∩ B| / |A ∪ B|. One pair has no interval."
+    )
+    return "\n".join(lines)
+
+
+def connections_figure(found: Connections) -> Figure:
+    """Return the error along the line of every pair, one panel for each part."""
+    from matplotlib.figure import Figure
+
+    parts = list(found.pairs[0].line.curves)
+    figure = Figure(figsize=(4.8 * len(parts), 4.2), layout="constrained", dpi=130)
+    scale, unit = (100, " (%)") if found.measure.is_fraction else (1, "")
+    word = "error" if found.measure.is_fraction or not found.measure.higher_is_better else "negative"
+    for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+        for pair in found.pairs:
+            label = f"{_numbered(found, pair.first)} – {_numbered(found, pair.second)}"
+            axes.plot(pair.line.alphas, scale * pair.line.curves[part].error, "o-", ms=3, lw=1.3, label=label)
+        axes.set_xlabel("α, from the first ticket to the second")
+        axes.set_ylabel(f"{part} {word if found.measure.is_fraction else f'{word} {found.measure.name}'}{unit}")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _tickets(found: Connections) -> list[str]:
+    """Return every ticket once, in the order in which they were given."""
+    return list(dict.fromkeys(path for pair in found.pairs for path in (pair.first, pair.second)))
+
+
+def _numbered(found: Connections, path: str) -> str:
+    """Return a ticket's number in the table and the end of its path."""
+    return f"{_tickets(found).index(path) + 1}: {'/'.join(Path(path).parts[-2:])}"

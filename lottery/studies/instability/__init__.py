@@ -1,0 +1,1 @@
+"""Instability: do copies that see other noise end in the same place?"""

@@ -1,0 +1,1 @@
+"""Tickets trained again: by another trainer, on other data."""

@@ -1,0 +1,103 @@
+"""Training a ticket again: with another trainer or strategy, on other data, from another seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lottery.networks.objectives.metric import GivenMetric
+from lottery.networks.objectives.objective import GivenLoss
+from lottery.results.levels import Search
+from lottery.runs.records import split_seed
+from lottery.runs.ticket import Ticket
+from lottery.search.levels.progress import Display
+from lottery.search.preparing.preparing import Request
+from lottery.search.running import run_search
+from lottery.settings.fields import field_names, layer
+from lottery.settings.functions import check_stored_functions
+from lottery.settings.trust import given_or_stored
+from lottery.trainers import TRAINERS
+from pruning.calls.calling import Forward
+from pruning.errors import BadValue
+
+# What a ticket was found with that also says how it is trained again.
+_KEPT = ("validation_size", "measure_at", "tolerance", "seed", "metric")
+# What decides which examples it was trained on; it means nothing on other data.
+_DIET = ("data_diet", "data_diet_score", "data_diet_steps", "data_diet_networks", "data_diet_keep")
+# What belongs to a criterion or a machine.
+_DROPPED = {"device", "std", "std_window", "std_examples"}
+
+
+def train_ticket(
+    ticket: Ticket,
+    model: Any = None,
+    data: Any = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    loss: GivenLoss | None = None,
+    metric: GivenMetric | None = None,
+    forward: Forward | None = None,
+    out: str | Path = "runs",
+    force: bool = False,
+    resume: bool = False,
+    trust: bool = False,
+    display: Display | None = None,
+) -> Search:
+    """Train a ticket from its rewind weights, under its mask, and return what came out: a search of one level.
+
+    Args:
+        ticket: what to train.
+        model: the architecture, as `find_ticket` takes it; by default the one that the ticket was found in.
+        data: likewise.
+        settings: what differs from how the ticket was found: `trainer`, `strategy`, `steps`, `replicates`, … Settings
+            of the ticket's own trainer are kept where the trainer stays the same.
+        loss: as `find_ticket` takes it.
+        metric: likewise.
+        forward: likewise.
+        out: the folder in which runs are kept.
+        force: start over.
+        resume: go on with a stored run though nothing tells whether it is of the same experiment.
+        trust: run a model that only the ticket's record names as `package.module:callable`.
+        display: shows progress.
+
+    Raises:
+        Untrusted: a model that only the record names, and that is not one of ours.
+        BadValue: a setting of pruning, or a ticket that does not say what model or data it belongs to.
+        MaskMismatch: a model that the ticket does not fit.
+    """
+    settings = dict(settings or {})
+    pruning = sorted({"levels", "sparsity", "densities", "prune_rate", "rewind", "criterion"} & settings.keys())
+    if pruning:
+        raise BadValue(f"{pruning[0]} prunes, and training a ticket again does not: leave it out")
+    where = ticket.path or "this ticket"
+    model = given_or_stored("model", model, ticket.info, where, trust, ticket.named)
+    same_data = data is None or (isinstance(data, str) and data == ticket.info.get("given", {}).get("data"))
+    data = given_or_stored("data", data, ticket.info, where, trust, ticket.named)
+    named = {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
+    inherited = _inherited(ticket, settings, same_data)
+    check_stored_functions({key: inherited[key] for key in inherited.keys() - settings}, where, trust)
+    merged = layer(inherited, settings, named, {"levels": 0, "prunable": tuple(ticket.mask)})
+    request = Request(
+        model, data, merged, loss, metric, out=Path(out), force=force, resume=resume, ticket=ticket, forward=forward
+    )
+    return run_search(request, display or Display(False, None))
+
+
+def _inherited(ticket: Ticket, settings: Mapping[str, Any], same_data: bool) -> dict[str, Any]:
+    """Return how the ticket was trained, as far as it still applies."""
+    found: Mapping[str, Any] = ticket.info.get("config", {})
+    trainer = settings.get("trainer", found.get("trainer", "gd"))
+    inherited = {"trainer": trainer, **{key: found[key] for key in _KEPT if found.get(key) is not None}}
+    # The mask was learned on this split: another one would make a choice on what it was learned from.
+    if same_data:
+        inherited |= {key: found[key] for key in _DIET if found.get(key) is not None}
+    inherited["split_seed"] = split_seed(found)
+    if trainer != found.get("trainer"):
+        return inherited
+    fields = field_names(TRAINERS[str(trainer)].value.config) - _DROPPED
+    inherited |= {key: found[key] for key in fields if found.get(key) is not None}
+    if settings.get("strategy", inherited.get("strategy")) != inherited.get("strategy"):
+        # They are one strategy's own, and mean nothing to another.
+        inherited.pop("strategy_params", None)
+    return inherited

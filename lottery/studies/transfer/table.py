@@ -1,0 +1,284 @@
+"""Transfer tables: the tickets of every run, trained as every run trains, beside its own tickets and random ones.
+
+OUT/<target's run>/from-<source's run>-level-LL/seed-S/level-LL/    one ticket directory each, complete or absent
+                   random/seed-S/level-LL/
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lottery.networks.objectives.metric import GivenMetric
+from lottery.networks.objectives.objective import GivenLoss
+from lottery.results.levels import Level
+from lottery.results.statistics import Estimate, by_seed, level_estimate, paired_difference, pairs
+from lottery.runs.directory import RunDirectory, locked
+from lottery.runs.reading import read_replicate
+from lottery.runs.records import split_seed
+from lottery.search.levels.drawing import Drawing
+from lottery.search.levels.engine import job_seed
+from lottery.search.levels.plan import Plan
+from lottery.search.levels.progress import Display, StepCounter
+from lottery.search.levels.reading import Outcome, store
+from lottery.search.preparing.preparing import Prepared
+from lottery.settings.config import SearchConfig
+from lottery.settings.fields import build
+from lottery.settings.functions import functions_for
+from lottery.state.identity import short_hash
+from lottery.state.machine.callers_settings import own_settings
+from lottery.state.machine.telling import say_stored
+from lottery.state.tensors import digest
+from lottery.studies.completing import own_budget, require_still_masks, train_missing
+from lottery.studies.reopening import reopen
+from lottery.studies.transfer.members import Member, choose_members, common_seeds
+from pruning.alive_rows import keeping_rows, require_rows
+from pruning.calls.calling import Forward
+from pruning.criteria import CRITERIA
+from pruning.errors import BadValue, ConfigMismatch
+from pruning.jobs import Job
+from pruning.mask import Mask
+from pruning.selection import select
+
+# How a random mask was "found".
+_RANDOM = SearchConfig(criterion="random", scope="layer")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Tickets of one run, trained as one run trains.
+
+    Attributes:
+        source: position of the run that found the tickets, or None for random masks at the target's rewind weights.
+        target: position of the run whose way of training it is.
+        level: the trainings, one for each seed.
+        estimate: their mean metric with its interval; None where all diverged.
+        against_own: entry minus the target's own tickets, paired by seed; None for these themselves.
+        against_random: entry minus random masks, paired by seed; None for these themselves.
+    """
+
+    source: int | None
+    target: int
+    level: Level
+    estimate: Estimate | None
+    against_own: Estimate | None
+    against_random: Estimate | None
+
+
+@dataclass(frozen=True)
+class TransferTable:
+    """Which tickets train where.
+
+    Attributes:
+        members: the runs.
+        tickets: `tickets[source][target]`; on the diagonal what the run itself had measured.
+        random: `random[target]`: random masks with the counts that the target's own tickets have in every tensor.
+        out: where the trainings lie.
+    """
+
+    members: tuple[Member, ...]
+    tickets: tuple[tuple[Entry, ...], ...]
+    random: tuple[Entry, ...]
+    out: Path
+
+
+@own_settings()
+def transfer_table(
+    runs: Sequence[str | Path],
+    density: float | None = None,
+    level: int | None = None,
+    *,
+    model: Any = None,
+    data: Sequence[Any] | None = None,
+    loss: GivenLoss | None = None,
+    metric: GivenMetric | None = None,
+    forward: Forward | None = None,
+    functions: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+    device: str | None = None,
+    out: str | Path = "runs/transfer",
+    trust: bool = False,
+    display: Display | None = None,
+) -> TransferTable:
+    """Train the tickets of every run as every other run trains, and random ones; what is already there is read.
+
+    An entry is the source's mask at the source's rewind weights in the target's frame: its trainer, settings and data,
+    the budget of its levels, and for every replicate the seed that its own ticket was trained with. The ticket of a
+    replicate seed is trained under the same seed.
+
+    Args:
+        runs: two or more run directories of one architecture.
+        density: of the tickets: each run's pruned level that is nearest to it, by ratio.
+        level: of the tickets in every run, instead. By default the lowest density that all of the runs reach.
+        model: what the searches were given; may be left out where it was a name.
+        data: likewise, one for each run.
+        loss: likewise.
+        metric: likewise.
+        forward: likewise.
+        functions: settings of the searches that were functions, by name: `{"optimizer": make}`; one mapping of which
+            each run takes what it was made with, or one for each run.
+        device: where to train now.
+        out: the folder in which the trainings are kept.
+        trust: run a model that only the runs' records name as `package.module:callable`.
+        display: shows progress.
+
+    Raises:
+        Untrusted: a model that only the records name, and that is not one of ours.
+        BadValue: fewer than two runs, other architectures, a level that is not there, or no replicate seed in common.
+        ConfigMismatch: another model or other data than a run was made with, or a training of another ticket in `out`.
+
+    Source: Lange & Sprekeler 2023, section 5 (arXiv 2306.00045); Morcos et al. 2019 (arXiv 1906.02773).
+    """
+    if density is not None and level is not None:
+        raise BadValue("give density or level, not both")
+    if data is not None and len(data) != len(runs):
+        raise BadValue(f"data must name one data set for each of the {len(runs)} runs, not {len(data)}")
+    if functions is not None and not isinstance(functions, Mapping) and len(functions) != len(runs):
+        raise BadValue(f"functions must be one mapping, or one for each of the {len(runs)} runs, not {len(functions)}")
+    members = choose_members([Path(run) for run in runs], density, level)
+    out, counter = Path(out), StepCounter(display or Display(False, None))
+    given: dict[str, Any] = {"model": model, "loss": loss, "metric": metric, "forward": forward}
+    given |= {"device": device, "watch": counter, "trust": trust}
+    # No mask is drawn here: a run whose criterion is its owner's own function can lend its training too.
+    given["criterion"] = CRITERIA["magnitude"].value.score
+    with locked(out, "transfer"), counter.display.training(len(members) ** 2):
+        for target in range(len(members)):
+            search = members[target].search
+            of_run = functions if functions is None or isinstance(functions, Mapping) else functions[target]
+            given["functions"] = functions_for(of_run, search.config)
+            _, ready = reopen(search.run, data=data[target] if data else None, **given)
+            require_still_masks(ready)
+            for source, seeds in _sources(members, target):
+                _train(_Frame(members, target, ready, out), source, seeds, counter)
+                counter.display.passed()
+    return _read(members, out)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the trainings in one run's way share."""
+
+    members: tuple[Member, ...]
+    target: int
+    ready: Prepared
+    out: Path
+
+    @property
+    def own(self) -> Member:
+        return self.members[self.target]
+
+
+def _folder(members: Sequence[Member], source: int | None, target: int, out: Path) -> RunDirectory:
+    """Return where the tickets of a source are kept that were trained in a target's way."""
+    name = "random"
+    if source is not None:
+        name = f"from-{members[source].search.run.resolve().name}-level-{members[source].level.level:02d}"
+    return RunDirectory(out / members[target].search.run.resolve().name / name)
+
+
+def _sources(members: Sequence[Member], target: int) -> list[tuple[int | None, list[int]]]:
+    """Return what is trained in a target's way: every other run, and None for random masks, each with its seeds."""
+    others = [
+        (number, common_seeds(member, members[target])) for number, member in enumerate(members) if number != target
+    ]
+    return [*others, (None, common_seeds(members[target], members[target]))]
+
+
+def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: StepCounter) -> None:
+    """Train in one piece what is missing of one entry, and store each training as it is done.
+
+    An entry is a piece of its own, so that no other run in the table has a part in its rounding.
+    """
+    own, number = frame.own, frame.own.level.level
+    giver = own if source is None else frame.members[source]
+    folder = _folder(frame.members, source, frame.target, frame.out)
+    jobs = {seed: _job(frame, source, seed) for seed in seeds}
+    names = {seed: _identity(own.run, number, job) for seed, job in jobs.items()}
+    missing = [seed for seed in seeds if not folder.has(seed, number)]
+    stored = [folder.level_path(seed, number) for seed in seeds if seed not in missing]
+    say_stored(folder.path, stored, len(seeds), "deleting the folder")
+    for seed in set(seeds) - set(missing):
+        if folder.read_record(seed, number).get("transfer", {}).get("identity") != names[seed]:
+            raise ConfigMismatch(f"{folder.level_path(seed, number)} is of another ticket or run; use another --out")
+    plan = _plan(frame.ready.plan, _RANDOM if source is None else _found_by(giver))
+    facts = {
+        "source": "random" if source is None else giver.search.run.name,
+        "source_level": giver.level.level,
+        "target": own.search.run.name,
+    }
+    for seed, trained, seconds in train_missing(frame.ready, jobs, missing, counter, number):
+        record = giver.run.read_record(seed, 0)
+        outcome = Outcome(jobs[seed], trained, seed, number, record["init_sha256"], seconds)
+        dense = own.run.read_record(seed, 0)
+        store(plan, folder, outcome, dense, {"transfer": {**facts, "identity": names[seed]}})
+
+
+def _job(frame: _Frame, source: int | None, seed: int) -> Job:
+    """Return the training of one ticket in the target's way: as the target's own ticket of that seed was trained."""
+    giver = frame.own if source is None else frame.members[source]
+    mask = giver.run.read_mask(seed, giver.level.level)
+    if source is None:
+        mask = _random_mask(mask, seed, giver.level.level, frame.ready.plan.drawing)
+    params = giver.run.read_rewound(seed, giver.level.level)
+    own = frame.own
+    budget = own_budget(frame.ready.plan, own.run, seed, own.level.level)
+    return Job(params, mask, job_seed(seed, own.level.level), budget)
+
+
+def _random_mask(mask: Mask, seed: int, level: int, drawing: Drawing) -> Mask:
+    rng, dense = np.random.default_rng([seed, level, zlib.crc32(b"transfer")]), Mask.dense(mask.shapes())
+    scores = {name: rng.random(keep.shape) for name, keep in mask.items()}
+    drawn = select(keeping_rows(scores, dense, drawing.guarded), dense, mask.counts(), 0, drawing.pattern)
+    require_rows(mask, drawn, drawing.guarded)
+    return drawn
+
+
+def _identity(target: RunDirectory, level: int, job: Job) -> str:
+    config = (target.path / "config.json").read_text(encoding="utf-8")
+    return short_hash([config, str(level), digest(job.params), digest(dict(job.mask))], length=64)
+
+
+def _found_by(member: Member) -> SearchConfig:
+    """Return the settings of the search that found a member's ticket."""
+    config = member.search.config
+    # How it trained is not asked: that may have been a function, which no file holds.
+    return build(SearchConfig, {**config, "split_seed": split_seed(config)})
+
+
+def _plan(plan: Plan, found: SearchConfig) -> Plan:
+    """Return a target's plan with the criterion and scope that a ticket was found by, for its record."""
+    how = {"criterion": found.criterion, "scope": found.scope}
+    about = {**plan.about, **how, "config": {**plan.about["config"], **how}}
+    return replace(plan, config=replace(found, measure_at=plan.config.measure_at), about=about)
+
+
+def _read(members: tuple[Member, ...], out: Path) -> TransferTable:
+    def entry(source: int | None, target: int) -> Entry:
+        own, level = members[target], stored[source, target]
+        random = stored[None, target]
+        return Entry(
+            source,
+            target,
+            level,
+            level_estimate(level, own.search.is_fraction, own.search.test_examples),
+            None if source == target else paired_difference(*pairs(by_seed(level), by_seed(own.level))),
+            None if source is None else paired_difference(*pairs(by_seed(level), by_seed(random))),
+        )
+
+    stored: dict[tuple[int | None, int], Level] = {}
+    for target, member in enumerate(members):
+        stored[target, target] = member.level
+        for source, seeds in _sources(members, target):
+            folder, number = _folder(members, source, target, out), member.level.level
+            stored[source, target] = Level(number, tuple(read_replicate(folder, seed, number) for seed in seeds))
+    every = range(len(members))
+    return TransferTable(
+        members,
+        tuple(tuple(entry(source, target) for target in every) for source in every),
+        tuple(entry(None, target) for target in every),
+        out,
+    )

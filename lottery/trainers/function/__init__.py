@@ -1,0 +1,21 @@
+"""Training by a loop of the caller's own; PyTorch is loaded when it is used."""
+
+from __future__ import annotations
+
+from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
+from lottery.trainers.function.config import LoopConfig
+
+
+def setup(ask: Ask) -> Setup:
+    """Make the trainer ready (see `lottery.trainers.function.setup`)."""
+    from lottery.trainers.function.setup import setup as ready
+
+    return ready(ask)
+
+
+TRAINERS.add(
+    "function",
+    TrainerKind(LoopConfig, setup),
+    "a loop of your own: train=function(model, mask, budget)",
+    "this toolkit",
+)

@@ -1,0 +1,52 @@
+"""What all trainings of one search by gradient descent share, whether they run alone or stacked."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from lottery.data.parts import Parts
+from lottery.networks.objectives.objective import Objective
+from lottery.trainers.gd.config import GDConfig
+from pruning.watch import Watch
+
+
+class Frame(Protocol):
+    """How to train, on what, and who is told; none of it changes from job to job."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The architecture; its weights are never used nor changed."""
+        ...
+
+    @property
+    def parts(self) -> Parts:
+        """The data, on the device."""
+        ...
+
+    @property
+    def objective(self) -> Objective:
+        """Loss and metric."""
+        ...
+
+    @property
+    def config(self) -> GDConfig:
+        """How to train."""
+        ...
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a whole training, the length of the learning-rate schedule."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where to train."""
+        ...
+
+    @property
+    def watch(self) -> Watch:
+        """Is told of progress."""
+        ...

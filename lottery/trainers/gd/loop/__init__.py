@@ -1,0 +1,1 @@
+"""The parts of a training loop, which single and stacked trainings share."""

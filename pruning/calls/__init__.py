@@ -1,0 +1,1 @@
+"""Calls of somebody's module: arguments, outputs, and what it raises."""

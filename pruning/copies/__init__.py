@@ -1,0 +1,1 @@
+"""Copies of a network that share nothing with it."""

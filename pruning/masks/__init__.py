@@ -1,0 +1,1 @@
+"""Masks in files, under the names of a model, and on its tensors."""

@@ -1,0 +1,1 @@
+"""What the settings of every trainer share: ranges, and when a training ends early."""

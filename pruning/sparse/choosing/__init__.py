@@ -1,0 +1,1 @@
+"""Which way of computing is fastest here: timings, comparisons, choices."""

@@ -1,0 +1,1 @@
+"""Plans: everything that follows from a mask alone."""

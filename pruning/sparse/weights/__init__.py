@@ -1,0 +1,1 @@
+"""Sparse matrices and kernels as modules: the surviving values are the parameters."""
