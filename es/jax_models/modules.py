@@ -7,8 +7,7 @@ function asks for is None: one that draws from it all the same fails, and says s
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,16 +17,10 @@ import numpy as np
 
 from es.jax_models import kinds as jax_kinds
 from es.jax_models.kinds import is_of, jax_kind
+from es.jax_models.switches import Keywords, evaluating, required, switches_of
 from pruning.calls.users_code import users_code
 from pruning.errors import BadValue
 from pruning.pytrees import leaf_names
-
-Keywords = dict[str, bool | None]
-
-_TRAINING = frozenset({"train", "training", "is_training"})
-_EVALUATION = frozenset({"deterministic", "inference", "use_running_average"})
-_RANDOM = frozenset({"key", "keys", "rng", "rngs", "rng_key", "prng_key"})
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _itself(tree: Any) -> Any:
@@ -71,7 +64,7 @@ def jax_model(thing: Any, seed: int = 0, example: Any = None) -> JaxModel:
     """
     match jax_kind(thing):
         case jax_kinds.LINEN:
-            return _linen(thing, _first(thing, seed, example, _keywords(type(thing).__call__)))
+            return _linen(thing, _first(thing, seed, example, switches_of(type(thing).__call__)))
         case jax_kinds.LINEN_WITH_VARIABLES:
             variables, module = thing
             return _linen(module, variables, kind=jax_kinds.LINEN_WITH_VARIABLES, given=lambda found: (found, module))
@@ -108,7 +101,7 @@ def _pair(tree: Any, apply: Callable[..., Any]) -> JaxModel:
     if not of_linen:
         return JaxModel(jax_kinds.PAIR, tree, evaluating(apply), [apply], lambda found: (found, apply))
     bare = isinstance(tree, Mapping) and "params" not in tree  # what stands under `params` of the variables
-    keywords = _keywords(type(module).__call__)
+    keywords = switches_of(type(module).__call__)
 
     def called(found: Any, inputs: Any) -> Any:
         return apply({"params": found} if bare else found, inputs, **keywords)
@@ -126,7 +119,7 @@ def _linen(module: Any, variables: Any, kind: str = jax_kinds.LINEN, given: Call
     if both:
         raise BadValue(f"{type(module).__name__}: {both[0]!r} is a submodule and a collection; rename the submodule")
     tree = {**variables["params"], **{name: variables[name] for name in others}}
-    keywords = _keywords(type(module).__call__)
+    keywords = switches_of(type(module).__call__)
 
     def together(found: Any) -> dict[str, Any]:
         params = {name: value for name, value in found.items() if name not in others}
@@ -141,7 +134,7 @@ def _linen(module: Any, variables: Any, kind: str = jax_kinds.LINEN, given: Call
 
 def _transformed(pair: Any, seed: int, example: Any) -> JaxModel:
     """Return Haiku's `transform`: functions of parameters that lie in a dictionary."""
-    if "state" in _required(pair.apply):
+    if "state" in required(pair.apply):
         raise BadValue(
             "a network with state: give the pair (params, lambda params, x: apply(params, state, None, x)[0])"
         )
@@ -177,7 +170,7 @@ def _nnx(module: Any) -> JaxModel:
     evaluation_graph, _ = nnx.split(evaluated)
     tree, structure = nnx.to_pure_dict(state), jax.tree.structure(state)
     trained = {".".join(map(str, path)) for path, held in nnx.to_flat_state(state) if isinstance(held, nnx.Param)}
-    keywords = _keywords(type(module).__call__)
+    keywords = switches_of(type(module).__call__)
     classes = {type(node) for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Module)}
 
     def merged(chosen: Any, found: Any) -> Any:
@@ -202,12 +195,12 @@ def _equinox(module: Any) -> JaxModel:
     from equinox import nn
 
     indices = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nn.StateIndex))
-    if any(isinstance(node, nn.StateIndex) for node in indices) or "state" in _required(type(module).__call__):
+    if any(isinstance(node, nn.StateIndex) for node in indices) or "state" in required(type(module).__call__):
         raise BadValue(
             f"{type(module).__name__} keeps state (a BatchNorm?): give (module, state), as "
             "equinox.nn.make_with_state(Module)(…) returns them"
         )
-    keywords = _keywords(type(module).__call__)
+    keywords = switches_of(type(module).__call__)
 
     def called(found: Any, inputs: Any) -> Any:
         one = nn.inference_mode(found)
@@ -221,7 +214,7 @@ def _equinox_with_state(module: Any, state: Any) -> JaxModel:
     """Return an Equinox module that keeps state, which is read and not written."""
     from equinox import nn
 
-    keywords = _keywords(type(module).__call__)
+    keywords = switches_of(type(module).__call__)
 
     def called(found: Any, inputs: Any) -> Any:
         one = nn.inference_mode(found)
@@ -260,27 +253,6 @@ _ONE_EXAMPLE = (
 )
 
 
-def evaluating(apply: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    """Return a function as `apply(tree, inputs)`, with the switches and keys that it needs besides filled in.
-
-    >>> evaluating(lambda params, rng, x, train: (params, rng, x, train))(1, 2)
-    (1, None, 2, False)
-    """
-    parameters = _parameters(apply)
-    filled = _fill(_required(apply))
-    if not filled:
-        return apply
-    order = [name for name, p in parameters.items() if p.kind in _POSITIONAL and p.default is p.empty]
-    keywords = {name: value for name, value in filled.items() if name not in order}
-
-    def called(tree: Any, inputs: Any) -> Any:
-        rest = iter((tree, inputs))
-        positional = [filled[name] if name in filled else next(rest) for name in order]
-        return apply(*positional, *rest, **keywords)
-
-    return called
-
-
 def _first(thing: Any, seed: int, example: Any, keywords: Keywords) -> Any:
     """Return what a model's `init` makes of a key and a batch; of shapes alone, zeros that take no memory."""
     if example is None:
@@ -293,31 +265,3 @@ def _first(thing: Any, seed: int, example: Any, keywords: Keywords) -> Any:
         return init(key, example)
     made = jax.eval_shape(init, key, example)
     return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), made)
-
-
-def _keywords(call: Callable[..., Any]) -> Keywords:
-    """Return the switches of a module's call, and None for a random key that it cannot do without."""
-    parameters = _parameters(call)
-    return _fill(name for name in parameters if name not in _RANDOM or name in _required(call))
-
-
-def _fill(names: Iterable[str]) -> Keywords:
-    values: Keywords = {}
-    for name in names:
-        if name in _RANDOM:
-            values[name] = None
-        elif name in _TRAINING or name in _EVALUATION:
-            values[name] = name in _EVALUATION
-    return values
-
-
-def _required(function: Callable[..., Any]) -> list[str]:
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [name for name, p in _parameters(function).items() if p.default is p.empty and p.kind not in variadic]
-
-
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some that are written in C do not say
-        return {}

@@ -16,8 +16,9 @@ import torch
 
 from es.coordinates import Space
 from es.network import Network
-from es.tasks.control import Control, Moments, action_of, normalize, rollout
+from es.tasks.control import Control
 from es.tasks.environments import SUITES, Continuous, Discrete, Environment, is_environment, make_environment
+from es.tasks.episodes import Moments, action_of, normalize, rollout
 from es.translation.functions import to_jax, torch_network
 from lottery.networks.models import MODELS
 from pruning.errors import BadValue, UnknownName, UsageError
