@@ -84,7 +84,11 @@ class StorageError(RunError):
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """Say which write failed and why."""
+    """Say which write failed and why.
+
+    >>> storage_error(Path("runs"), OSError(28, "No space left on device"))
+    StorageError('runs: cannot be written (No space left on device); what was complete is still there')
+    """
     return StorageError(f"{path}: cannot be written ({error.strerror or error}); what was complete is still there")
 
 

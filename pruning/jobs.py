@@ -140,7 +140,11 @@ class Prober(Protocol):
 
 
 def all_finite(params: Params) -> bool:
-    """Say whether every floating-point array is free of NaN and infinities."""
+    """Say whether every floating-point array is free of NaN and infinities.
+
+    >>> all_finite({"w": np.ones(2)}), all_finite({"w": np.array([1.0, np.nan])})
+    (True, False)
+    """
     return all(bool(np.isfinite(a).all()) for a in params.values() if a.dtype.kind not in "biu")
 
 

@@ -150,7 +150,11 @@ def rational(value: float) -> Fraction:
 
 
 def round_half_up(value: Fraction) -> int:
-    """Return the nearest whole number; of two that are equally near, the larger."""
+    """Return the nearest whole number; of two that are equally near, the larger.
+
+    >>> [round_half_up(Fraction(half, 2)) for half in (1, 2, 3, 5)]
+    [1, 1, 2, 3]
+    """
     return math.floor(value + Fraction(1, 2))
 
 

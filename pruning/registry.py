@@ -83,7 +83,11 @@ class Registry(Generic[T]):
 
 
 def summary_of(function: object) -> str:
-    """Return the first docstring line of `function`; raises `BadValue` where there is none."""
+    """Return the first docstring line of `function`; raises `BadValue` where there is none.
+
+    >>> summary_of(summary_of)
+    'Return the first docstring line of `function`; raises `BadValue` where there is none'
+    """
     doc = inspect.getdoc(function)
     if not doc:
         name = getattr(function, "__qualname__", function)

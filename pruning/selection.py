@@ -69,7 +69,7 @@ def select(
     axes = {name: pattern.axes_of(name, keep.shape) for name, keep in mask.items()}
     values = {name: axes[name].matrix(array) for name, array in values.items()}
     held = {name: axes[name].matrix(keep) for name, keep in mask.items()}
-    if stays_whole(tiles):
+    if _stays_whole(tiles):
         kept = _whole_tiles(values, held, target, guard, tiles)
     else:
         held = {name: best_of_tiles(values[name], keep, tiles[name]) for name, keep in held.items()}
@@ -88,7 +88,7 @@ def check_targets(targets: Sequence[Target], mask: Mask, guard: int, pattern: Pa
         pattern: which weights stay or go together.
     """
     tiles = {name: pattern.tile(name, keep.shape) for name, keep in mask.items()}
-    if guard == 0 or not stays_whole(tiles):
+    if guard == 0 or not _stays_whole(tiles):
         return
     held = {name: pattern.axes_of(name, keep.shape).matrix(keep) for name, keep in mask.items()}
     needed = {name: _set_aside(tiles_of(name, keep, keep, tiles[name]).sizes, guard) for name, keep in held.items()}
@@ -105,7 +105,7 @@ def check_targets(targets: Sequence[Target], mask: Mask, guard: int, pattern: Pa
                 )
 
 
-def stays_whole(tiles: Mapping[str, Tile]) -> bool:
+def _stays_whole(tiles: Mapping[str, Tile]) -> bool:
     """Say whether weights stay or go together in any of the tensors."""
     return any(tile.most is None and tile.area > 1 for tile in tiles.values())
 

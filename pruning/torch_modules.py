@@ -214,7 +214,12 @@ def split_torch_prune(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torc
 
 
 def own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Parameter]]:
-    """Return the parameters of all layers of these kinds, by the name that the layer itself has for them."""
+    """Return the parameters of all layers of these kinds, by the name that the layer itself has for them.
+
+    >>> network = nn.Sequential(nn.Linear(2, 1), nn.PReLU())
+    >>> [(name, parameter is network[0].weight) for name, parameter in own_tensors(network, (nn.Linear,))]
+    [('weight', True), ('bias', False)]
+    """
     layers = [module for module in model.modules() if isinstance(module, kinds)]
     return [named for layer in layers for named in layer.named_parameters(recurse=False)]
 
@@ -229,7 +234,11 @@ def is_trainable(parameter: torch.Tensor) -> bool:
 
 
 def is_number(tensor: torch.Tensor) -> bool:
-    """Say whether a tensor holds real or complex numbers: no integers, and nothing quantized."""
+    """Say whether a tensor holds real or complex numbers: no integers, and nothing quantized.
+
+    >>> [is_number(torch.zeros(1, dtype=dtype)) for dtype in (torch.float16, torch.complex64, torch.int64)]
+    [True, True, False]
+    """
     return tensor.is_floating_point() or tensor.is_complex()
 
 

@@ -106,7 +106,7 @@ def _learn(algorithm: Any, key: jax.Array, population: Any, fitness: Any, state:
     return state.replace(mean=mean, std=std, p_std=p_std, p_c=p_c, C=C)
 
 
-def separable_c_mu(dims: int, mu_eff: float, c_1: float) -> float:
+def _separable_c_mu(dims: int, mu_eff: float, c_1: float) -> float:
     """Return the learning rate of a diagonal covariance: (D + 2) / 3 times that of a full one.
 
     From Ros & Hansen 2008: a diagonal has D numbers to learn instead of D², and can learn that much faster. evosax 0.1
@@ -127,11 +127,11 @@ def separable_c_mu(dims: int, mu_eff: float, c_1: float) -> float:
 def sep_cma_es(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
     """Covariance matrix adaptation of the diagonal: one standard deviation for each weight.
 
-    The own value of `c_mu` is Ros & Hansen's (see `separable_c_mu`), not evosax's.
+    The own value of `c_mu` is Ros & Hansen's (see `_separable_c_mu`), not evosax's.
     """
     algorithm = Sep_CMA_ES(population, jnp.zeros(dims))
     params = replaced(with_elites(algorithm, sigma, values), values, [*STEP_SIZE, "c_c", "c_1"])
-    own = separable_c_mu(dims, float(params.mu_eff), float(params.c_1))
+    own = _separable_c_mu(dims, float(params.mu_eff), float(params.c_1))
     params = params.replace(c_mu=own if math.isnan(values["c_mu"]) else values["c_mu"])
     # C holds variances, clipped and loaded by ask
     return adapt(

@@ -240,7 +240,7 @@ def translating(items_are_tensors: bool = False, grad: bool = False, branch: boo
     """
     translation = Translation(branch)
     with ExitStack() as stack:
-        stack.enter_context(plain_kernels())
+        stack.enter_context(_plain_kernels())
         stack.enter_context(_exporting())
         stack.enter_context(_unvalidated_distributions())
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -277,7 +277,7 @@ def _unvalidated_distributions() -> Iterator[None]:
 
 
 @contextmanager
-def plain_kernels() -> Iterator[None]:
+def _plain_kernels() -> Iterator[None]:
     """Let torch compute by its elementary operations inside the block, not by kernels that do several at once."""
     fastpath, onednn = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):

@@ -56,6 +56,11 @@ def by_example(model: Any, batch: Any) -> Any:
     """Call a model with lists of examples: of inputs, and of targets if its second argument is called so.
 
     What torchvision's detectors take: a list of images, and a list of dictionaries, which they need for their losses.
+
+    >>> by_example(lambda images, targets=None: (images, targets), ([1, 2], ["a", "b"]))
+    ([1, 2], ['a', 'b'])
+    >>> by_example(lambda images, mask=None: (images, mask), ([1, 2], ["a", "b"]))
+    ([1, 2], None)
     """
     inputs, targets = batch
     parameters = _parameters(model) or {}

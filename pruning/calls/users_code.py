@@ -48,24 +48,32 @@ def users_code(what: str, kind: type[LotteryError] = RunError) -> Iterator[None]
 def one_line(error: BaseException) -> str:
     """Return an exception's kind and first line, and the last place in the caller's own code that it passed."""
     lines = str(error).strip().splitlines()
-    place = users_place(error.__traceback__)
+    place = _users_place(error.__traceback__)
     return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}{f' ({place})' if place else ''}"
 
 
-def users_place(trace: TracebackType | None) -> str | None:
+def _users_place(trace: TracebackType | None) -> str | None:
     """Return file and line of the innermost frame that is neither ours nor a library's, or None where there is none."""
     frames = [frame for frame in traceback.extract_tb(trace) if is_users_file(frame.filename)]
     return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
 
 
 def in_library(filename: str) -> bool:
-    """Say whether a file belongs to Python, to an installed package or to this toolkit; what is typed in does not."""
+    """Say whether a file belongs to Python, to an installed package or to this toolkit; what is typed in does not.
+
+    >>> in_library(contextlib.__file__), in_library(__file__), in_library("/home/me/train.py"), in_library("<stdin>")
+    (True, True, False, False)
+    """
     if filename.startswith("<"):
         return filename.startswith("<frozen")
     return str(Path(filename).resolve()).startswith((*_OURS, *_LIBRARIES))
 
 
 def is_users_file(filename: str) -> bool:
-    """Say whether code in this file is the caller's own; a notebook's cell is, what Python generates is not."""
+    """Say whether code in this file is the caller's own; a notebook's cell is, what Python generates is not.
+
+    >>> is_users_file("/home/me/train.py"), is_users_file("<stdin>"), is_users_file("<string>")
+    (True, True, False)
+    """
     generated = filename.startswith(("<string", "<eval_with_key", "<__array_function__"))
     return not generated and not in_library(filename)

@@ -40,6 +40,10 @@ def named_mask(module: nn.Module, kept: Mapping[torch.Tensor, Flags], metadata: 
 
     Raises:
         MaskMismatch: none of them is masked.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> named_mask(layer, {layer.weight: np.array([[True, False]])}, {})["weight"].tolist()
+    [[True, False]]
     """
     found = {name: kept[value] for name, value in module.named_parameters() if value in kept}
     if not found:

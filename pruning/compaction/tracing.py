@@ -48,7 +48,11 @@ def trace(root: nn.Module, call: Call) -> Traced:
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Say whether a module is one of PyTorch's own layers (a leaf when traced), not a container of others."""
+    """Say whether a module is one of PyTorch's own layers (a leaf when traced), not a container of others.
+
+    >>> is_layer(nn.Linear(2, 1)), is_layer(nn.Sequential()), is_layer(nn.ModuleList())
+    (True, False, False)
+    """
     container = isinstance(module, nn.ModuleList | nn.ModuleDict)
     return fx.Tracer().is_leaf_module(module, "") and not container
 

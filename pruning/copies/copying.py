@@ -68,7 +68,13 @@ def copy_module(module: ModuleT, instead: Mapping[int, Any] | None = None) -> Mo
 
 
 def tensors_within(module: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield every tensor that a copy of a module has for itself: in attributes, containers and objects."""
+    """Yield every tensor that a copy of a module has for itself: in attributes, containers and objects.
+
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> layer.seen = [torch.zeros(3)]
+    >>> sorted(tuple(tensor.shape) for tensor in tensors_within(layer))
+    [(1, 2), (3,)]
+    """
     graph = graph_of(module)
     yield from (graph[key][0] for key in copied_with(module, graph) if isinstance(graph[key][0], torch.Tensor))
 

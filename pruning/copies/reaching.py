@@ -33,14 +33,14 @@ def reachable(roots: Iterable[Any]) -> dict[int, tuple[Any, list[Any]]]:
         following: list[Any] = []
         for thing in level:
             if id(thing) not in found:
-                held = [each for each in held_by(thing) if type(each) not in _PLAIN]
+                held = [each for each in _held_by(thing) if type(each) not in _PLAIN]
                 found[id(thing)] = (thing, held)  # kept, so that its address is not another's meanwhile
                 following += held
         level = following
     return found
 
 
-def held_by(thing: Any) -> Iterable[Any]:
+def _held_by(thing: Any) -> Iterable[Any]:
     """Return what a thing holds directly."""
     if is_reference(thing):
         return [] if referent(thing) is None else [referent(thing)]
@@ -85,12 +85,22 @@ def filled(function: types.FunctionType) -> Iterator[Any]:
 
 
 def is_reference(thing: Any) -> bool:
-    """Say whether a thing is a weak reference or a weak proxy, which itself pretends to be of its target's class."""
+    """Say whether a thing is a weak reference or a weak proxy, which itself pretends to be of its target's class.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> is_reference(weakref.ref(layer)), is_reference(weakref.proxy(layer)), is_reference(layer)
+    (True, True, False)
+    """
     return type(thing) in weakref.ProxyTypes or issubclass(type(thing), weakref.ReferenceType)
 
 
 def referent(reference: Any) -> Any:
-    """Return what a weak reference, or a weak proxy of a module, refers to; None where it is gone or no module."""
+    """Return what a weak reference, or a weak proxy of a module, refers to; None where it is gone or no module.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> referent(weakref.ref(layer)) is layer, referent(weakref.proxy(layer)) is layer
+    (True, True)
+    """
     if type(reference) not in weakref.ProxyTypes:
         target = reference()
         return getattr(target, "__self__", target) if isinstance(reference, weakref.WeakMethod) else target

@@ -26,12 +26,25 @@ _ATOMS = (types.FunctionType, types.BuiltinMethodType, _CACHED)
 
 
 def graph_of(root: Any) -> dict[int, tuple[Any, list[Any]]]:
-    """Return everything that can be reached from a module or another thing (see `reachable`)."""
+    """Return everything that can be reached from a module or another thing (see `reachable`).
+
+    >>> layer, shared = nn.Linear(1, 1), [1]
+    >>> layer.compute = lambda shared=shared: shared
+    >>> id(shared) in graph_of(layer)
+    True
+    """
     return reachable([root, *root.modules()] if isinstance(root, nn.Module) else [root])
 
 
 def copied_with(root: Any, graph: dict[int, tuple[Any, list[Any]]]) -> set[int]:
-    """Return the ids of what `copy.deepcopy` copies where it copies `root`."""
+    """Return the ids of what `copy.deepcopy` copies where it copies `root`.
+
+    >>> inside, referred = [1], nn.Linear(1, 1)
+    >>> outside = [inside, weakref.ref(referred)]
+    >>> graph = graph_of(outside)
+    >>> id(inside) in copied_with(outside, graph), id(referred) in graph, id(referred) in copied_with(outside, graph)
+    (True, True, False)
+    """
     found: set[int] = set()
     level = [root]
     while level:

@@ -47,6 +47,13 @@ def copied_together(group: list[torch.Tensor]) -> dict[int, torch.Tensor]:
 
     Raises:
         BadValue: a view through which gradients flow, and that reads its parameter as another type.
+
+    >>> whole = torch.zeros(3)
+    >>> view = whole[1:]
+    >>> made = copied_together([whole, view])
+    >>> _ = made[id(whole)].fill_(7)
+    >>> made[id(view)].tolist(), view.tolist()
+    ([7.0, 7.0], [0.0, 0.0])
     """
     first = min(span(each)[0] for each in group) // _ALIGNED * _ALIGNED
     last = max(span(each)[1] for each in group)
@@ -115,7 +122,11 @@ def _meet(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def span(tensor: torch.Tensor) -> tuple[int, int]:
-    """Return where a tensor's elements begin and end in its memory, in bytes."""
+    """Return where a tensor's elements begin and end in its memory, in bytes.
+
+    >>> span(torch.zeros(4)[1:3]), span(torch.zeros(2, 3)[:, 0])
+    ((4, 12), (0, 16))
+    """
     first = int(tensor.storage_offset()) * tensor.element_size()
     if not tensor.numel():
         return first, first

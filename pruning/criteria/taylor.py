@@ -34,6 +34,14 @@ def taylor_second(trained: Trained, job: Job) -> Scores:
     brain damage is the second term (its g is 0 at a minimum), with curvature that is made positive. Here h is the
     Hessian's own, exact or estimated so closely that its sign means something (the probe `hessian_diagonal`), and the
     square takes a change in either direction for importance, as the paper does.
+
+    >>> import numpy as np
+    >>> from pruning.jobs import Budget
+    >>> from pruning.mask import Mask
+    >>> found = {"gradients": {"w": np.array([1.0, 1.0])}, "hessian_diagonal": {"w": np.array([0.0, 1.0])}}
+    >>> trained = Trained({"w": np.array([3.0, 2.0])}, [], evidence=found)
+    >>> taylor_second(trained, Job({}, Mask({"w": [1, 1]}), 0, Budget(0, 1)))
+    {'w': array([9., 0.])}
     """
     first, second = _first_order(trained, job), _second_order(trained, job)
     return {name: (first[name] + second[name]) ** 2 for name in job.mask}

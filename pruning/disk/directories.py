@@ -80,7 +80,13 @@ def replaced_directory(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Remove, of these temporary folders, those that nobody holds: their processes were killed."""
+    """Remove, of these temporary folders, those that nobody holds: their processes were killed.
+
+    >>> (tmp / "leftover").mkdir()
+    >>> remove_leftovers([tmp / "leftover"])
+    >>> (tmp / "leftover").exists()
+    False
+    """
     for folder in folders:
         with contextlib.suppress(OSError):
             handle = _hold(folder)
@@ -208,6 +214,10 @@ def while_it_stands(folder: Path, look: Callable[[], Found]) -> Found:
     Raises:
         LotteryError, FileNotFoundError: what `look` raised in a folder that nobody replaced.
         StorageError: the folder is replaced again and again.
+
+    >>> (tmp / "run").mkdir()
+    >>> while_it_stands(tmp / "run", lambda: sorted(tmp.iterdir())) == [tmp / "run"]
+    True
     """
     for _ in range(_MOST_SWAPS):
         before = _identity(folder)

@@ -106,7 +106,11 @@ def _check_regular(path: Path, mode: int) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Say whether there is something at `path`; where that cannot be known (no permission, a loop of links), no."""
+    """Say whether there is something at `path`; where that cannot be known (no permission, a loop of links), no.
+
+    >>> is_there(tmp), is_there(tmp / "nothing")
+    (True, False)
+    """
     return os.path.exists(path)
 
 
@@ -194,7 +198,13 @@ def read_tensors(path: Path, expected: str | None = None) -> tuple[Arrays, dict[
 
 
 def check_sha256(path: Path, content: bytes, expected: str | None) -> None:
-    """Raise `FileFormatError` for bytes that are not those that were written."""
+    """Raise `FileFormatError` for bytes that are not those that were written.
+
+    >>> check_sha256(Path("params"), b"written", sha256(b"written"))
+    >>> check_sha256(Path("params"), b"changed", sha256(b"written"))
+    Traceback (most recent call last):
+    pruning.errors.FileFormatError: params: not what was written (its SHA-256 is not the one in config.json)
+    """
     if expected is not None and sha256(content) != expected:
         raise FileFormatError(f"{path}: not what was written (its SHA-256 is not the one in config.json)")
 

@@ -127,13 +127,27 @@ def hold(owner: nn.Module, removed: dict[str, torch.Tensor]) -> None:
 
 
 def hold_before_forward(module: nn.Module) -> None:
-    """Have a module mask what it holds whenever it is called."""
+    """Have a module mask what it holds whenever it is called.
+
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> hold(layer, {"weight": torch.ones(1, 1, dtype=torch.bool)})
+    >>> hold_before_forward(layer)
+    >>> _ = layer.weight.data.fill_(5)
+    >>> layer(torch.ones(1)).item()
+    0.0
+    """
     if not any(isinstance(hook, BeforeForward) for hook in module._forward_pre_hooks.values()):
         module.register_forward_pre_hook(BeforeForward())
 
 
 def held_modules(module: nn.Module) -> Iterator[tuple[nn.Module, Held]]:
-    """Yield the modules inside that hold masks of tensors of their own."""
+    """Yield the modules inside that hold masks of tensors of their own.
+
+    >>> network = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    >>> hold(network[1], {"weight": torch.ones(1, 1, dtype=torch.bool)})
+    >>> [(part is network[1], held.removed) for part, held in held_modules(network)]
+    [(True, {'weight': tensor([[True]])})]
+    """
     for part in module.modules():
         held = part.__dict__.get(_HELD)
         if held is not None:
@@ -141,7 +155,14 @@ def held_modules(module: nn.Module) -> Iterator[tuple[nn.Module, Held]]:
 
 
 def release(module: nn.Module) -> None:
-    """Drop every held mask and every hook inside; the weights stay as they are."""
+    """Drop every held mask and every hook inside; the weights stay as they are.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> hold(layer, {"weight": torch.ones(1, 1, dtype=torch.bool)})
+    >>> release(layer)
+    >>> is_held(layer.weight), list(held_modules(layer))
+    (False, [])
+    """
     for part in module.modules():
         held = part.__dict__.pop(_HELD, None)
         if held is not None:

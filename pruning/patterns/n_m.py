@@ -11,6 +11,9 @@ def n_m(out: int, rest: int, n: int, m: int) -> Tile:
     """At most n of every m consecutive weights of a row stay.
 
     A level keeps as many weights as the schedule says, or all that the pattern allows where that is less.
+
+    >>> n_m(out=3, rest=8, n=2, m=4)
+    Tile(height=1, width=4, most=2)
     """
     if n > m:
         raise BadValue(f"pattern 'n-m' keeps n of every m weights: n must be at most m, not {n} of {m}")

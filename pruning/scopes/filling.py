@@ -65,6 +65,10 @@ def filled_levels(schedule: Schedule, tensors: Tensors, shares: Mapping[str, int
 
     Raises:
         BadValue: a level that empties a tensor, or that nothing reaches.
+
+    >>> tensors = Tensors({"a": (10,), "b": (10,)}, {"a": 10, "b": 10})
+    >>> filled_levels(Schedule(densities=(0.5,)), tensors, {"a": 1, "b": 4})
+    [{'a': 10, 'b': 10}, {'a': 2, 'b': 8}]
     """
     least = {name: min(schedule.guard, size) for name, size in tensors.sizes.items()}
     levels = [dict(tensors.sizes)]

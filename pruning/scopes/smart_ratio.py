@@ -18,6 +18,10 @@ def smart_ratio(schedule: Schedule, tensors: Tensors) -> list[Target]:
     Layers count in the order in which they run. Linear means a tensor of two axes. Where 30 % are more or less than
     the other tensors can leave to it, it keeps what they can. A density ends at 1, and what is over goes to the other
     tensors in proportion.
+
+    >>> shapes = {"1": (10, 10), "2": (10, 10), "last": (10, 10)}
+    >>> smart_ratio(Schedule(densities=(0.35,)), Tensors(shapes, dict.fromkeys(shapes, 100)))[1]
+    {'1': 50, '2': 25, 'last': 30}
     """
     totals, least = tensors.totals, {name: min(schedule.guard, size) for name, size in tensors.sizes.items()}
     depth = {name: len(totals) - index for index, name in enumerate(tensors.by_depth)}

@@ -23,7 +23,7 @@ FORMAT = 2
 BY = ("measure", "model")
 
 
-def default_cache() -> Path:
+def _default_cache() -> Path:
     """Return the file in which choices are kept: under `$XDG_CACHE_HOME`, or `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lottery-tickets" / "sparse-choices.json"
 
@@ -45,7 +45,7 @@ class Choosing:
 
     by: str = "measure"
     backend: str | None = None
-    cache: Path | None = field(default_factory=default_cache)
+    cache: Path | None = field(default_factory=_default_cache)
     seconds: float = 0.05
 
     def __post_init__(self) -> None:
@@ -89,7 +89,13 @@ class Known:
 
 
 def recall(choosing: Choosing, key: Mapping[str, Any]) -> Known | None:
-    """Return what was measured for a key, or None; an entry that is not as it was written counts as none."""
+    """Return what was measured for a key, or None; an entry that is not as it was written counts as none.
+
+    >>> choosing = Choosing(cache=tmp / "choices.json")
+    >>> remember(choosing, {"layer": "Linear"}, Known({"weight": "csr"}, "sparse", 2.0, 1.0))
+    >>> recall(choosing, {"layer": "Linear"}), recall(choosing, {"layer": "Conv2d"})
+    (Known(backends={'weight': 'csr'}, winner='sparse', dense=2.0, sparse=1.0), None)
+    """
     if choosing.cache is None or not os.path.lexists(choosing.cache):
         return None
     entry = _read(choosing.cache).get(_digest(key))
@@ -97,7 +103,13 @@ def recall(choosing: Choosing, key: Mapping[str, Any]) -> Known | None:
 
 
 def remember(choosing: Choosing, key: Mapping[str, Any], found: Known) -> None:
-    """Keep what was measured for a key; other processes may do the same meanwhile."""
+    """Keep what was measured for a key; other processes may do the same meanwhile.
+
+    >>> choosing = Choosing(cache=tmp / "choices.json")
+    >>> remember(choosing, {"layer": "Linear"}, Known({"weight": "csr"}, "sparse", 2.0, 1.0))
+    >>> [entry["key"] for entry in json.loads(choosing.cache.read_text()).values()]
+    [{'layer': 'Linear'}]
+    """
     if choosing.cache is None:
         return
     entry = {**asdict(found), "key": json.loads(json.dumps(key))}

@@ -33,10 +33,10 @@ def convolution(operation: Operation) -> Mix | Carry | None:
     if source is None or operation.shape is None:
         return None
     axis = len(operation.shape_of(source)) - len(module.kernel_size) - 1
-    return _mix(operation, module, axis, pads_with_zeros(module)) if module.groups == 1 else _groups(operation, axis)
+    return _mix(operation, module, axis, _pads_with_zeros(module)) if module.groups == 1 else _groups(operation, axis)
 
 
-def pads_with_zeros(module: Convolution) -> bool:
+def _pads_with_zeros(module: Convolution) -> bool:
     """Say whether a convolution sees zeros beyond the border, so that a constant channel is no constant there."""
     if module.padding_mode != "zeros" or module.padding == "valid":
         return False
@@ -83,7 +83,7 @@ def _groups(operation: Operation, axis: int) -> Carry | None:
     group = np.arange(rows) // (rows // module.groups)
     inner = (group[:, None] * columns + np.arange(columns)).reshape(-1)
     connected = np.asarray(kept.any(2))
-    folded = _folded(operation, axis, module.in_channels, pads_with_zeros(module))[inner].reshape(rows, columns)
+    folded = _folded(operation, axis, module.in_channels, _pads_with_zeros(module))[inner].reshape(rows, columns)
     reaches = (connected & np.isnan(folded)).any(1)
     shift = (weights.sum(2) * np.nan_to_num(folded)).sum(1)
     own = np.zeros(rows) if module.bias is None else _numbers(module.bias)
@@ -111,6 +111,13 @@ def narrowed(
         rows: those that stay [out].
         columns: those that stay [in of a group].
         groups: how many are left.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> _ = layer.weight.data.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    >>> kept, second = np.array([[True, True], [True, False]]), np.array([False, True])
+    >>> change = narrowed(layer, kept, np.array([5.0, 6.0]), rows=second, columns=~second | second, groups=1)
+    >>> [tensor.tolist() for tensor in change.module.parameters()]
+    [[[3.0, 0.0]], [6.0]]
     """
     old = module.weight
     shape = (int(rows.sum()), int(columns.sum()), *old.shape[2:])

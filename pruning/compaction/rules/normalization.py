@@ -42,6 +42,12 @@ def scale_and_shift(module: BatchNorm) -> tuple[np.ndarray, np.ndarray]:
     """Return what batch norm in eval mode does to each channel, in float64: y = scale · x + shift.
 
     scale = γ / √(σ² + ε), shift = β − scale · μ (Ioffe & Szegedy 2015, algorithm 2).
+
+    >>> norm = nn.BatchNorm1d(1, eps=0.0)
+    >>> for tensor, number in zip((norm.bias.data, norm.running_mean, norm.running_var), (5, 3, 4)):
+    ...     _ = tensor.fill_(number)
+    >>> scale_and_shift(norm)
+    (array([0.5]), array([3.5]))
     """
     assert module.running_mean is not None
     assert module.running_var is not None
@@ -54,7 +60,13 @@ def scale_and_shift(module: BatchNorm) -> tuple[np.ndarray, np.ndarray]:
 
 
 def narrowed(module: BatchNorm, cut: Cut) -> BatchNorm:
-    """Return the same batch norm for fewer channels."""
+    """Return the same batch norm for fewer channels.
+
+    >>> norm = nn.BatchNorm1d(3)
+    >>> _ = norm.weight.data.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    >>> narrowed(norm, Cut(*[np.array([True, False, True])] * 3)).weight.tolist()
+    [1.0, 3.0]
+    """
     assert module.running_mean is not None
     rows = torch.from_numpy(cut.outputs).to(module.running_mean.device)
     smaller = type(module)(int(cut.outputs.sum()), module.eps, module.momentum, module.affine, device="meta")

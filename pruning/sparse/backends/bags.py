@@ -45,7 +45,12 @@ def bags(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Tensor
 
 
 def gathered(entries: torch.Tensor, inputs: torch.Tensor, pattern: Both) -> torch.Tensor:
-    """Return the product of a sparse matrix, given by its entries row by row, and inputs [columns, B]."""
+    """Return the product of a sparse matrix, given by its entries row by row, and inputs [columns, B].
+
+    >>> pattern = linear_pattern(Plan.of([[1, 0], [1, 1]]), torch.device("cpu"))
+    >>> gathered(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([[1.0], [10.0]]), pattern).tolist()
+    [[2.0], [43.0]]
+    """
     return by_rows(_sums, entries, inputs, pattern)
 
 
@@ -70,6 +75,11 @@ def feature_major(inputs: torch.Tensor) -> torch.Tensor:
 
     PyTorch turns a matrix block by block on one core. An elementwise product does it on all cores, and is the faster
     unless examples lie at a distance of a multiple of 1 KiB: they then fight for the same lines of the cache.
+
+    >>> examples = torch.arange(6.0).reshape(3, 2)
+    >>> turned = feature_major(examples.t())
+    >>> torch.equal(turned, examples.t()), turned.stride()
+    (True, (3, 1))
     """
     if inputs.is_contiguous():
         return inputs

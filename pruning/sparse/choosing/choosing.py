@@ -218,13 +218,13 @@ def _layer_race(
     case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device
 ) -> tuple[str, dict[str, float]]:
     pair = {"dense": case.layer, "sparse": case.form}
-    with in_mode(case.with_gradients, *pair.values()):
+    with _in_mode(case.with_gradients, *pair.values()):
         runs = {name: _runner(module, args, kwargs, case.with_gradients) for name, module in pair.items()}
         return fastest(runs, "dense", device, case.choosing.seconds)
 
 
 @contextlib.contextmanager
-def in_mode(training: bool, *modules: nn.Module) -> Iterator[None]:
+def _in_mode(training: bool, *modules: nn.Module) -> Iterator[None]:
     """Put modules into training or evaluation mode while the block runs."""
     before = [(part, part.training) for module in modules for part in module.modules()]
     for module in modules:
@@ -242,7 +242,7 @@ def _runner(module: nn.Module, args: Any, kwargs: Any, gradients: bool) -> Calla
 
 def _difference(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """Return how the sparse form differs from its layer on these arguments, or None where it does not."""
-    with in_mode(False, case.layer, case.form):
+    with _in_mode(False, case.layer, case.form):
         wanted, found = (tensors_in(module(*args, **kwargs)) for module in (case.layer, case.form))
     for want, get in zip(wanted, found, strict=True):
         if not (want.is_floating_point() or want.is_complex()):

@@ -71,6 +71,11 @@ def convolution_reads(plan: ConvPlan, layout: Layout) -> tuple[Reads, Reads, np.
     """Return what outputs read of the phases, what phases read of the framed gradients, and the order of the latter.
 
     The order [kept], int32, takes the values to the rows of the second: (phase down, phase right, input channel).
+
+    >>> plan = ConvPlan.of(np.array([[[[True, False, True]]]]), Geometry((1, 3)))
+    >>> forward, backward, order = convolution_reads(plan, Layout.of(plan.geometry, (1, 4)))
+    >>> forward.bases.tolist(), backward.bases.tolist(), order.tolist()
+    ([0, 2], [2, 0], [0, 1])
     """
     out, channel, tap_row, tap_column = plan.kept_taps()
     (down, right), (dilate_down, dilate_right) = plan.geometry.stride, plan.geometry.dilation
@@ -102,7 +107,13 @@ def to_phases(images: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 
 def from_phases(phases: torch.Tensor, layout: Layout, count: int) -> torch.Tensor:
-    """Return `count` images [N, C, H, W] from their phases; `to_phases` the other way, a view where the stride is 1."""
+    """Return `count` images [N, C, H, W] from their phases; `to_phases` the other way, a view where the stride is 1.
+
+    >>> layout = Layout.of(Geometry((1, 1), stride=(1, 2)), (1, 4))
+    >>> images = torch.arange(4.0).view(1, 1, 1, 4)
+    >>> torch.equal(from_phases(to_phases(images, layout), layout, 1), images)
+    True
+    """
     down, right, channels, lines, places, innermost = phases.shape
     canvas = phases.permute(2, 3, 0, 4, 1, 5).reshape(channels, lines * down, places * right, innermost)
     (height, width), (above, left) = layout.size, (layout.geometry.padding[0][0], layout.geometry.padding[1][0])
@@ -110,7 +121,12 @@ def from_phases(phases: torch.Tensor, layout: Layout, count: int) -> torch.Tenso
 
 
 def framed(gradients: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Return gradients of the outputs [N, out, H', W'] as [out, lines, places, width], with zeros around them."""
+    """Return gradients of the outputs [N, out, H', W'] as [out, lines, places, width], with zeros around them.
+
+    >>> layout = Layout.of(Geometry((1, 3)), (1, 4))
+    >>> framed(torch.ones(1, 1, 1, 2), layout)[0, 0, :, 0].tolist()
+    [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
+    """
     count, channels, height, width = gradients.shape
     frame = gradients.new_zeros(channels, *layout.framed, padded_width(count))
     down, right = layout.margin

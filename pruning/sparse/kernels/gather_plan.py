@@ -82,7 +82,11 @@ def linear_reads(plan: Plan) -> Reads:
 
 
 def transposed_reads(plan: Plan) -> Reads:
-    """Return what the gradients of a linear layer's inputs read of those of its outputs."""
+    """Return what the gradients of a linear layer's inputs read of those of its outputs.
+
+    >>> transposed_reads(Plan.of([[0, 1], [1, 1]])).bases.tolist()
+    [1, 0, 1]
+    """
     return Reads.of(plan.transposed.starts, plan.transposed.columns)
 
 

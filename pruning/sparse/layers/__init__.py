@@ -30,6 +30,10 @@ def sparse_layer(kind: type[nn.Module], *, source: str) -> Callable[[Build], Bui
 
     `masks` are those of the layer's own weights, by attribute name. A layer whose options have no sparse form raises
     `NoSparseForm` with the reason.
+
+    >>> sparse_layer(nn.Bilinear, source="nobody")(lambda layer, masks: layer)
+    Traceback (most recent call last):
+    pruning.errors.BadValue: <lambda> needs a docstring: its first line is what `lottery list` shows
     """
 
     def register(build: Build) -> Build:

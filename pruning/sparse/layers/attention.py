@@ -258,6 +258,12 @@ def _weights(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None, dropou
 
 @sparse_layer(nn.MultiheadAttention, source="Vaswani et al. 2017 (arXiv 1706.03762)")
 def sparse_attention(layer: nn.Module, masks: Masks) -> nn.Module:
-    """Attention with sparse projections; the mask of the output projection is called `out_proj.weight`."""
+    """Attention with sparse projections; the mask of the output projection is called `out_proj.weight`.
+
+    >>> import numpy as np
+    >>> form = sparse_attention(nn.MultiheadAttention(2, 1), {"out_proj.weight": np.eye(2, dtype=bool)})
+    >>> form.out_proj.weight.nonzero().tolist()
+    [[0, 0], [1, 1]]
+    """
     assert isinstance(layer, nn.MultiheadAttention)
     return SparseAttention(layer, masks)

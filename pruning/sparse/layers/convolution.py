@@ -56,13 +56,25 @@ class SparseConvolution(nn.Module):
 
 @sparse_layer(nn.Conv2d, source="pruning/sparse/convolutions")
 def sparse_convolution_2d(layer: nn.Module, masks: Masks) -> nn.Module:
-    """A two-dimensional convolution: any stride, padding, dilation and groups."""
+    """A two-dimensional convolution: any stride, padding, dilation and groups.
+
+    >>> import numpy as np
+    >>> form = sparse_convolution_2d(nn.Conv2d(1, 1, 2), {"weight": np.array([[[[True, False], [False, False]]]])})
+    >>> form(torch.zeros(4, 1, 5, 5)).shape, sum(parameter.numel() for parameter in form.parameters())
+    (torch.Size([4, 1, 4, 4]), 2)
+    """
     assert isinstance(layer, nn.Conv2d)
     return SparseConvolution(layer, masks)
 
 
 @sparse_layer(nn.Conv1d, source="pruning/sparse/convolutions")
 def sparse_convolution_1d(layer: nn.Module, masks: Masks) -> nn.Module:
-    """A one-dimensional convolution, as one over images of height 1."""
+    """A one-dimensional convolution, as one over images of height 1.
+
+    >>> import numpy as np
+    >>> form = sparse_convolution_1d(nn.Conv1d(1, 1, 2), {"weight": np.array([[[True, False]]])})
+    >>> form(torch.zeros(4, 1, 5)).shape, sum(parameter.numel() for parameter in form.parameters())
+    (torch.Size([4, 1, 4]), 2)
+    """
     assert isinstance(layer, nn.Conv1d)
     return SparseConvolution(layer, masks)

@@ -48,6 +48,13 @@ class SparseLinear(nn.Module):
 
 @sparse_layer(nn.Linear, source="the product of each backend")
 def sparse_linear(layer: nn.Module, masks: Masks) -> nn.Module:
-    """A linear layer as one sparse product."""
+    """A linear layer as one sparse product.
+
+    >>> import numpy as np
+    >>> layer = nn.Linear(2, 1)
+    >>> form = sparse_linear(layer, {"weight": np.array([[True, False]])})
+    >>> torch.allclose(form(torch.tensor([[1.0, 5.0]])), layer.weight[:, 0] + layer.bias)
+    True
+    """
     assert isinstance(layer, nn.Linear)
     return SparseLinear(layer, masks)

@@ -251,20 +251,41 @@ def _permuted(state: State, order: torch.Tensor | None) -> State:
 
 @sparse_layer(nn.LSTM, source="Hochreiter & Schmidhuber 1997; with projections Sak et al. 2014 (arXiv 1402.1128)")
 def sparse_lstm(layer: nn.Module, masks: Masks) -> nn.Module:
-    """An LSTM whose input product is one for all steps."""
+    """An LSTM whose input product is one for all steps.
+
+    >>> import numpy as np
+    >>> layer = nn.LSTM(2, 1)
+    >>> form = sparse_lstm(layer, {"weight_ih_l0": np.ones((4, 2), bool)})
+    >>> torch.allclose(form(torch.ones(3, 1, 2))[0], layer(torch.ones(3, 1, 2))[0])
+    True
+    """
     assert isinstance(layer, nn.LSTM)
     return SparseRecurrent(layer, masks)
 
 
 @sparse_layer(nn.GRU, source="Cho et al. 2014 (arXiv 1406.1078)")
 def sparse_gru(layer: nn.Module, masks: Masks) -> nn.Module:
-    """A GRU whose input product is one for all steps."""
+    """A GRU whose input product is one for all steps.
+
+    >>> import numpy as np
+    >>> layer = nn.GRU(2, 1)
+    >>> form = sparse_gru(layer, {"weight_ih_l0": np.ones((3, 2), bool)})
+    >>> torch.allclose(form(torch.ones(3, 1, 2))[0], layer(torch.ones(3, 1, 2))[0])
+    True
+    """
     assert isinstance(layer, nn.GRU)
     return SparseRecurrent(layer, masks)
 
 
 @sparse_layer(nn.RNN, source="Elman 1990")
 def sparse_rnn(layer: nn.Module, masks: Masks) -> nn.Module:
-    """An RNN whose input product is one for all steps."""
+    """An RNN whose input product is one for all steps.
+
+    >>> import numpy as np
+    >>> layer = nn.RNN(2, 1)
+    >>> form = sparse_rnn(layer, {"weight_ih_l0": np.ones((1, 2), bool)})
+    >>> torch.allclose(form(torch.ones(3, 1, 2))[0], layer(torch.ones(3, 1, 2))[0])
+    True
+    """
     assert isinstance(layer, nn.RNN)
     return SparseRecurrent(layer, masks)

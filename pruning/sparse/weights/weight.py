@@ -120,7 +120,15 @@ class SparseWeight(nn.Module):
 def as_autocast(
     values: torch.Tensor, inputs: torch.Tensor, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Return weights, inputs and bias in the type that autocast wants of products, or as they are without it."""
+    """Return weights, inputs and bias in the type that autocast wants of products, or as they are without it.
+
+    >>> numbers = torch.ones(1)
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     [tensor.dtype for tensor in as_autocast(numbers, numbers, numbers)]
+    [torch.bfloat16, torch.bfloat16, torch.bfloat16]
+    >>> as_autocast(numbers, numbers, None)
+    (tensor([1.]), tensor([1.]), None)
+    """
     kind = inputs.device.type
     if not torch.is_autocast_enabled(kind):
         return values, inputs, bias
@@ -133,6 +141,9 @@ def kept_values(weight: torch.Tensor, keep: NDArray[np.bool_]) -> nn.Parameter:
 
     Raises:
         MaskMismatch: a mask of another shape.
+
+    >>> kept_values(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), np.array([[False, True], [True, False]])).tolist()
+    [2.0, 3.0]
     """
     if tuple(weight.shape) != keep.shape:
         raise MaskMismatch(f"a weight of shape {tuple(weight.shape)} and a mask of shape {keep.shape}")
@@ -141,7 +152,11 @@ def kept_values(weight: torch.Tensor, keep: NDArray[np.bool_]) -> nn.Parameter:
 
 
 def kept_entries(weight: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Return the entries of a dense weight, detached, at the mask of a plan."""
+    """Return the entries of a dense weight, detached, at the mask of a plan.
+
+    >>> kept_entries(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), Plan.of([[0, 1], [1, 0]])).tolist()
+    [2.0, 3.0]
+    """
     return weight.detach().reshape(-1)[torch.from_numpy(plan.positions).to(weight.device)]
 
 
@@ -187,18 +202,28 @@ def take_the_place(form: nn.Module, layer: nn.Module) -> None:
     """Let a sparse form answer as its layer does: the mode, the attributes, the state dict.
 
     Networks ask their layers for `in_features`, `stride` and whatever else they have.
+
+    >>> layer, form = nn.Linear(2, 1).eval(), nn.Module()
+    >>> take_the_place(form, layer)
+    >>> form.in_features, form.training
+    (2, False)
     """
     for name, value in vars(layer).items():
         if not name.startswith("_") and name not in vars(form) and not tensors_in(value):
             setattr(form, name, value)
     form.train(layer.training)
-    hold_dense_state(form)
+    _hold_dense_state(form)
 
 
 def dense_weight(form: nn.Module, name: str) -> torch.Tensor:
     """Return the dense weight that a sparse form has in a child called `kept_` and its name; differentiable.
 
     Networks read a layer's weight: its type, its device, its transpose. What they get is made anew every time.
+
+    >>> form = nn.Module()
+    >>> form.kept_weight = SparseWeight(torch.tensor([[1.0, 2.0]]), np.array([[False, True]]))
+    >>> dense_weight(form, "weight").tolist()
+    [[0.0, 2.0]]
     """
     held = form._modules[KEPT + name]
     assert held is not None
@@ -206,7 +231,7 @@ def dense_weight(form: nn.Module, name: str) -> torch.Tensor:
     return held.dense()
 
 
-def hold_dense_state(layer: nn.Module) -> None:
+def _hold_dense_state(layer: nn.Module) -> None:
     """Let the state dict of a layer with `SparseWeight` children look as that of the dense layer.
 
     A child called `weight` or `kept_weight` (a `SparseWeight`, or the kernel of a convolution) is saved as the tensor
