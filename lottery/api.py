@@ -108,10 +108,10 @@ def find_ticket(
         Display(bars, None, None if quiet else say),
     )
     named = frozenset(given for given in (model, data) if isinstance(given, str))
-    return dataclasses.replace(winning_ticket(search), named=named)
+    return dataclasses.replace(_winning_ticket(search), named=named)
 
 
-def winning_ticket(search: Search) -> Ticket:
+def _winning_ticket(search: Search) -> Ticket:
     """Return the winning ticket of a search; raises `NoWinningTicket` where there is none."""
     replicate = search.winning_replicate
     if replicate is None:

@@ -14,6 +14,11 @@ def speedup_figure(rows: Sequence[dict[str, Any]]) -> Figure:
 
     Args:
         rows: of `lottery bench sparse`; those of single products are drawn, of the first precision.
+
+    >>> row = {"kind": "product", "precision": "float32", "shape": [4, 8], "batch": 1, "density": 0.5, "speedup": 2.0}
+    >>> panel = speedup_figure([row, {**row, "density": 0.1, "speedup": 3.0}]).axes[0]
+    >>> panel.get_title(), panel.lines[0].get_ydata().tolist()
+    ('4 → 8', [2.0, 3.0])
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure

@@ -38,6 +38,10 @@ def show_analyses(
     Raises:
         UnknownName: an analysis that does not exist.
         BadValue: one figure file for several analyses, or an analysis that looks at one run for several.
+
+    >>> show_analyses([tmp], ["cka", "mask-overlap"], tmp / "a.png", None, None, False, False)
+    Traceback (most recent call last):
+    pruning.errors.BadValue: --figure names one file for 2 analyses; leave it out, or ask for one analysis
     """
     from lottery.studies.analyses import ANALYSES
     from pruning.errors import BadValue

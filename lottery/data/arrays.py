@@ -19,6 +19,9 @@ def scale_images(train: np.ndarray[Any, Any], *others: np.ndarray[Any, Any]) -> 
 
     Returns:
         Every part as [N, C, H, W] (or [N, D]) float32.
+
+    >>> [part.tolist() for part in scale_images(np.array([[0, 4]], np.uint8), np.array([[2, 6]], np.uint8))]
+    [[[-1.0, 1.0]], [[0.0, 2.0]]]
     """
     first, *rest = [_channels_first(part) for part in (train, *others)]
     axes = (0, 2, 3) if first.ndim == 4 else None
@@ -32,6 +35,9 @@ def as_inputs(value: Any, part: str) -> torch.Tensor:
 
     Raises:
         DataError: no examples, a dtype without numbers, NaN or infinities.
+
+    >>> as_inputs(np.array([[0.5, 2.0]], np.float32), "training")
+    tensor([[0.5000, 2.0000]])
     """
     tensor = _tensor(value, part, "inputs")
     if tensor.dtype == torch.uint8:
@@ -47,6 +53,9 @@ def as_targets(value: Any, part: str) -> torch.Tensor:
 
     Raises:
         DataError: no examples, NaN or infinities.
+
+    >>> as_targets(np.array([[1], [0]], np.int32), "training")
+    tensor([1, 0])
     """
     tensor = _tensor(value, part, "labels")
     if tensor.dtype == torch.bool:

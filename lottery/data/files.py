@@ -31,6 +31,11 @@ def read_path(path: Path) -> Data:
 
     Raises:
         DataError: no such path, files or arrays missing, or contents that are not what their names say.
+
+    >>> np.savez(tmp / "few.npz", x_train=np.ones((2, 3)), y_train=[0, 1], x_test=np.ones((1, 3)), y_test=[1])
+    >>> found = read_path(tmp / "few.npz")
+    >>> found.name, found.train[1].tolist(), found.test[1].tolist()
+    ('few', [0, 1], [1])
     """
     if path.is_dir():
         arrays = {key: read_idx(_find(path, key)) for key in _IDX}

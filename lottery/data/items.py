@@ -45,6 +45,10 @@ def read_items(dataset: Any, name: str, adjective: str) -> Tensors:
 
     Raises:
         DataError: items that are not of one shape, hold text, or are others each time.
+
+    >>> found = read_items([{"x": [1.0, 2.0], "y": 0}, {"x": [3.0, 4.0], "y": 1}], "train", "training")
+    >>> found.inputs["x"].tolist(), found.inputs["y"].tolist()
+    ([[1.0, 2.0], [3.0, 4.0]], [0, 1])
     """
     if not hasattr(dataset, "__len__"):
         raise DataError(f"{name}: a Dataset without a length; wrap it in a DataLoader")

@@ -91,6 +91,9 @@ def unshared(loader: DataLoader[Any]) -> DataLoader[Any]:
     """Return a loader like this one with workers of its own, which begin anew with every iteration.
 
     Workers that persist keep random state from one epoch to the next: an epoch would depend on those before it.
+
+    >>> unshared(DataLoader([0, 1], num_workers=1, persistent_workers=True)).persistent_workers
+    False
     """
     if not loader.persistent_workers:
         return loader

@@ -35,6 +35,9 @@ def split_loader(
 
     Raises:
         DataError: a loader that `examples_of` refuses.
+
+    >>> [[batch.tolist() for batch in loader] for loader in split_loader(DataLoader([10, 11, 12]), [2, 0], [1])]
+    [[[12], [10]], [[11]]]
     """
     examples_of(loader)
     train, validation = Subset(loader.dataset, kept), Subset(loader.dataset, held_out)
@@ -50,6 +53,9 @@ def examples_of(loader: DataLoader[Any]) -> int:
 
     Raises:
         DataError: a loader of another kind, which cannot be split; the message says what to give instead.
+
+    >>> examples_of(DataLoader([10, 11, 12], batch_size=2, shuffle=True))
+    3
     """
     if isinstance(loader.dataset, IterableDataset):
         raise DataError(f"a DataLoader of a stream (IterableDataset) cannot be split: {_INSTEAD}")
@@ -67,7 +73,11 @@ def examples_of(loader: DataLoader[Any]) -> int:
 
 
 def says_its_length(loader: DataLoader[Any]) -> bool:
-    """Say whether `len(loader)` is sure to be the number of its batches: PyTorch's own classes count them."""
+    """Say whether `len(loader)` is sure to be the number of its batches: PyTorch's own classes count them.
+
+    >>> says_its_length(DataLoader([10, 11])), says_its_length(DataLoader([10, 11], sampler=[1, 0]))
+    (True, False)
+    """
     mine = type(loader).__iter__ is DataLoader.__iter__ and type(loader).__len__ is DataLoader.__len__
     batches = loader.batch_sampler
     sampler = loader.sampler if batches is None else getattr(batches, "sampler", None)

@@ -83,6 +83,10 @@ def save_state(state: Mapping[str, Any], folder: Path) -> None:
 
     Raises:
         BadValue: the extra state of a module that `torch.load` would not read without running code of the file's.
+
+    >>> save_state({"fc.weight": torch.ones(2)}, tmp)
+    >>> torch.load(tmp / "state_dict.pt")
+    {'fc.weight': tensor([1., 1.])}
     """
     for name, value in state.items():
         if isinstance(value, torch.Tensor):

@@ -117,7 +117,7 @@ def export_ticket(
     """
     chosen = EXPORTS[to].value
     ticket = ticket if isinstance(ticket, Ticket) else Ticket.load(ticket)
-    folder = default_folder(ticket, to) if out is None else Path(out)
+    folder = _default_folder(ticket, to) if out is None else Path(out)
     _check_free(folder, force)
     asked = f"export {to!r} writes"
     network = ticket_network(ticket, model, data, weights, _EXAMPLES, asked=asked, trust=trust, forward=forward)
@@ -132,7 +132,7 @@ def export_ticket(
         write_text(temporary / "load.py", inspect.getsource(chosen.loader))
         with _readable(to):
             resized = not any(note.startswith(FIXED) for note in notes)
-            found = largest_difference(chosen.reload(temporary, network), network, chosen.tensors, resized)
+            found = _largest_difference(chosen.reload(temporary, network), network, chosen.tensors, resized)
         if not found <= tolerance:
             raise RunError(
                 f"the {to} file gives other outputs than the masked dense network (relative difference {found:.3g}, "
@@ -150,7 +150,7 @@ def export_ticket(
     return Exported(path=folder, files=files, **facts)
 
 
-def largest_difference(
+def _largest_difference(
     forward: Forward,
     network: Network,
     tensors: Callable[[Any], list[torch.Tensor]] = tensors_in,
@@ -186,7 +186,7 @@ def largest_difference(
     return worst
 
 
-def default_folder(ticket: Ticket, to: str) -> Path:
+def _default_folder(ticket: Ticket, to: str) -> Path:
     """Return where a ticket is exported to if nobody says: a folder in the current one, named after the ticket.
 
     Raises:
@@ -200,7 +200,16 @@ def default_folder(ticket: Ticket, to: str) -> Path:
 
 
 def exported_text(exported: Exported) -> str:
-    """Return what a person reads of an export."""
+    """Return what a person reads of an export.
+
+    >>> made = Exported(Path("out"), "csr", "trained", 0.5, {"w.pt": 10}, 20, 32, 1e-7, 1e-5, ("A note.",))
+    >>> print(exported_text(made))
+    csr: out (trained weights, density 0.5)
+      w.pt             10 bytes
+      (dense)             20 bytes
+    Read again: within 1e-07 (relative) of the masked dense network on 32 examples.
+    A note.
+    """
     width = max(map(len, exported.files))
     lines = [
         f"{exported.to}: {exported.path} ({exported.weights} weights, density {exported.density:.4g})",

@@ -24,7 +24,7 @@ _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _LARGEST = 2**30
 
 
-def run_in_onnxruntime(folder: Path, network: Network) -> Callable[[Any], list[torch.Tensor]]:
+def _run_in_onnxruntime(folder: Path, network: Network) -> Callable[[Any], list[torch.Tensor]]:
     """Read the file with onnxruntime; inputs and outputs are taken in their order."""
     session = loader.load(folder)
     names = [each.name for each in session.get_inputs()]
@@ -43,7 +43,7 @@ def run_in_onnxruntime(folder: Path, network: Network) -> Callable[[Any], list[t
 @export(
     "onnx",
     loader=loader,
-    reload=run_in_onnxruntime,
+    reload=_run_in_onnxruntime,
     tensors=flat_tensors,
     source="torch.onnx of PyTorch; onnx.ai; onnxruntime.ai",
 )

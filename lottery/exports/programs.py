@@ -151,7 +151,11 @@ def input_names(model: torch.nn.Module, call: Call) -> list[str]:
 
 
 def flat_tensors(outputs: Any) -> list[torch.Tensor]:
-    """Return the tensors in outputs, as PyTorch's pytrees find them: not those in caches and other objects."""
+    """Return the tensors in outputs, as PyTorch's pytrees find them: not those in caches and other objects.
+
+    >>> flat_tensors((torch.ones(1), {"cache": "no tensor", "out": [torch.zeros(1)]}))
+    [tensor([1.]), tensor([0.])]
+    """
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
 
@@ -194,7 +198,13 @@ def _left(opaque: Mapping[str, str]) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def tracing(what: str) -> Iterator[None]:
-    """Turn whatever a tracer raises into a line that says what it was about; PyTorch's own warnings are not shown."""
+    """Turn whatever a tracer raises into a line that says what it was about; PyTorch's own warnings are not shown.
+
+    >>> with tracing("torch.export"):
+    ...     raise ValueError("a loop")
+    Traceback (most recent call last):
+    pruning.errors.BadValue: torch.export cannot take this network with a free batch size (ValueError: a loop)
+    """
     try:
         with _quiet():
             yield

@@ -71,7 +71,13 @@ def mean_squares(network: Network, batches: Iterable[Batch]) -> dict[str, torch.
 
 
 def require_divisible(batch: Batch, asker: str, instead: str) -> None:
-    """Raise `BadValue` for a batch whose single examples cannot be had."""
+    """Raise `BadValue` for a batch whose single examples cannot be had.
+
+    >>> require_divisible(torch.ones(3, 2), "GraSP", "SNIP")
+    >>> require_divisible([torch.ones(3), torch.ones(2)], "GraSP", "SNIP")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pruning.errors.BadValue: GraSP needs single examples, and these batches cannot be cut ...; use SNIP
+    """
     if size(batch) > 1 and not is_divisible(batch):
         raise BadValue(
             f"{asker} needs single examples, and these batches cannot be cut along the first axis; use {instead}"
@@ -172,7 +178,12 @@ def _attempt(transform: _Squares, batch: Batch) -> dict[str, torch.Tensor] | Non
 
 @contextlib.contextmanager
 def differentiable(model: nn.Module) -> Iterator[None]:
-    """Switch off cuDNN where the model is recurrent: it has no backward pass in evaluation mode."""
+    """Switch off cuDNN where the model is recurrent: it has no backward pass in evaluation mode.
+
+    >>> with differentiable(nn.LSTM(1, 1)):
+    ...     torch.backends.cudnn.enabled
+    False
+    """
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     with torch.backends.cudnn.flags(enabled=False) if recurrent else contextlib.nullcontext():
         yield

@@ -87,6 +87,10 @@ def freeze_others(model: nn.Module, wanted: Sequence[str]) -> list[nn.Parameter]
     Raises:
         UnknownName: a pattern that matches nothing.
         BadValue: a named set that is empty in this model.
+
+    >>> model = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1))
+    >>> len(freeze_others(model, ["1.*"])), [name for name, p in model.named_parameters() if p.requires_grad]
+    (2, ['1.weight', '1.bias'])
     """
     names = set(trainable_names(model, wanted))
     others = [p for name, p in model.named_parameters() if p.requires_grad and name not in names]

@@ -128,7 +128,15 @@ def draw_levels(axes: Axes, search: Search, levels: Sequence[Level], label: str,
 
 
 def style_density(axes: Axes, density: Sequence[float]) -> None:
-    """Make the horizontal axis one of densities in percent: logarithmic, dense on the left."""
+    """Make the horizontal axis one of densities in percent: logarithmic, dense on the left.
+
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().add_subplot()
+    >>> (line,) = axes.plot([100, 10], [0.9, 0.8], label="ticket")
+    >>> style_density(axes, [100, 10])
+    >>> axes.get_xscale(), bool(axes.xaxis_inverted())
+    ('log', True)
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")

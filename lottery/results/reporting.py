@@ -44,7 +44,12 @@ def line(rows: Sequence[Sequence[float] | NDArray[np.float64]], least: float = -
 
 
 def line_with(rows: Sequence[Sequence[float] | NDArray[np.float64]], bounds: Sequence[Bounds | None]) -> Line:
-    """Return the mean of each row (NaN of an empty one) with these intervals."""
+    """Return the mean of each row (NaN of an empty one) with these intervals.
+
+    >>> both = line_with([[1.0, 3.0], []], [(0.5, 3.5), None])
+    >>> both.mean.tolist(), both.low.tolist(), both.high.tolist()
+    ([2.0, nan], [0.5, nan], [3.5, nan])
+    """
     ends = np.array([(math.nan, math.nan) if one is None else one for one in bounds], np.float64).reshape(-1, 2)
     means = [float(np.mean(row)) if len(row) else math.nan for row in rows]
     return Line(np.array(means, np.float64), ends[:, 0], ends[:, 1])
@@ -92,7 +97,11 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def colours(count: int) -> list[tuple[float, ...]]:
-    """Return colours for `count` lines: distinct ones for a few, a gradient for many."""
+    """Return colours for `count` lines: distinct ones for a few, a gradient for many.
+
+    >>> len(set(colours(3))), len(set(colours(30)))
+    (3, 30)
+    """
     from matplotlib import colormaps
 
     if count <= _NAMED_COLOURS:
@@ -101,7 +110,14 @@ def colours(count: int) -> list[tuple[float, ...]]:
 
 
 def draw_lines(axes: Axes, percent: NDArray[np.float64], lines: Mapping[str, Line]) -> None:
-    """Draw lines with their intervals against density in percent; labels of many lines go beside the axes."""
+    """Draw lines with their intervals against density in percent; labels of many lines go beside the axes.
+
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().add_subplot()
+    >>> draw_lines(axes, np.array([100.0, 50.0]), {"fc1": without_interval(np.array([0.9, 0.8]))})
+    >>> axes.lines[0].get_label(), axes.lines[0].get_xydata().tolist()
+    ('fc1', [[100.0, 0.9], [50.0, 0.8]])
+    """
     from lottery.results.figure import style_density
 
     for color, (label, values) in zip(colours(len(lines)), lines.items(), strict=True):
@@ -120,7 +136,14 @@ def draw_lines(axes: Axes, percent: NDArray[np.float64], lines: Mapping[str, Lin
 
 
 def logarithmic(axes: Axes) -> None:
-    """Make the vertical axis logarithmic, with plain numbers."""
+    """Make the vertical axis logarithmic, with plain numbers.
+
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().add_subplot()
+    >>> logarithmic(axes)
+    >>> axes.get_yscale(), axes.yaxis.get_major_formatter()(0.5, 0)
+    ('log', '0.5')
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -140,6 +163,11 @@ def scaled(values: Line, factor: float) -> Line:
 
 
 def without_interval(means: NDArray[np.float64]) -> Line:
-    """Return a line that has no interval."""
+    """Return a line that has no interval.
+
+    >>> alone = without_interval(np.array([0.9]))
+    >>> alone.mean.tolist(), alone.interval.tolist()
+    ([0.9], [[nan, nan]])
+    """
     nothing = np.full(len(means), math.nan)
     return Line(means, nothing, nothing)

@@ -131,7 +131,11 @@ def differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 
 def without_spread(values: NDArray[np.float64]) -> bool:
-    """Say whether values of order 1 differ by no more than rounding, as 0.9 − 0.8 and 0.8 − 0.7 do."""
+    """Say whether values of order 1 differ by no more than rounding, as 0.9 − 0.8 and 0.8 − 0.7 do.
+
+    >>> without_spread(np.array([0.9 - 0.8, 0.8 - 0.7])), without_spread(np.array([0.9, 0.8]))
+    (True, False)
+    """
     return float(np.ptp(values)) <= 1e-12 * max(1.0, float(np.abs(values).max()))
 
 

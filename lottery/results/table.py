@@ -38,7 +38,7 @@ def level_row(level: Level, dense: Level, is_fraction: bool, examples: int | Non
     return row + (f"  diverged ({'; '.join(failed)})" if failed else "")
 
 
-def interval_note(replicates: int, is_fraction: bool, examples: int | None) -> str:
+def _interval_note(replicates: int, is_fraction: bool, examples: int | None) -> str:
     """Say what the table's interval is."""
     if replicates > 1:
         return f"Interval: Student's t over {replicates} replicates."
@@ -53,7 +53,7 @@ def conclusion(search: Search) -> str:
     """Return the lines after the table: tolerance, the winning ticket or why there is none, where it lies."""
     scale, unit = (100, " pp") if search.is_fraction else (1, "")
     tolerance = f"tolerance {search.tolerance.value * scale:.2f}{unit}: {search.tolerance.rule}"
-    lines = [interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)]
+    lines = [_interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)]
     replicate = search.winning_replicate
     if replicate is None:
         lines.append(f"No winning ticket: {plain(search.reason)} ({tolerance}).")
@@ -80,7 +80,7 @@ def transfer_text(search: Search, before: Mapping[str, Any]) -> str:
     test, validation = _value(level.test, scale), _value(level.validation, scale)
     return "\n".join(
         [
-            interval_note(len(level.replicates), search.is_fraction, search.test_examples),
+            _interval_note(len(level.replicates), search.is_fraction, search.test_examples),
             f"Trained with {_trainer(search.config)} on {plain(search.config.get('data'))}: "
             f"{100 * level.density:.2f} % of the weights, test {plain(search.metric)} {test}, validation {validation}.",
             f"Found with {_trainer(before.get('config', before))} on {plain(before.get('data', 'data'))}: "
@@ -134,7 +134,7 @@ def ticket_text(
             lines.append(
                 f"  level's mean test: {_value(level.test, scale)} "
                 f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}] (95 %); "
-                + interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)
+                + _interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)
             )
         lines.append(f"  searched: {len(search.levels)} levels, {len(search.levels[0].replicates)} replicate(s)")
     lines.append(f"  stored in: {plain(path) if path else 'memory only'}")

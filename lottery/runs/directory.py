@@ -208,7 +208,13 @@ def open_run(out: Path, name: str, identity: Identity, *, force: bool, resume: b
 
 @contextlib.contextmanager
 def locked(out: Path, name: str) -> Iterator[None]:
-    """Work on `out/name` alone; raises `RunBusy` where another process does, `BadValue` for an unwritable `out`."""
+    """Work on `out/name` alone; raises `RunBusy` where another process does, `BadValue` for an unwritable `out`.
+
+    >>> with locked(tmp, "search"), locked(tmp, "search"):  # doctest: +ELLIPSIS
+    ...     pass
+    Traceback (most recent call last):
+    pruning.errors.RunBusy: ...search: another process is working on this run
+    """
     lock = filelock.FileLock(out / f".{name}.lock", timeout=0)
     try:
         out.mkdir(parents=True, exist_ok=True)

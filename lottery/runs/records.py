@@ -103,7 +103,12 @@ _CHECK_RUN = table({}, {"seed": _SEED, "data_fingerprint": text, "model_fingerpr
 
 
 def check_ticket(path: Path, record: Any) -> dict[str, Any]:
-    """Return the record of a ticket; raises `FileFormatError` with the first entry that is not what it must be."""
+    """Return the record of a ticket; raises `FileFormatError` with the first entry that is not what it must be.
+
+    >>> check_ticket(Path("config.json"), {"kind": "a letter"})
+    Traceback (most recent call last):
+    pruning.errors.FileFormatError: config.json: does not describe a lottery ticket
+    """
     if not isinstance(record, dict) or record.get("kind") != KIND:
         raise FileFormatError(f"{path}: does not describe a lottery ticket")
     _checked(path, record, _CHECK_TICKET)
@@ -123,7 +128,12 @@ def check_level(path: Path, record: dict[str, Any], seed: int, level: int) -> di
 
 
 def check_history(path: Path, rows: Any) -> list[Evaluation]:
-    """Return the evaluations that a `history.json` holds."""
+    """Return the evaluations that a `history.json` holds.
+
+    >>> point = dict(step=9, train_loss=0.5, validation_loss=0.6, validation=0.9, test_loss=None, test=None)
+    >>> check_history(Path("history.json"), [point])[0].validation
+    0.9
+    """
     return [Evaluation(**row) for row in _checked(path, rows, _CHECK_HISTORY)]
 
 
@@ -133,7 +143,15 @@ def read_environment(run: Path) -> dict[str, Any]:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """Return a run's `summary.json`, or nothing where the run is not finished."""
+    """Return a run's `summary.json`, or nothing where the run is not finished.
+
+    >>> read_summary(tmp)
+    {}
+    >>> _ = (tmp / "summary.json").write_text("[]")
+    >>> read_summary(tmp)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pruning.errors.FileFormatError: ...
+    """
     path = run / "summary.json"
     return _read(path, _CHECK_SUMMARY) if is_there(path) else {}
 

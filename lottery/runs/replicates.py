@@ -20,7 +20,13 @@ Groups = tuple[tuple[int, ...], ...]
 
 
 def seeds_of(run: RunDirectory) -> list[int]:
-    """Return the seeds that a run holds anything of, sorted."""
+    """Return the seeds that a run holds anything of, sorted.
+
+    >>> for name in ("seed-10", "seed-2", "seed-07", "notes"):
+    ...     (tmp / name).mkdir()
+    >>> seeds_of(RunDirectory(tmp))
+    [2, 10]
+    """
     names = (folder.name for folder in run.path.glob("seed-*"))
     return sorted(int(match[1]) for name in names if (match := re.fullmatch(r"seed-(0|[1-9][0-9]{0,9})", name)))
 

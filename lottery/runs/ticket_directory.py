@@ -158,7 +158,14 @@ def sealed(record: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, An
 
 
 def is_ticket(folder: Path) -> bool:
-    """Say whether a folder's record calls it a ticket, whole or damaged."""
+    """Say whether a folder's record calls it a ticket, whole or damaged.
+
+    >>> is_ticket(tmp)
+    False
+    >>> write_json(tmp / RECORD, {"kind": KIND})
+    >>> is_ticket(tmp)
+    True
+    """
     try:
         record = read_json(folder / RECORD)
     except FileFormatError:

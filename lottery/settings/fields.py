@@ -153,17 +153,30 @@ def spoken(value: Any) -> Any:
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """Return what a field of a dataclass holds where nothing is said."""
+    """Return what a field of a dataclass holds where nothing is said.
+
+    >>> default_of(dataclasses.field(default=3)), default_of(dataclasses.field(default_factory=dict))
+    (3, {})
+    """
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def field_names(kind: type) -> set[str]:
-    """Return the names of a dataclass's fields."""
+    """Return the names of a dataclass's fields.
+
+    >>> sorted(field_names(dataclasses.make_dataclass("Config", ["lr", "steps"])))
+    ['lr', 'steps']
+    """
     return {field.name for field in dataclasses.fields(kind)}
 
 
 def check_names(settings: Iterable[str], *kinds: type) -> None:
-    """Raise `UnknownName` for a setting that none of the dataclasses has."""
+    """Raise `UnknownName` for a setting that none of the dataclasses has.
+
+    >>> check_names(["step"], dataclasses.make_dataclass("Config", ["lr", "steps"]))
+    Traceback (most recent call last):
+    pruning.errors.UnknownName: unknown setting 'step': did you mean 'steps'? (known: lr, steps)
+    """
     known = set().union(*(field_names(kind) for kind in kinds))
     for key in settings:
         if key not in known:

@@ -22,6 +22,11 @@ def check_given(name: str, value: Any) -> None:
     Args:
         name: of the setting.
         value: it.
+
+    >>> check_given("optimizer", "adam")
+    >>> check_given("optimizer", GIVEN + "make")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pruning.errors.BadValue: optimizer was a function of the caller's own (make), which no file holds: ...
     """
     if isinstance(value, str) and value.startswith(GIVEN):
         raise BadValue(
@@ -36,6 +41,9 @@ def function_of(name: str, value: Any) -> Any:
     Raises:
         UnknownName: a path that cannot be imported.
         BadValue: a path to something that cannot be called.
+
+    >>> function_of("schedule", "math:floor")(2.5), function_of("schedule", max)(1, 2)
+    (2, 2)
     """
     if callable(value):
         return value
@@ -47,7 +55,11 @@ def function_of(name: str, value: Any) -> Any:
 
 
 def functions_in(config: Any) -> dict[str, Any]:
-    """Return the caller's functions in a trainer's configuration, by setting: parts of what a run is found by."""
+    """Return the caller's functions in a trainer's configuration, by setting: parts of what a run is found by.
+
+    >>> functions_in(dataclasses.make_dataclass("Config", ["optimizer", "lr"])(max, 0.1))
+    {'optimizer': <built-in function max>}
+    """
     names = [field.name for field in dataclasses.fields(config) if field.name in FUNCTIONS]
     given = {name: getattr(config, name) for name in names}
     return {name: function_of(name, value) for name, value in given.items() if is_function(value)}
@@ -60,6 +72,11 @@ def check_stored_functions(settings: Mapping[str, Any], where: object, trust: bo
         settings: as a record holds them.
         where: the ticket or run, for the message.
         trust: whether the user wants what the record names to be run.
+
+    >>> check_stored_functions({"optimizer": "theirs:make"}, "runs/a", trust=True)
+    >>> check_stored_functions({"optimizer": "theirs:make"}, "runs/a", trust=False)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pruning.errors.Untrusted: ...
     """
     for name in FUNCTIONS:
         value = settings.get(name)

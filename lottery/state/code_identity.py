@@ -32,7 +32,11 @@ def is_library(thing: Any) -> bool:
 
 
 def class_functions(kind: type) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of what a caller's class and its own bases define, in a fixed order; docstrings aside."""
+    """Yield name and value of what a caller's class and its own bases define, in a fixed order; docstrings aside.
+
+    >>> list(class_functions(type("Scaled", (dict,), {"__module__": "__main__", "factor": 2})))
+    [('Scaled.factor', 2)]
+    """
     for base in kind.__mro__:
         if is_library(base):
             continue
@@ -46,6 +50,11 @@ def global_names(function: types.FunctionType) -> list[tuple[str, Any]]:
     """Return the globals that a function's code names, with their values, in the order of their names.
 
     Of a caller's own module the parts that the code names count, of a library's its name: `settings.GAMMA` is a value.
+
+    >>> space = {"FACTOR": 2, "OTHER": 3}
+    >>> exec("def scaled(x): return FACTOR * x", space)
+    >>> global_names(space["scaled"])
+    [('FACTOR', 2)]
     """
     space, named = function.__globals__, _named(function.__code__)
     found: list[tuple[str, Any]] = []
@@ -62,7 +71,13 @@ def global_names(function: types.FunctionType) -> list[tuple[str, Any]]:
 
 
 def code_parts(code: types.CodeType) -> list[str | bytes]:
-    """Return instructions, names and constants of a code object and of those in it; line numbers are none of them."""
+    """Return instructions, names and constants of a code object and of those in it; line numbers are none of them.
+
+    >>> code_parts((lambda: 1).__code__) == code_parts((lambda: 1).__code__)
+    True
+    >>> code_parts((lambda: 1).__code__) == code_parts((lambda: 2).__code__)
+    False
+    """
     nested = [part for const in code.co_consts if isinstance(const, types.CodeType) for part in code_parts(const)]
     plain = [repr(const) for const in code.co_consts if not isinstance(const, types.CodeType | frozenset)]
     sets = [repr(sorted(const, key=repr)) for const in code.co_consts if isinstance(const, frozenset)]

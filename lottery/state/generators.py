@@ -156,7 +156,11 @@ def _is_library(module: str | None) -> bool:
 
 
 def is_generator(thing: Any) -> bool:
-    """Say whether a thing is a random number generator of PyTorch, NumPy or Python."""
+    """Say whether a thing is a random number generator of PyTorch, NumPy or Python.
+
+    >>> is_generator(np.random.default_rng()), is_generator(7)
+    (True, False)
+    """
     return isinstance(thing, _KINDS)
 
 

@@ -65,7 +65,11 @@ def short_hash(parts: Iterable[str | bytes], length: int = 8) -> str:
 
 
 def without_addresses(text: str) -> str:
-    """Return a text without the memory addresses that Python puts into a `repr`."""
+    """Return a text without the memory addresses that Python puts into a `repr`.
+
+    >>> without_addresses("<Net object at 0x7f01>, 0x7f01")
+    '<Net object>, 0x7f01'
+    """
     return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 

@@ -63,7 +63,12 @@ def table_of(check: Check) -> Check:
 
 
 def list_of(check: Check) -> Check:
-    """Return a check of a list whose items are all of one kind."""
+    """Return a check of a list whose items are all of one kind.
+
+    >>> list_of(kind("a text", lambda value: isinstance(value, str)))("names", ["a", 3])
+    Traceback (most recent call last):
+    ValueError: names.item 1 must be a text, not 3
+    """
 
     def check_items(where: str, value: Any) -> None:
         if not isinstance(value, list):

@@ -27,7 +27,14 @@ def state_of(model: nn.Module) -> State:
 
 
 def check_storable(model: nn.Module) -> None:
-    """Raise `BadValue` for a parameter or buffer that is no plain array of numbers, and so has no place in a ticket."""
+    """Raise `BadValue` for a parameter or buffer that is no plain array of numbers, and so has no place in a ticket.
+
+    >>> model = nn.Module()
+    >>> model.register_buffer("table", torch.eye(2).to_sparse())
+    >>> check_storable(model)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pruning.errors.BadValue: 'table' is a sparse coo tensor, and a ticket holds dense arrays: ...
+    """
     for name, tensor in named_tensors(model).items():
         kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.").replace("_", " ")
         if kind != "strided" or tensor.is_meta or tensor.is_nested:
@@ -39,7 +46,14 @@ def check_storable(model: nn.Module) -> None:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise `BadValue` for a trainable parameter that holds NaN or infinities before anything is trained."""
+    """Raise `BadValue` for a trainable parameter that holds NaN or infinities before anything is trained.
+
+    >>> model = nn.Linear(1, 1)
+    >>> _ = nn.init.constant_(model.bias, float("nan"))
+    >>> check_finite(model)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pruning.errors.BadValue: the model's parameter 'bias' holds values that are NaN or infinite ...
+    """
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and not bool(torch.isfinite(parameter.detach()).all()):
             raise BadValue(
@@ -77,7 +91,11 @@ def load_state(model: nn.Module, state: Mapping[str, np.ndarray[Any, Any]]) -> N
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters and buffers of `model`, each tensor once."""
+    """Return the parameters and buffers of `model`, each tensor once.
+
+    >>> list(named_tensors(nn.BatchNorm1d(1)))
+    ['weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked']
+    """
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
@@ -112,13 +130,21 @@ def _replace_buffer(model: nn.Module, name: str, old: torch.Tensor | None, value
 
 
 def float_type(model: nn.Module) -> torch.dtype:
-    """Return the type of a model's first floating-point parameter, or float32."""
+    """Return the type of a model's first floating-point parameter, or float32.
+
+    >>> float_type(nn.Linear(1, 1).double()), float_type(nn.ReLU())
+    (torch.float64, torch.float32)
+    """
     types = [p.dtype for p in model.parameters() if p.is_floating_point()]
     return types[0] if types else torch.float32
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Return a copy of `tensor` on the host; sparse ones become dense, bfloat16 becomes `ml_dtypes.bfloat16`."""
+    """Return a copy of `tensor` on the host; sparse ones become dense, bfloat16 becomes `ml_dtypes.bfloat16`.
+
+    >>> to_numpy(torch.tensor([1.5], dtype=torch.bfloat16)).dtype, to_numpy(torch.eye(2).to_sparse()).tolist()
+    (dtype(bfloat16), [[1.0, 0.0], [0.0, 1.0]])
+    """
     tensor = (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
@@ -126,7 +152,11 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def to_torch(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    """Return a tensor with the values of `array`."""
+    """Return a tensor with the values of `array`.
+
+    >>> to_torch(np.array([1.5], ml_dtypes.bfloat16)), to_torch(np.array([True]))
+    (tensor([1.5000], dtype=torch.bfloat16), tensor([True]))
+    """
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(np.array(array))

@@ -111,7 +111,11 @@ def any_text() -> Iterator[None]:
 
 
 def error_stream() -> TextIO:
-    """Return standard error, or a stream that forgets where there is none or it was closed."""
+    """Return standard error, or a stream that forgets where there is none or it was closed.
+
+    >>> error_stream() is sys.stderr
+    True
+    """
     return _or_nowhere(sys.stderr)
 
 

@@ -21,19 +21,37 @@ def model(module: nn.Module) -> None:
 
 @initializer("glorot-normal", source="Glorot & Bengio 2010; Frankle & Carbin 2019, figure 2 (Gaussian Glorot)")
 def glorot_normal(module: nn.Module) -> None:
-    """Gaussian with variance 2 / (fan_in + fan_out), biases zero."""
+    """Gaussian with variance 2 / (fan_in + fan_out), biases zero.
+
+    >>> layer = nn.Linear(200, 600)
+    >>> glorot_normal(layer)
+    >>> round(layer.weight.std().item(), 2), layer.bias.count_nonzero().item()
+    (0.05, 0)
+    """
     redraw(module, lambda weight, fans: weight.normal_(0, math.sqrt(2.0 / (fans.into + fans.out))))
 
 
 @initializer("kaiming-normal", source="He et al. 2015 (arXiv 1502.01852)")
 def kaiming_normal(module: nn.Module) -> None:
-    """Gaussian with variance 2 / fan_in for ReLU networks, biases zero."""
+    """Gaussian with variance 2 / fan_in for ReLU networks, biases zero.
+
+    >>> layer = nn.Linear(200, 400)
+    >>> kaiming_normal(layer)
+    >>> round(layer.weight.std().item(), 2), layer.bias.count_nonzero().item()
+    (0.1, 0)
+    """
     redraw(module, lambda weight, fans: weight.normal_(0, math.sqrt(2.0) / math.sqrt(fans.into)))
 
 
 @initializer("lecun-normal", source="LeCun et al. 1998; Flax's default kernel init (truncated at two deviations)")
 def lecun_normal(module: nn.Module) -> None:
-    """Truncated Gaussian with variance 1 / fan_in, biases zero."""
+    """Truncated Gaussian with variance 1 / fan_in, biases zero.
+
+    >>> layer = nn.Linear(100, 800)
+    >>> lecun_normal(layer)
+    >>> round(layer.weight.std().item(), 2), layer.bias.count_nonzero().item()
+    (0.1, 0)
+    """
     redraw(module, _truncated)
 
 

@@ -13,7 +13,12 @@ _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 @model("vgg-16", source="Simonyan & Zisserman 2015; the CIFAR form of Frankle et al. 2020 (arXiv 1912.05671)")
 def vgg_16(shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """Thirteen 3×3 convolutions with batch norm, average pooling, one dense layer; 14.7M weights on CIFAR-10."""
+    """Thirteen 3×3 convolutions with batch norm, average pooling, one dense layer; 14.7M weights on CIFAR-10.
+
+    >>> network = vgg_16((3, 32, 32), 10)
+    >>> sum(module.weight.numel() for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    14715584
+    """
     channels, _, _ = image_shape(shape, least=16)
     layers: dict[str, nn.Module] = {}
     for stage, (filters, count) in enumerate(_STAGES, start=1):

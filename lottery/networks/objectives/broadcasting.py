@@ -26,6 +26,11 @@ def noticing_broadcasts(outputs: Any, targets: Any, what: str = "the loss") -> I
 
     Raises:
         DataError: the shapes, and what to do.
+
+    >>> with noticing_broadcasts(outputs := torch.ones(2, 1), targets := torch.ones(2)):  # doctest: +ELLIPSIS
+    ...     (outputs - targets).sum()
+    Traceback (most recent call last):
+    pruning.errors.DataError: the loss computes with outputs (2, 1) and labels (2,) as (2, 2): ...
     """
     if not isinstance(outputs, torch.Tensor) or not isinstance(targets, torch.Tensor) or not _stretch(outputs, targets):
         yield

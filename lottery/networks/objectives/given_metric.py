@@ -18,6 +18,9 @@ def as_metric(metric: GivenMetric, loss: BatchFunction) -> Metric:
     Raises:
         BadValue: none of the things that a metric can be.
         UnknownName: a name that scikit-learn does not know.
+
+    >>> as_metric(max, loss=min).name, as_metric("accuracy", loss=min).is_fraction
+    ('max', True)
     """
     if isinstance(metric, Metric):
         if not collects(metric.function) and not callable(metric.function):

@@ -207,13 +207,21 @@ def binary_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
 
 
 def binary_hits(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return how many boolean labels the sign of a logit hits, and how many there are: float64 [2]."""
+    """Return how many boolean labels the sign of a logit hits, and how many there are: float64 [2].
+
+    >>> binary_hits(torch.tensor([2.0, -1.0, 3.0]), torch.tensor([True, True, True]))
+    tensor([2., 3.], dtype=torch.float64)
+    """
     right = (_like(outputs, targets) > 0) == targets
     return torch.stack([right.sum().double(), _count(targets)])
 
 
 def squared_errors(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the sum of squared errors, and how many there are: float64 [2]."""
+    """Return the sum of squared errors, and how many there are: float64 [2].
+
+    >>> squared_errors(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0]))
+    tensor([5., 2.], dtype=torch.float64)
+    """
     difference = _like(outputs, targets).double() - targets.double()
     return torch.stack([difference.square().sum(), _count(targets)])
 
@@ -230,7 +238,12 @@ def _like(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def require_tensors(what: str, *values: Any) -> None:
-    """Raise `DataError` for outputs or labels that are no tensor; the message says what to give."""
+    """Raise `DataError` for outputs or labels that are no tensor; the message says what to give.
+
+    >>> require_tensors("accuracy", torch.ones(2), [1, 0])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pruning.errors.DataError: accuracy: expected a tensor of outputs and one of labels, not list: ...
+    """
     for value in values:
         if not isinstance(value, torch.Tensor):
             raise DataError(

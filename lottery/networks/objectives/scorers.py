@@ -22,6 +22,9 @@ def scorer_metric(name: str, ignored: int) -> Metric:
 
     Raises:
         UnknownName: a name that scikit-learn does not know.
+
+    >>> scorer_metric("accuracy", -100).is_fraction, scorer_metric("neg_log_loss", -100).is_fraction
+    (True, False)
     """
     from sklearn.metrics import get_scorer_names
 

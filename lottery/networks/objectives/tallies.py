@@ -64,7 +64,11 @@ def reading(metric: Metric) -> Reading:
 
 
 def loss_sums(loss: BatchFunction, outputs: Any, targets: Any) -> torch.Tensor:
-    """Return a batch's loss times its weight, and its weight: float64 [2]. Works under `torch.func.vmap`."""
+    """Return a batch's loss times its weight, and its weight: float64 [2]. Works under `torch.func.vmap`.
+
+    >>> loss_sums(torch.nn.functional.mse_loss, torch.tensor([1.0, 3.0]), torch.zeros(2))
+    tensor([10.,  2.], dtype=torch.float64)
+    """
     with users_code("the loss"):
         value = number(loss(outputs, targets), "loss")
     return weighted(loss, value, outputs, targets)
@@ -85,7 +89,11 @@ def weighted(loss: BatchFunction, value: torch.Tensor, outputs: Any, targets: An
 
 
 def metric_sums(metric: Metric, outputs: Any, targets: Any) -> torch.Tensor:
-    """Return the two sums of a batch that the metric is the ratio of: float64 [2]. Works under `torch.func.vmap`."""
+    """Return the two sums of a batch that the metric is the ratio of: float64 [2]. Works under `torch.func.vmap`.
+
+    >>> metric_sums(Metric("largest", lambda outputs, targets: outputs.max()), torch.tensor([1.0, 3.0]), torch.zeros(2))
+    tensor([6., 2.], dtype=torch.float64)
+    """
     with users_code("the metric"):
         if metric.sums is not None:
             return metric.sums(outputs, targets).double()

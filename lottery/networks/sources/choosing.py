@@ -93,12 +93,20 @@ def _sized_source(
 
 
 def takes_sizes(function: Callable[..., Any]) -> bool:
-    """Say whether a maker is called with the shape of one example and the number of outputs."""
+    """Say whether a maker is called with the shape of one example and the number of outputs.
+
+    >>> takes_sizes(lambda shape, outputs: None), takes_sizes(lambda seed: None)
+    (True, False)
+    """
     return _required(function) == ["shape", "outputs"]
 
 
 def seeded_maker(function: Callable[..., Any]) -> Make:
-    """Return a function of a seed that calls `function` with it, if it takes one; raises `BadValue` for other needs."""
+    """Return a function of a seed that calls `function` with it, if it takes one; raises `BadValue` for other needs.
+
+    >>> seeded_maker(lambda seed: seed + 1)(41), seeded_maker(lambda: "the same")(41)
+    (42, 'the same')
+    """
     if "seed" in _parameters(function):
         return lambda seed: function(seed=seed)
     required = _required(function)

@@ -47,7 +47,13 @@ def check_initializer(source: Source, init: str, seed: int, names: Iterable[str]
 
 
 def warn_same_replicates(initial: Mapping[int, Params], names: Iterable[str]) -> None:
-    """Warn where two replicates begin at the same weights: the model's maker does not use its seed."""
+    """Warn where two replicates begin at the same weights: the model's maker does not use its seed.
+
+    >>> with warnings.catch_warnings(record=True, action="always") as said:
+    ...     warn_same_replicates({0: {"w": np.arange(2)}, 1: {"w": np.ones(2)}, 2: {"w": np.arange(2)}}, ["w"])
+    >>> [str(one.message).partition(" in ")[0] for one in said]
+    ['replicates 0 and 2 begin at the same weights']
+    """
     names, seeds = list(names), list(initial)
     for other in seeds[1:]:
         same = unchanged(initial[seeds[0]], initial[other], names)

@@ -174,6 +174,10 @@ def require_torch(source: Source, asked: str, instead: str) -> ModelSource:
 
     Raises:
         BadValue: its networks are in JAX.
+
+    >>> require_torch(object(), "lottery connect measures", "evolve it")
+    Traceback (most recent call last):
+    pruning.errors.BadValue: lottery connect measures PyTorch modules, and this model is in JAX: evolve it
     """
     if not isinstance(source, ModelSource):
         raise BadValue(f"{asked} PyTorch modules, and this model is in JAX: {instead}")

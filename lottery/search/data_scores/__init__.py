@@ -40,7 +40,14 @@ def data_score(name: str, *, source: str) -> Callable[[FunctionT], FunctionT]:
 
 
 def check_logits(outputs: object, targets: torch.Tensor) -> torch.Tensor:
-    """Return a model's outputs; raises `DataError` unless they are logits [N, classes] for integer labels [N]."""
+    """Return a model's outputs; raises `DataError` unless they are logits [N, classes] for integer labels [N].
+
+    >>> check_logits(torch.zeros(2, 3), torch.tensor([0, 2])).shape
+    torch.Size([2, 3])
+    >>> check_logits(torch.zeros(2, 3), torch.tensor([0, 3]))
+    Traceback (most recent call last):
+    pruning.errors.DataError: labels out of range: the model has 3 outputs
+    """
     shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
     if targets.dtype != torch.int64 or targets.dim() != 1:
         given = f"{targets.dtype} labels {[*targets.shape]}"

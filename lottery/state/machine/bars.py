@@ -24,7 +24,11 @@ def bars_wanted(quiet: bool = False) -> bool:
 
 
 def terminal_size() -> dict[str, Any]:
-    """Return columns and rows as tqdm takes them: on a terminal that does not know its size it draws nothing."""
+    """Return columns and rows as tqdm takes them: on a terminal that does not know its size it draws nothing.
+
+    >>> sorted(terminal_size()), min(terminal_size().values()) > 0
+    (['ncols', 'nrows'], True)
+    """
     size = shutil.get_terminal_size()
     return {"ncols": max(size.columns, 1), "nrows": max(size.lines, 1)}
 

@@ -32,7 +32,7 @@ def own_settings() -> Iterator[None]:
     ...     torch.is_grad_enabled()
     True
     """
-    with kept(_SETTINGS), gradients_on():
+    with kept(_SETTINGS), _gradients_on():
         yield
 
 
@@ -49,7 +49,7 @@ def kept(settings: Sequence[_Setting]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def gradients_on() -> Iterator[None]:
+def _gradients_on() -> Iterator[None]:
     """Let autograd record, also inside `torch.no_grad()` and `torch.inference_mode()`; afterwards as before."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
@@ -60,8 +60,14 @@ def staying_here() -> Iterator[None]:
     """Come back to the working directory and the gradient mode, wherever the block leaves them.
 
     A maker of models is called in the middle of a search, which has relative paths to write to and gradients to take.
+
+    >>> before = os.getcwd()
+    >>> with staying_here():
+    ...     os.chdir(tmp)
+    >>> os.getcwd() == before
+    True
     """
-    with kept([_DIRECTORY]), gradients_on():
+    with kept([_DIRECTORY]), _gradients_on():
         yield
 
 

@@ -100,7 +100,12 @@ def interpolate(a: Params, b: Params, alpha: float) -> dict[str, NDArray[Any]]:
 
 
 def check_same_tensors(a: Params, b: Params) -> None:
-    """Raise `MaskMismatch` where two networks do not hold tensors of the same names and shapes."""
+    """Raise `MaskMismatch` where two networks do not hold tensors of the same names and shapes.
+
+    >>> check_same_tensors({"w": np.ones(2)}, {"w": np.ones(3)})
+    Traceback (most recent call last):
+    pruning.errors.MaskMismatch: the two networks are of different architectures: 'w' has shapes (2,) and (3,)
+    """
     for one, other in ((a, b), (b, a)):
         for name in one:
             if name not in other:
@@ -151,7 +156,7 @@ def connect(
     check_count("statistics_examples", statistics_examples)
     if examples is not None:
         check_count("examples", examples)
-    chosen = {name: limited(part_of(view.parts, name), examples) for name in parts}
+    chosen = {name: _limited(part_of(view.parts, name), examples) for name in parts}
     check_same_tensors(a, b)
     if masks is not None:
         a, b = masks[0].apply(a), masks[1].apply(b)
@@ -199,7 +204,7 @@ def refresh_statistics(network: nn.Module, view: TorchView, names: Collection[st
         norm.eval()
 
 
-def limited(part: Part, examples: int | None) -> Part:
+def _limited(part: Part, examples: int | None) -> Part:
     """Return the first examples of a part in a seeded order; a `DataLoader`, or no limit, gives the whole part."""
     if examples is None or not isinstance(part, Tensors) or len(part) <= examples:
         return part
@@ -231,7 +236,15 @@ def _threads(view: TorchView, params: Params, parts: Sequence[Part]) -> int:
 
 
 def part_of(parts: Parts, name: str) -> Part:
-    """Return a part of the data by name; raises `BadValue` for an unknown one or one that is not there."""
+    """Return a part of the data by name; raises `BadValue` for an unknown one or one that is not there.
+
+    >>> parts = Parts(Tensors(torch.ones(2, 1), torch.zeros(2)), Tensors(torch.ones(1, 1), torch.zeros(1)), None, "few")
+    >>> part_of(parts, "train") is parts.train
+    True
+    >>> part_of(parts, "test")
+    Traceback (most recent call last):
+    pruning.errors.BadValue: few has no test part
+    """
     if name not in PARTS:
         raise BadValue(f"part {name!r}: expected one of {', '.join(PARTS)}")
     found: Part | None = getattr(parts, name)

@@ -26,7 +26,11 @@ class _Seen(Exception):
 
 
 def first_layer(model: nn.Module, tensors: list[str]) -> tuple[str, str]:
-    """Return the first of these tensors, and its layer's name; raises `BadValue` where that layer has no patches."""
+    """Return the first of these tensors, and its layer's name; raises `BadValue` where that layer has no patches.
+
+    >>> first_layer(nn.Sequential(nn.Flatten(), nn.Linear(2, 1)), ["1.weight"])
+    ('1.weight', '1')
+    """
     name = tensors[0]
     path = name.rpartition(".")[0]
     layer = model.get_submodule(path)

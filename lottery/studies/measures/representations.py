@@ -54,6 +54,10 @@ def each_layer(
 
     Raises:
         BadValue: no layer is left.
+
+    >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> each_layer(network, ["0", "2"], torch.ones(5, 2), lambda output: output.shape)
+    {'0': (5, 3), '2': (5, 1)}
     """
     count = size(inputs)
     seen: dict[str, Any] = {}

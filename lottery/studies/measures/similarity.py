@@ -71,7 +71,12 @@ def unit_kernel(features: ArrayLike, debiased: bool = False) -> NDArray[np.float
 
 
 def kernel_alignment(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> float:
-    """Return the CKA of two representations, from their unit kernels (see `unit_kernel`)."""
+    """Return the CKA of two representations, from their unit kernels (see `unit_kernel`).
+
+    >>> one = unit_kernel(np.array([[1.0], [-1.0]]))
+    >>> kernel_alignment(one, one)
+    1.0
+    """
     return float(np.vdot(first, second))
 
 

@@ -157,7 +157,11 @@ def measured_on(parts: Parts, objective: Objective, device: torch.device, batch_
 
 
 def measured_by(function: Callable[[nn.Module], Any]) -> Any:
-    """Return a function that measures a network by the caller's own `evaluate`."""
+    """Return a function that measures a network by the caller's own `evaluate`.
+
+    >>> measured_by(lambda model: model.weight.numel())(nn.Linear(2, 3))
+    (None, 6.0, None, None)
+    """
 
     def measure(model: nn.Module) -> Sequence[float | None]:
         with users_code("evaluate"), torch.no_grad():

@@ -166,7 +166,12 @@ def _random_state() -> tuple[object, ...]:
 
 
 def gains(model: nn.Module, flops: float, count: int, device: torch.device) -> bool:
-    """Say whether so many networks train faster stacked, whose forward passes take `flops` operations each."""
+    """Say whether so many networks train faster stacked, whose forward passes take `flops` operations each.
+
+    >>> small, cpu = nn.Linear(1, 1), torch.device("cpu")
+    >>> gains(small, 1e3, 5, cpu), gains(small, 1e3, 1, cpu), gains(small, 1e9, 5, cpu)
+    (True, False, False)
+    """
     # Stacked convolutions are grouped ones; how fast cuDNN is at those is not measured.
     if device.type == "cuda" and any(isinstance(module, _ConvNd) for module in model.modules()):
         return False
@@ -174,7 +179,12 @@ def gains(model: nn.Module, flops: float, count: int, device: torch.device) -> b
 
 
 def batch_flops(model: nn.Module, parts: Parts, batch_size: int) -> float | None:
-    """Return how many operations the forward pass of one batch takes; None where that cannot be counted."""
+    """Return how many operations the forward pass of one batch takes; None where that cannot be counted.
+
+    >>> part = Tensors(torch.ones(4, 3), torch.zeros(4))
+    >>> batch_flops(nn.Linear(3, 2), Parts(part, part, None, "few"), batch_size=10)
+    120.0
+    """
     assert isinstance(parts.train, Tensors)
     few = parts.train.inputs[:_TRIAL_EXAMPLES]
     flops = forward_flops(model, few)
