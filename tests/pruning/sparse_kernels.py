@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from pruning.errors import BadValue, DeviceError, UnknownName
-from pruning.sparse.kernels.gather import gather_linear
+from pruning.sparse.kernels.gather import Table, gather_linear, gradients_of_weights, weighted_sums
 from pruning.sparse.kernels.gather_convolution import gather_convolution
 from pruning.sparse.kernels.gather_kernels import gather_sums
+from pruning.sparse.kernels.gather_plan import Runs, linear_reads
 from pruning.sparse.kernels.panels import panel_linear
 from pruning.sparse.kernels.toolchain import is_interpreted
 from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
@@ -240,6 +241,14 @@ def test_the_same_call_gives_the_same_bits_and_makes_no_table_twice(product):
     first, tables = product(values, inputs, plan), dict(plan.made)
     assert torch.equal(first, product(values, inputs, plan))
     assert tables.keys() == plan.made.keys() and all(plan.made[key] is tables[key] for key in tables)
+
+
+def test_sums_and_gradients_of_runs_are_products_at_the_mask():
+    table, values = Table.of(linear_reads(Plan.of(SOME)), DEVICE), _random(int(SOME.sum()))
+    inputs, gradients = _random(24, 16), _random(20, 16)
+    _assert_near(weighted_sums(values, inputs, table, Runs())[:, 0], _spread(values.double(), SOME) @ inputs.double())
+    wanted = (gradients.double() @ inputs.double().t())[torch.from_numpy(SOME).to(DEVICE)]
+    _assert_near(gradients_of_weights(inputs, gradients[:, None], table, Runs()), wanted)
 
 
 def test_few_long_rows_are_summed_in_parts():

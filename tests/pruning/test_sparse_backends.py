@@ -9,8 +9,10 @@ import torch
 from pruning.errors import BadValue
 from pruning.sparse.backends import BACKENDS
 from pruning.sparse.convolutions import CONVOLUTIONS
+from pruning.sparse.plans.by_rows import by_rows
 from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.plans.cost import machine
+from pruning.sparse.plans.pattern import linear_pattern
 from pruning.sparse.plans.plan import Plan
 from tests.pruning.sparse_cases import GEOMETRIES, MASKS, dense_convolution, dense_product, problem
 
@@ -168,3 +170,18 @@ def test_the_cost_model_prefers_dense_for_dense_masks_and_sparse_for_sparse_ones
         for batch in (1, 128, 1024):
             costs = {e.name: e.value.seconds(plan, batch, rates) for e in BACKENDS if e.name in products(torch.float32)}
             assert min(costs, key=costs.__getitem__) in best
+
+
+def test_a_product_by_rows_has_the_gradients_of_the_dense_one_whatever_sums_the_rows():
+    def multiply(entries, inputs, pattern):
+        rows = torch.repeat_interleave(torch.arange(pattern.shape[0]), pattern.starts.diff())
+        dense = torch.zeros(pattern.shape, dtype=entries.dtype)
+        return dense.index_put((rows, pattern.columns.long()), entries) @ inputs
+
+    mask = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 0]], bool)
+    values, inputs = problem(mask, 2, torch.float64)
+    ours = by_rows(multiply, values, inputs, linear_pattern(Plan.of(mask), CPU))
+    theirs = dense_product(values, inputs, mask)
+    assert close(ours, theirs, torch.float64)
+    gradients = [torch.autograd.grad(outputs.square().sum(), (values, inputs)) for outputs in (ours, theirs)]
+    assert all(close(found, wanted, torch.float64) for found, wanted in zip(*gradients, strict=True))

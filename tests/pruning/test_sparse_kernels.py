@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.errors import DeviceError
+from pruning.errors import BadValue, DeviceError
+from pruning.sparse.kernels import toolchain
 from pruning.sparse.kernels.gather import gather_linear
 from pruning.sparse.kernels.gather_convolution import gather_convolution
 from pruning.sparse.kernels.gather_kernels import gather_sums
@@ -118,3 +119,16 @@ def test_rows_sorted_by_weight_touch_less_than_rows_as_they_come():
     as_they_come = mask.reshape(16, 16, 256).any(1).mean()
     assert plan.density <= union_density(plan, 16) < 0.8 * as_they_come
     assert union_density(plan, 1) == pytest.approx(plan.density)
+
+
+def test_a_kernel_is_required_to_run_where_all_tensors_lie_in_types_that_it_takes(monkeypatch):
+    numbers = torch.ones(1)
+    monkeypatch.setattr(toolchain, "runs", lambda kernel, device: False)
+    with pytest.raises(DeviceError, match="gather needs a CUDA device and triton"):
+        toolchain.require(gather_sums, "gather", numbers, numbers)
+    monkeypatch.setattr(toolchain, "runs", lambda kernel, device: True)
+    toolchain.require(gather_sums, "gather", numbers, numbers.half())
+    with pytest.raises(DeviceError, match="values are on cpu and inputs on meta"):
+        toolchain.require(gather_sums, "gather", numbers, numbers.to("meta"))
+    with pytest.raises(BadValue, match="not values of torch.float64"):
+        toolchain.require(gather_sums, "gather", numbers.double(), numbers)

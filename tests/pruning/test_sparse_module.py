@@ -16,11 +16,11 @@ from torch.utils._pytree import tree_flatten
 from lottery.networks.models import MODELS
 from pruning.errors import BadValue, DeviceError, MaskMismatch, UnknownName
 from pruning.mask import Mask
-from pruning.sparse import choosing as choosing_file
-from pruning.sparse import inference as inference_file
-from pruning.sparse import training as training_file
 from pruning.sparse.choices import Choosing
+from pruning.sparse.choosing import choosing as choosing_file
 from pruning.sparse.module import SparseModule, sparse_module
+from pruning.sparse.network import inference as inference_file
+from pruning.sparse.network import training as training_file
 from pruning.sparse.weights.weight import SparseWeight
 from pruning.torch_modules import hold_mask, prunable
 

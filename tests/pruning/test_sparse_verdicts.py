@@ -11,12 +11,12 @@ from torch import nn
 
 from lottery.bench import row
 from pruning.mask import Mask
-from pruning.sparse import inference as inference_file
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing.spread import Spread, told_apart
 from pruning.sparse.choosing.timing import duel
 from pruning.sparse.module import sparse_module
-from pruning.sparse.network.report import SparseReport
+from pruning.sparse.network import inference as inference_file
+from pruning.sparse.network.report import SparseReport, layer_reports
 
 FAST, SLOW = Spread.of([1.0, 1.1, 1.2]), Spread.of([2.0, 2.2, 2.4])
 WIDE = Spread.of([0.5, 1.0, 2.1, 3.0, 9.0])
@@ -103,3 +103,17 @@ def test_a_win_is_measured_twice_before_it_counts(monkeypatch):
     module = sparse_module(network, mask, torch.ones(8, 6), choosing=Choosing(cache=None, seconds=0.0))
     assert asked[1] == {"dense", "compacted"} and module.report.way == "dense" and module.report.speedup == 1
     assert module.report.dense_spread is not None and module.report.rival_spread is not None
+
+
+def test_a_tensor_that_compaction_left_nothing_of_is_reported_with_the_reason():
+    mask = Mask({"kept": [[1, 0], [0, 1]], "gone": [[0, 0]]})
+    recipe = inference_file.run_itself(Mask({"kept": mask["kept"]}), "it writes into its inputs")
+    kept, gone = sorted(layer_reports(recipe, mask, width=4), key=lambda row: row.name, reverse=True)
+    assert (kept.backend, kept.density, kept.dense_bytes, kept.reason) == (
+        "dense",
+        0.5,
+        16,
+        "it writes into its inputs",
+    )
+    assert (gone.backend, gone.density, gone.sparse_bytes) == ("none", 0.0, 0)
+    assert gone.reason.startswith("not in what runs")

@@ -29,6 +29,15 @@ def side_effect(network: nn.Module, call: Call) -> str:
 
     Raises:
         BadValue: an example that the network does not take.
+
+    >>> class Counting(nn.Module):
+    ...     calls = 0
+    ...     def forward(self, x):
+    ...         self.calls += 1
+    ...         return x
+    >>> call = Call((torch.ones(1),))
+    >>> side_effect(Counting(), call), side_effect(nn.Identity(), call)
+    ("its forward pass changes its attribute 'calls'", '')
     """
     if not _runs_without_gradients(network, call):
         return "it does not run without gradients"
@@ -63,6 +72,17 @@ def hidden_weights(network: nn.Module, skeleton: nn.Module, call: Call) -> str:
         network: without side effects; used up.
         skeleton: its architecture.
         call: an example.
+
+    >>> from pruning.sparse.network.skeleton import skeleton_of
+    >>> layer = nn.Linear(1, 1)
+    >>> class Listed(nn.Linear):
+    ...     def forward(self, x):
+    ...         return x * self.listed[0]
+    >>> hidden = Listed(1, 1)
+    >>> hidden.listed = [hidden.weight]
+    >>> call = Call((torch.ones(1),))
+    >>> hidden_weights(layer, skeleton_of(layer), call), hidden_weights(hidden, skeleton_of(hidden), call)[:32]
+    ('', 'it keeps weights in other places')
     """
     with torch.no_grad():
         for parameter in network.parameters():

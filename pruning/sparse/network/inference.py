@@ -68,7 +68,12 @@ class Recipe:
 
 
 def run_itself(mask: Mask, reason: str) -> Recipe:
-    """Return the recipe of a network that can only be run as it is, for this reason."""
+    """Return the recipe of a network that can only be run as it is, for this reason.
+
+    >>> recipe = run_itself(Mask({"weight": [[1, 0]]}), "it does not run without gradients")
+    >>> recipe.way, recipe.itself, recipe.layers[0].choice.reason
+    ('dense', True, 'it does not run without gradients')
+    """
     return Recipe(DENSE, True, False, {}, left_dense(mask, reason), False, {"": reason}, None, None)
 
 
@@ -105,6 +110,11 @@ def choose_recipe(dense: nn.Module, mask: Mask, call: Call, choosing: Choosing) 
         BadValue: outputs that nothing can be compared with.
         UnknownName: a backend asked for that no product here knows.
         DeviceError: a backend asked for that does not run on this device with this type of numbers.
+
+    >>> mask, choosing = Mask({"weight": [[1, 0]]}), Choosing(backend="csr", cache=None)
+    >>> found = choose_recipe(mask.apply(nn.Linear(2, 1)).eval(), mask, Call((torch.ones(1, 2),)), choosing)
+    >>> found.way, found.backends
+    ('sparse', {'weight': 'csr'})
     """
     wanted, refused = Wanted.of(dense, call), dict[str, str]()
     ways = {DENSE: _Way(DENSE, {}, dense)}

@@ -75,6 +75,11 @@ def replace_layers(network: nn.Module, mask: Mask, call: Call, choosing: Choosin
 
     Raises:
         BadValue: an example that the network does not take.
+
+    >>> mask = Mask({"weight": [[1, 0]]})
+    >>> call, choosing = Call((torch.ones(1, 2),)), Choosing(backend="csr", cache=None)
+    >>> replace_layers(mask.apply(nn.Linear(2, 1)), mask, call, choosing, training=False).network.kept_weight.backend
+    'csr'
     """
     found = owners(network, mask)
     undecided: dict[str, Undecided] = {}
@@ -123,6 +128,10 @@ def put_layers(network: nn.Module, mask: Mask, backends: Mapping[str, str], cont
         mask: fits the network.
         backends: of each sparse tensor, by its name in the network; a layer without any stays dense.
         contiguous: whether they hand over contiguous outputs.
+
+    >>> network = put_layers(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}), {"weight": "csr"}, contiguous=False)
+    >>> network.kept_weight.backend
+    'csr'
     """
     for owned in owners(network, mask):
         if owned.form is None:
@@ -148,12 +157,23 @@ def put(network: nn.Module, path: str, layer: nn.Module) -> nn.Module:
 
 
 def hand_over_contiguous(form: nn.Module) -> None:
-    """Let a sparse layer hand over outputs that are contiguous in memory."""
+    """Let a sparse layer hand over outputs that are contiguous in memory.
+
+    >>> layer = nn.Identity()
+    >>> hand_over_contiguous(layer)
+    >>> layer(torch.zeros(2, 3).t()).is_contiguous()
+    True
+    """
     form.register_forward_hook(_contiguous)
 
 
 def contiguous_tensors(outputs: Any) -> Any:
-    """Return outputs of any structure with their tensors contiguous in memory."""
+    """Return outputs of any structure with their tensors contiguous in memory.
+
+    >>> turned = torch.zeros(2, 3).t()
+    >>> [tensor.is_contiguous() for tensor in contiguous_tensors([turned, (turned,)])[:1]], turned.is_contiguous()
+    ([True], False)
+    """
     if isinstance(outputs, torch.Tensor):
         return outputs.contiguous()
     return map_tensors(torch.Tensor.contiguous, outputs)

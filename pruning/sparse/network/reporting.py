@@ -13,7 +13,15 @@ from pruning.sparse.network.training import Trainable
 
 
 def report_of(recipe: Recipe, trainable: Trainable, mask: Mask, call: Call, choosing: Choosing) -> SparseReport:
-    """Return the report of what was chosen for a masked network and an example of its calls."""
+    """Return the report of what was chosen for a masked network and an example of its calls.
+
+    >>> from pruning.sparse.network.inference import run_itself
+    >>> layer, mask = torch.nn.Linear(2, 1), Mask({"weight": [[1, 0]]})
+    >>> recipe, trainable = run_itself(mask, "it writes into its inputs"), Trainable(layer, None, None)
+    >>> report = report_of(recipe, trainable, mask, Call((torch.ones(5, 2),)), Choosing(cache=None))
+    >>> report.way, report.batch, report.layers[0].reason
+    ('dense', (5, 2), 'it writes into its inputs')
+    """
     tensors = call.tensors
     first = tensors[0] if tensors else torch.empty(0)
     floats = next((t for t in tensors if t.is_floating_point()), torch.empty(0))

@@ -12,6 +12,10 @@ def skeleton_of(network: nn.Module) -> nn.Module:
     """Return the architecture alone, without numbers; parameters that are tied stay tied.
 
     A network with TorchScript in it keeps its numbers (see `scripted_part`).
+
+    >>> skeleton = skeleton_of(nn.Linear(2, 1))
+    >>> skeleton, skeleton.weight.device
+    (Linear(in_features=2, out_features=1, bias=True), device(type='meta'))
     """
     skeleton = copy_module(network)
     if scripted_part(network) is None:
@@ -20,7 +24,11 @@ def skeleton_of(network: nn.Module) -> nn.Module:
 
 
 def scripted_part(network: nn.Module) -> str | None:
-    """Return why a network cannot be made again from its architecture, if a part of it is TorchScript; else None."""
+    """Return why a network cannot be made again from its architecture, if a part of it is TorchScript; else None.
+
+    >>> scripted_part(nn.Sequential(nn.ReLU())) is None
+    True
+    """
     for name, part in network.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             return f"{name or 'the model'} is TorchScript, which cannot be made again from its architecture"

@@ -12,7 +12,13 @@ _INSIDE = "network"
 
 
 def without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    """Give what was saved the names of the dense network; versions of modules, which PyTorch keeps aside, as well."""
+    """Give what was saved the names of the dense network; versions of modules, which PyTorch keeps aside, as well.
+
+    >>> state = {"network.weight": 1}
+    >>> without_prefix(nn.Module(), state, "", None)
+    >>> state
+    {'weight': 1}
+    """
     inner = f"{prefix}{_INSIDE}."
     moved = {prefix + key[len(inner) :]: state.pop(key) for key in list(state) if key.startswith(inner)}
     state.update(moved)
@@ -22,7 +28,13 @@ def without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, _: Any
 
 
 def with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Give what is loaded the names that it has inside."""
+    """Give what is loaded the names that it has inside.
+
+    >>> state = {"ticket.weight": 1, "other": 2}
+    >>> with_prefix(nn.Module(), state, "ticket.")
+    >>> state
+    {'other': 2, 'ticket.network.weight': 1}
+    """
     moved = {f"{prefix}{_INSIDE}.{key[len(prefix) :]}": state.pop(key) for key in list(state) if key.startswith(prefix)}
     state.update(moved)
 

@@ -50,6 +50,11 @@ def choose_trainable(dense: nn.Module, mask: Mask, call: Call, choosing: Choosin
         BadValue: outputs that nothing can be compared with.
         UnknownName: a backend asked for that no product here knows.
         DeviceError: a backend asked for that does not run on this device with this type of numbers.
+
+    >>> mask, choosing = Mask({"weight": [[1, 0]]}), Choosing(backend="csr", cache=None)
+    >>> found = choose_trainable(mask.apply(nn.Linear(2, 1)).eval(), mask, Call((torch.ones(1, 2),)), choosing)
+    >>> found.network.kept_weight.backend
+    'csr'
     """
     replaced = _replaced(dense, mask, call, choosing)
     if isinstance(replaced, str):
