@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from es.network import Arrays
-
 if TYPE_CHECKING:
     import jax
+
+    from es.network import Arrays
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from lottery.data.batches import training_batches
-from lottery.data.episodes import Episodes
 from lottery.data.fitness import Fitness
 from lottery.data.parts import Parts
 from lottery.data.unseen import Unseen
@@ -20,13 +19,15 @@ from pruning.torch_modules import is_number
 from pruning.uses.torch_axes import torch_axes
 from pruning.uses.uses import Uses
 
+if TYPE_CHECKING:
+    from lottery.data.episodes import Episodes
+
 FEW = 8
 
-Given = Parts | Episodes | Fitness | Unseen
 
 
 def follow(
-    source: Source, parts: Given, seed: int, loss: GivenLoss | None = None, metric: GivenMetric | None = None
+    source: Source, parts: Parts | Episodes | Fitness | Unseen, seed: int, loss: GivenLoss | None = None, metric: GivenMetric | None = None
 ) -> Uses:
     """Return how a network uses its tensors on a few training examples; `reason` says why where that is not found out.
 
@@ -62,7 +63,7 @@ def matrices(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and is_number(parameter)]
 
 
-def _batch(parts: Given, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
+def _batch(parts: Parts | Episodes | Fitness | Unseen, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
     """Return a few examples on the host; observations of an environment have no targets."""
     if not isinstance(parts, Parts):
         return torch.zeros(FEW, *parts.input_shape), None

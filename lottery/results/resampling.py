@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from lottery.results.statistics import Estimate, differences, finite, without_spread
 from pruning.errors import BadValue
@@ -110,6 +109,8 @@ def _bounds(
     seed: int,
 ) -> tuple[float, float, str]:
     """Return low, high and the name of the first of the methods that gives an interval."""
+    from scipy import stats  # it takes a second to import
+
     if all(without_spread(sample) for sample in data):
         value = float(statistic(*data))
         return value, value, f"{methods[0]} bootstrap"

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from lottery.results.intervals import t_interval
+from lottery.results.intervals import standard_error, t_interval, wilson_interval
 from lottery.results.levels import Level, Replicate, mean
 from pruning.errors import BadValue
 
@@ -76,7 +75,9 @@ def paired_t_p(a: ArrayLike, b: ArrayLike) -> float | None:
     data = differences(a, b)
     if len(data) < 2 or without_spread(data):
         return None
-    return float(2 * stats.t.sf(abs(data.mean() / stats.sem(data)), len(data) - 1))
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(len(data) - 1, -abs(data.mean() / standard_error(data))))
 
 
 def sign_flip_p(a: ArrayLike, b: ArrayLike, resamples: int = 9_999, seed: int = 0) -> float | None:
@@ -195,8 +196,7 @@ def interval(level: Level, is_fraction: bool, examples: int | None) -> tuple[flo
     if bounds is not None:
         return (max(0.0, bounds[0]), min(1.0, bounds[1])) if is_fraction else bounds
     if len(values) == 1 and is_fraction and examples:
-        result = stats.binomtest(round(values[0] * examples), examples).proportion_ci(method="wilson")
-        return float(result.low), float(result.high)
+        return wilson_interval(round(values[0] * examples), examples)
     return None
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy import stats
-
+from lottery.results.intervals import standard_error
 from lottery.results.levels import EarlyStop, Level, Tolerance, Winner, mean
 from pruning.jobs import Evaluation
 
@@ -59,7 +58,7 @@ def matching_tolerance(dense: Level, given: float | None, is_fraction: bool, exa
         return Tolerance(given, "given")
     values = [replicate.validation for replicate in dense.alive]
     if len(values) > 1:
-        error, floor = float(stats.sem(values)), 0.0
+        error, floor = standard_error(values), 0.0
         if examples:
             floor = (1.0 if is_fraction else abs(dense.validation)) / examples
         if error >= floor:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning.errors import BadValue, UnknownName, UsageError
 from pruning.registry import Registry, summary_of
+
+if TYPE_CHECKING:
+    import jax
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,17 @@ def is_environment(text: str) -> bool:
     """
     prefix, colon, _ = text.partition(":")
     return bool(colon) and prefix in SUITES
+
+
+def is_environment_object(thing: Any) -> bool:
+    """Say whether this is an environment, or one with its parameters `(environment, params)`.
+
+    >>> is_environment_object("gymnax:CartPole-v1"), is_environment_object(([1], [2]))
+    (False, False)
+    """
+    if isinstance(thing, tuple) and len(thing) == 2:
+        return is_environment_object(thing[0])
+    return callable(getattr(thing, "reset", None)) and callable(getattr(thing, "step", None))
 
 
 def make_environment(text: str) -> Environment:

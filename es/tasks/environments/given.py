@@ -15,17 +15,6 @@ from pruning.errors import BadValue, DataError
 _LIMITS = ("max_steps_in_episode", "max_steps", "episode_length")
 
 
-def is_environment_object(thing: Any) -> bool:
-    """Say whether this is an environment, or one with its parameters `(environment, params)`.
-
-    >>> is_environment_object("gymnax:CartPole-v1"), is_environment_object(([1], [2]))
-    (False, False)
-    """
-    if isinstance(thing, tuple) and len(thing) == 2:
-        return is_environment_object(thing[0])
-    return callable(getattr(thing, "reset", None)) and callable(getattr(thing, "step", None))
-
-
 def given_environment(thing: Any) -> Environment:
     """Return the environment that an object stands for; raises `DataError` for one that does not work in JAX."""
     environment, params = thing if isinstance(thing, tuple) else (thing, getattr(thing, "default_params", None))

@@ -219,7 +219,7 @@ def parts_of(data: Any, config: SearchConfig, forward: Forward | None = None) ->
 
 def _task(data: Any) -> Episodes | Fitness | None:
     """Return an environment or a fitness function of the caller's; None for data."""
-    from es.tasks.environments.given import is_environment_object
+    from es.tasks.environments import is_environment_object
     from lottery.data.fitness import Fitness
 
     if isinstance(data, Fitness):

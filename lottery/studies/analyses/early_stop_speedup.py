@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from lottery.results.intervals import Bounds
+from lottery.results.intervals import Bounds, t_quantile
 from lottery.results.reporting import Line, cells, draw_lines, line, line_with, table
 from lottery.studies.analyses import Findings, Study, analysis
 from pruning.errors import BadValue
@@ -120,7 +119,7 @@ def _ratio_interval(pair: NDArray[np.float64]) -> Bounds | None:
         return None
     ratio = float(pair[:, 0].mean() / pair[:, 1].mean())
     residuals = (pair[:, 0] - ratio * pair[:, 1]) / pair[:, 1].mean()
-    half = float(stats.t.ppf(0.975, len(pair) - 1) * residuals.std(ddof=1) / np.sqrt(len(pair)))
+    half = float(t_quantile(len(pair) - 1) * residuals.std(ddof=1) / np.sqrt(len(pair)))
     return max(0.0, ratio - half), ratio + half
 
 

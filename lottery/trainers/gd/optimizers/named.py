@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
+from lottery.trainers.gd.optimizers.without_compiler import PlainAdam, PlainAdamW, PlainSGD
 from pruning.errors import BadValue, NothingToPrune
 
 
@@ -30,7 +31,7 @@ class Settings(Protocol):
 
 
 def _sgd(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
-    return SGD(
+    return PlainSGD(
         params,
         lr=settings.lr,
         momentum=settings.momentum,
@@ -41,11 +42,11 @@ def _sgd(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Opt
 
 
 def _adam(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
-    return Adam(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+    return PlainAdam(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
 def _adamw(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
-    return AdamW(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+    return PlainAdamW(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
 OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], Settings, bool], Optimizer]] = {
