@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,25 +10,56 @@ import torch
 
 from pruning.errors import DataError
 
+_VALUES = np.arange(256)
 
-def scale_images(train: np.ndarray[Any, Any], *others: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    """Return uint8 images as float32, standardized per channel with the training part's mean and deviation.
+# So many pixels are counted at once: counting makes them integers of eight bytes.
+_AT_ONCE = 1_000_000
 
-    Args:
-        train: [N, H, W], [N, C, H, W], [N, H, W, C] or flat [N, D] uint8; gives the mean and the standard deviation.
-        others: further parts in the same layout.
+# What `torch.aminmax` takes.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-    Returns:
-        Every part as [N, C, H, W] (or [N, D]) float32.
 
-    >>> [part.tolist() for part in scale_images(np.array([[0, 4]], np.uint8), np.array([[2, 6]], np.uint8))]
-    [[[-1.0, 1.0]], [[0.0, 2.0]]]
+def as_images(value: np.ndarray[Any, Any], part: str) -> torch.Tensor:
+    """Return uint8 images, [N, H, W], [N, C, H, W], [N, H, W, C] or flat [N, D], as uint8 [N, C, H, W] (or [N, D]).
+
+    Raises:
+        DataError: no examples, or another shape.
+
+    >>> as_images(np.zeros((2, 4, 4, 3), np.uint8), "train").shape
+    torch.Size([2, 3, 4, 4])
     """
-    first, *rest = [_channels_first(part) for part in (train, *others)]
-    axes = (0, 2, 3) if first.ndim == 4 else None
-    mean = first.mean(axis=axes, keepdims=True, dtype=np.float64).astype(np.float32)
-    std = np.maximum(first.std(axis=axes, keepdims=True, dtype=np.float64), 1.0).astype(np.float32)
-    return [(part.astype(np.float32) - mean) / std for part in (first, *rest)]
+    return _tensor(_channels_first(value), part, "inputs")
+
+
+def standardizing(images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that makes uint8 images float32, standardized per channel by mean and deviation of these.
+
+    >>> standardizing(torch.tensor([[0], [8]], dtype=torch.uint8))(torch.tensor([[12]], dtype=torch.uint8))
+    tensor([[2.]])
+    """
+    mean, std = map(torch.from_numpy, _mean_and_deviation(images.numpy()))
+
+    def standardized(values: torch.Tensor) -> torch.Tensor:
+        # In place, for a data set of images is large.
+        return values.to(torch.float32).sub_(mean).div_(std)
+
+    return standardized
+
+
+def _mean_and_deviation(images: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return mean and deviation (1 at least) of each channel, from how often each of the 256 values is there."""
+    channels = images.shape[1] if images.ndim == 4 else 1
+    counts = np.zeros((channels, 256), np.int64)
+    step = max(1, _AT_ONCE * len(images) // max(1, images.size))
+    for start in range(0, len(images), step):
+        few = images[start : start + step]
+        for channel, values in enumerate(few.swapaxes(0, 1) if images.ndim == 4 else [few]):
+            counts[channel] += np.bincount(values.reshape(-1), minlength=256)
+    total = counts.sum(axis=1, keepdims=True)
+    mean = (counts * _VALUES).sum(axis=1, keepdims=True) / total
+    std = np.sqrt((counts * (_VALUES - mean) ** 2).sum(axis=1, keepdims=True) / total)
+    shape = (1, channels, 1, 1) if images.ndim == 4 else (1,) * images.ndim
+    return mean.reshape(shape).astype(np.float32), np.maximum(std, 1.0).reshape(shape).astype(np.float32)
 
 
 def as_inputs(value: Any, part: str) -> torch.Tensor:
@@ -42,7 +74,7 @@ def as_inputs(value: Any, part: str) -> torch.Tensor:
     tensor = _tensor(value, part, "inputs")
     if tensor.dtype == torch.uint8:
         raise DataError(f"{part} inputs are uint8 images and other parts are not: give all parts alike")
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if tensor.is_floating_point() and not _is_finite(tensor):
         bad = int((~torch.isfinite(tensor)).sum())
         raise DataError(f"{part} inputs hold {bad:,} values that are NaN or infinite")
     return tensor
@@ -61,13 +93,20 @@ def as_targets(value: Any, part: str) -> torch.Tensor:
     if tensor.dtype == torch.bool:
         return tensor
     if tensor.is_floating_point():
-        if not bool(torch.isfinite(tensor).all()):
+        if not _is_finite(tensor):
             raise DataError(f"{part} labels hold values that are NaN or infinite")
         return tensor
     tensor = tensor.long()
     if tensor.dim() == 2 and tensor.shape[1] == 1:
         tensor = tensor.squeeze(1)
     return tensor
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Say whether no value is NaN or infinite; the smallest and the largest say so without memory for all."""
+    if tensor.dtype not in _FLOATS or tensor.numel() == 0:
+        return bool(torch.isfinite(tensor).all())
+    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
 
 def _tensor(value: Any, part: str, what: str) -> torch.Tensor:

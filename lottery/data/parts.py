@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery.data import Data
-from lottery.data.arrays import as_inputs, as_targets, scale_images
+from lottery.data.arrays import as_images, as_inputs, as_targets, standardizing
 from lottery.data.batch import mapped
 from lottery.data.items import in_memory, is_items, read_items
 from lottery.data.part import Loader, Part, Tensors
@@ -109,25 +109,36 @@ def prepare(data: Data, seed: int, validation_size: int | float | None = None, f
         DataError: unusable data, or a `DataLoader` without a validation part that cannot be split.
     """
     given = {"train": data.train, "validation": data.validation, "test": data.test}
-    parts = {name: _part(value, name) for name, value in _scaled(given).items() if value is not None}
+    given = {name: _unpacked(value) for name, value in given.items() if value is not None}
+    images = _images(given)
+    parts = {
+        name: _pair(images[name], value[1], name) if name in images else _part(value, name)
+        for name, value in given.items()
+    }
     for name, part in parts.items():
         _check_against(parts["train"], part, name)
     if "validation" not in parts:
         size = data.validation_size if validation_size is None else validation_size
         parts["train"], parts["validation"] = _split(parts["train"], size, seed)
+    if images:
+        scaled = (*images, "validation") if data.validation is None else images
+        parts |= _standardized({name: parts[name] for name in scaled}, images["train"])
     called = {name: part.called_by(forward) for name, part in parts.items()}
     return Parts(called["train"], called["validation"], called.get("test"), data.name, forward=forward)
 
 
-def _scaled(given: dict[str, Any]) -> dict[str, Any]:
-    """Scale uint8 images alike in every part that is a pair of arrays."""
-    given = {name: _unpacked(value) for name, value in given.items()}
+def _images(given: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the inputs of every part that is a pair of arrays, where all of these are uint8 images."""
     pairs = {name: value for name, value in given.items() if isinstance(value, tuple | list) and len(value) == 2}
-    inputs = {name: _on_host(x) for name, (x, _) in pairs.items() if str(getattr(x, "dtype", "")).endswith("uint8")}
-    if "train" not in inputs or inputs.keys() != pairs.keys():
-        return given
-    scaled = dict(zip(inputs, scale_images(*inputs.values()), strict=True))
-    return given | {name: (scaled[name], pairs[name][1]) for name in pairs}
+    if "train" not in pairs or not all(str(getattr(x, "dtype", "")).endswith("uint8") for x, _ in pairs.values()):
+        return {}
+    return {name: as_images(_on_host(x), name) for name, (x, _) in pairs.items()}
+
+
+def _standardized(parts: Mapping[str, Part], train: torch.Tensor) -> dict[str, Part]:
+    """Scale parts of uint8 images alike: by the whole training part, with what is held out of it."""
+    scale = standardizing(train)
+    return {name: replace(part, inputs=scale(part.inputs)) for name, part in parts.items() if isinstance(part, Tensors)}
 
 
 def _unpacked(value: Any) -> Any:
@@ -148,13 +159,17 @@ def _part(value: Any, name: str) -> Part:
     if isinstance(value, tuple | list) and len(value) == 2:
         if isinstance(value[0], Mapping) or isinstance(value[1], Mapping):
             return in_memory(tuple(value), name)
-        part = Tensors(as_inputs(value[0], name), as_targets(value[1], name))
-        if len(part.inputs) != len(part.targets):
-            raise DataError(f"{name}: {len(part.inputs)} inputs but {len(part.targets)} labels")
-        return part
+        return _pair(as_inputs(value[0], name), value[1], name)
     raise DataError(
         f"{name} data: expected (X, y), a Dataset, a list of dictionaries or a DataLoader, not {type(value).__name__}"
     )
+
+
+def _pair(inputs: torch.Tensor, targets: Any, name: str) -> Tensors:
+    part = Tensors(inputs, as_targets(targets, name))
+    if len(part.inputs) != len(part.targets):
+        raise DataError(f"{name}: {len(part.inputs)} inputs but {len(part.targets)} labels")
+    return part
 
 
 def _loader(loader: DataLoader[Any], name: str) -> Loader:

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 FEW = 8
 
 
-
 def follow(
-    source: Source, parts: Parts | Episodes | Fitness | Unseen, seed: int, loss: GivenLoss | None = None, metric: GivenMetric | None = None
+    source: Source,
+    parts: Parts | Episodes | Fitness | Unseen,
+    seed: int,
+    loss: GivenLoss | None = None,
+    metric: GivenMetric | None = None,
 ) -> Uses:
     """Return how a network uses its tensors on a few training examples; `reason` says why where that is not found out.
 

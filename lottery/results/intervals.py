@@ -42,8 +42,9 @@ def wilson_interval(successes: int, count: int) -> Bounds:
         successes: how many of the examples.
         count: of examples, at least 1.
 
-    >>> wilson_interval(0, 4)
-    (0.0, 0.4898908364545935)
+    >>> low, high = wilson_interval(2, 4)
+    >>> round(low, 2), round(high, 2)
+    (0.15, 0.85)
     """
     share = successes / count
     below = 2 * (count + _NORMAL**2)

@@ -145,10 +145,19 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     >>> to_numpy(torch.tensor([1.5], dtype=torch.bfloat16)).dtype, to_numpy(torch.eye(2).to_sparse()).tolist()
     (dtype(bfloat16), [[1.0, 0.0], [0.0, 1.0]])
     """
+    return on_host(tensor).copy()
+
+
+def on_host(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """Return what `to_numpy` returns, for reading only: it may share the tensor's memory.
+
+    >>> np.shares_memory(on_host(ones := torch.ones(2)), ones.numpy())
+    True
+    """
     tensor = (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
-    return tensor.numpy().copy()
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
 
 
 def to_torch(array: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lottery.data import Data
 from lottery.data.datasets import DATASETS, load_data
 from lottery.data.datasets import openml as openml_sets
+from lottery.data.datasets.digits import _digits
 from lottery.data.files import read_idx
 from lottery.data.parts import Loader, Tensors, prepare
 from pruning.errors import DataError, UnknownName
@@ -116,6 +118,29 @@ def test_a_dataset_with_a_random_transform_is_refused_with_advice():
 
     with pytest.raises(DataError, match="wrap it in a DataLoader"):
         prepare(load_data(Noisy()), 0)
+
+
+def test_digits_are_those_of_scikit_learn():
+    for read, theirs in zip(_digits(), load_digits(return_X_y=True), strict=True):
+        assert read.dtype == theirs.dtype
+        assert np.array_equal(read, theirs)
+
+
+@pytest.mark.parametrize("shape", [(40, 6, 6), (40, 6, 6, 3), (40, 3, 6, 6), (40, 12)])
+def test_images_are_standardized_by_all_that_there_is_to_train_on(shape):
+    """Those that are held out for validation count; the numbers are those of NumPy, in its own order of sums."""
+    images, labels = np.random.default_rng(0).integers(0, 256, shape, np.uint8), np.arange(40) % 4
+    parts = prepare(Data(train=(images, labels), test=(images[:9], labels[:9]), validation_size=10), 0)
+    first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2) if shape[-1] == 3 else images
+    axes = (0, 2, 3) if first.ndim == 4 else None
+    mean, std = (np.float32(of(first, axis=axes, keepdims=True, dtype=np.float64)) for of in (np.mean, np.std))
+    expected = (first.astype(np.float32) - mean) / std
+    assert (
+        isinstance(parts.test, Tensors) and isinstance(parts.train, Tensors) and isinstance(parts.validation, Tensors)
+    )
+    assert np.array_equal(parts.test.inputs, expected[:9])
+    split = [row.tobytes() for part in (parts.train, parts.validation) for row in part.inputs.numpy()]
+    assert sorted(split) == sorted(row.tobytes() for row in expected)
 
 
 @pytest.mark.parametrize("name", ["digits"])

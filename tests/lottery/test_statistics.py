@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from lottery.results.intervals import standard_error, t_quantile, wilson_interval
 from lottery.results.levels import Level, Replicate
 from lottery.results.resampling import bootstrap, interquartile_mean, middle_half, paired_bootstrap
 from lottery.results.statistics import (
@@ -48,6 +49,18 @@ def test_the_t_interval_by_hand():
     assert (found.value, found.n, found.method) == (2.0, 3, "Student's t")
     assert found.low == pytest.approx(2 - 4.302653 / 3**0.5, abs=1e-6)
     assert found.high == pytest.approx(2 + 4.302653 / 3**0.5, abs=1e-6)
+
+
+def test_intervals_are_those_of_scipy_bit_by_bit():
+    """They are computed without `scipy.stats`, which takes a second to import."""
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 10, 1000):
+        values = rng.normal(size=n)
+        assert t_quantile(n - 1) == stats.t.ppf(0.975, n - 1)
+        assert standard_error(values) == standard_error(values.tolist()) == stats.sem(values)
+        for right in {0, 1, n // 2, n}:
+            expected = stats.binomtest(right, n).proportion_ci(method="wilson")
+            assert wilson_interval(right, n) == (expected.low, expected.high)
 
 
 def test_a_paired_difference_by_hand():
