@@ -25,8 +25,8 @@ def as_images(value: np.ndarray[Any, Any], part: str) -> torch.Tensor:
     Raises:
         DataError: no examples, or another shape.
 
-    >>> as_images(np.zeros((2, 4, 4, 3), np.uint8), "train").shape
-    torch.Size([2, 3, 4, 4])
+    >>> as_images(np.zeros((2, 5, 5, 3), np.uint8), "train").shape
+    torch.Size([2, 3, 5, 5])
     """
     return _tensor(_channels_first(value), part, "inputs")
 

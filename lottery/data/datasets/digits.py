@@ -37,4 +37,5 @@ def _digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
             return numbers[:, :-1], numbers[:, -1].astype(int)
     from sklearn.datasets import load_digits  # a version that keeps its table elsewhere
 
-    return load_digits(return_X_y=True)
+    bunch: Any = load_digits()
+    return bunch.data, bunch.target
