@@ -47,7 +47,12 @@ class Record:
 
 
 def to_arrays(states: Any, records: Sequence[Record]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return a checkpoint: arrays with one row for each job, and plain JSON for each job."""
+    """Return a checkpoint: arrays with one row for each job, and plain JSON for each job.
+
+    >>> arrays, facts = to_arrays({"mean": jnp.ones((1, 2))}, [Record({"w": np.zeros(3)}, best_loss=0.5)])
+    >>> {name: array.shape for name, array in arrays.items()}, facts
+    ({"state/['mean']": (1, 2), 'best/w': (1, 3)}, [{'best_loss': 0.5, 'history': []}])
+    """
     arrays = {f"{_STATE}{name}": np.asarray(leaf) for name, leaf in _named_leaves(states)}
     for name in records[0].best:
         arrays[f"{_BEST}{name}"] = np.stack([record.best[name] for record in records])
@@ -63,6 +68,11 @@ def from_arrays(like: Any, arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -
 
     Raises:
         FileFormatError: a checkpoint of other states.
+
+    >>> states, record = {"mean": jnp.ones((1, 2))}, Record({"w": np.zeros(3)}, best_loss=0.5)
+    >>> again, records = from_arrays(states, *to_arrays(states, [record]))
+    >>> again["mean"].tolist(), records[0].best["w"].tolist(), records[0].best_loss
+    ([[1.0, 1.0]], [0.0, 0.0, 0.0], 0.5)
     """
     wanted = {f"{_STATE}{name}": (leaf.shape, leaf.dtype) for name, leaf in _named_leaves(like)}
     found = {name: (a.shape, a.dtype) for name, a in arrays.items() if name.startswith(_STATE)}
@@ -86,7 +96,11 @@ def from_arrays(like: Any, arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -
 
 
 def generation_of(arrays: Arrays) -> int:
-    """Return the generation that a checkpoint's first job had reached; -1 where there is none."""
+    """Return the generation that a checkpoint's first job had reached; -1 where there is none.
+
+    >>> generation_of({"state/.generation": np.array([7, 7])}), generation_of({})
+    (7, -1)
+    """
     rows = arrays.get(f"{_STATE}.generation")
     return int(rows[0]) if rows is not None and len(rows) else -1
 

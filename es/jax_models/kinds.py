@@ -52,16 +52,32 @@ def jax_kind(thing: Any) -> str | None:
 
 
 def is_jax_model(thing: Any) -> bool:
-    """Say whether this is a JAX model of any kind."""
+    """Say whether this is a JAX model of any kind.
+
+    >>> is_jax_model({"w": 1.0}), is_jax_model(({"w": 1.0}, lambda params, x: x)), is_jax_model("w")
+    (True, True, False)
+    """
     return jax_kind(thing) is not None
 
 
 def needs_example(thing: Any) -> bool:
-    """Say whether a model has no weights before it has seen a batch of inputs."""
+    """Say whether a model has no weights before it has seen a batch of inputs.
+
+    >>> from collections import namedtuple
+    >>> transformed = namedtuple("Transformed", ["init", "apply"])
+    >>> needs_example(transformed(lambda key, x: {}, lambda params, key, x: x)), needs_example({"w": 1.0})
+    (True, False)
+    """
     return jax_kind(thing) in (LINEN, TRANSFORMED)
 
 
 def is_of(thing: Any, module: str, name: str) -> bool:
-    """Say whether a thing is an instance of a class of a library, where that library is loaded."""
+    """Say whether a thing is an instance of a class of a library, where that library is loaded.
+
+    >>> from fractions import Fraction
+    >>> half = Fraction(1, 2)
+    >>> is_of(half, "fractions", "Fraction"), is_of(0.5, "fractions", "Fraction"), is_of(half, "not.loaded", "Fraction")
+    (True, False, False)
+    """
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and isinstance(thing, kind)

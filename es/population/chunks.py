@@ -84,6 +84,10 @@ def over_members(
         population: [P, D].
         arguments: shared by all members.
         size: members of a chunk.
+
+    >>> scaled = jax.make_jaxpr(lambda population, x: population * x)(jnp.ones((2, 1)), jnp.ones(1))
+    >>> over_members(scaled, jnp.arange(5.0)[:, None], [jnp.full(1, 10.0)], size=2)[0].ravel().tolist()
+    [0.0, 10.0, 20.0, 30.0, 40.0]
     """
     run = _split(closed, arguments)
     members = population.shape[0]

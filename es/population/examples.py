@@ -35,7 +35,14 @@ def example_axes(jaxpr: core.Jaxpr, inputs: Sequence[Axis]) -> list[Axis] | None
 
 
 def same_program(one: core.ClosedJaxpr, other: core.ClosedJaxpr) -> bool:
-    """Tell whether two jaxprs are the same but for sizes: no number in them comes from the number of examples."""
+    """Tell whether two jaxprs are the same but for sizes: no number in them comes from the number of examples.
+
+    >>> import jax
+    >>> twice, mean = (lambda x: 2 * x), (lambda x: x.sum() / len(x))
+    >>> few, many = np.ones(3, np.float32), np.ones(8, np.float32)
+    >>> [same_program(jax.make_jaxpr(called)(few), jax.make_jaxpr(called)(many)) for called in (twice, mean)]
+    [True, False]
+    """
     if len(one.consts) != len(other.consts) or len(one.jaxpr.eqns) != len(other.jaxpr.eqns):
         return False
     if not all(a is b or np.array_equal(a, b) for a, b in zip(one.consts, other.consts, strict=True)):

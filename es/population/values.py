@@ -81,17 +81,29 @@ Value = jax.Array | np.ndarray | Members | Weight
 
 
 def is_shared(value: Value) -> TypeGuard[jax.Array | np.ndarray]:
-    """Tell whether all members have the same value."""
+    """Tell whether all members have the same value.
+
+    >>> is_shared(np.ones(2)), is_shared(Weight(np.array([0, 1]), ()))
+    (True, False)
+    """
     return not isinstance(value, (Members, Weight))
 
 
 def shape_of(value: Value) -> tuple[int, ...]:
-    """Return the shape for one member."""
+    """Return the shape for one member.
+
+    >>> shape_of(np.ones((2, 3))), shape_of(Members(jnp.ones((5, 2, 3)), canonical(2)))
+    ((2, 3), (2, 3))
+    """
     return value.shape
 
 
 def canonical(ndim: int) -> tuple[int, ...]:
-    """Return the order with the population first and the rest as for one member."""
+    """Return the order with the population first and the rest as for one member.
+
+    >>> canonical(2) == (MEMBER, 0, 1)
+    True
+    """
     return (MEMBER, *range(ndim))
 
 
@@ -124,7 +136,12 @@ def numbers(weight: Weight, population: jax.Array) -> Members:
 
 
 def as_members(value: Value, population: jax.Array) -> Members:
-    """Return a value that depends on the member as numbers."""
+    """Return a value that depends on the member as numbers.
+
+    >>> population = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> as_members(Weight(np.array([1, -1, 0]), ()), population).data.tolist()
+    [[2.0, 0.0, 1.0], [4.0, 0.0, 3.0]]
+    """
     assert isinstance(value, (Members, Weight))
     return numbers(value, population) if isinstance(value, Weight) else value
 

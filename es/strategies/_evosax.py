@@ -23,7 +23,11 @@ def positive(default: float) -> Setting:
 
 
 def nonnegative(default: float) -> Setting:
-    """Return a setting of 0 or more."""
+    """Return a setting of 0 or more.
+
+    >>> [nonnegative(0.1).allows(value) for value in (0, 2, -1)]
+    [True, True, False]
+    """
     return Setting(default, low=0)
 
 
@@ -76,6 +80,13 @@ def adapt(
         after_tell: changes the state after it.
         clock: fields of the state that follow from the number of generations alone.
         centre: fields of the state that `with_mean` sets.
+
+    >>> from evosax.algorithms import HillClimbing
+    >>> algorithm = HillClimbing(2, jnp.zeros(1))
+    >>> found = adapt(algorithm, algorithm.default_params, lambda state: state.std)
+    >>> state = found.init(jax.random.key(0), jnp.full(1, 3.0))
+    >>> found.mean(state).tolist(), found.mean(found.with_mean(state, jnp.full(1, 5.0))).tolist()
+    ([3.0], [5.0])
     """
 
     def init(key: jax.Array, mean: jax.Array) -> State:
@@ -163,7 +174,12 @@ def adam(values: Mapping[str, float]) -> optax.GradientTransformation:
 
 
 def sigma_schedule(sigma: float, values: Mapping[str, float]) -> Callable[[Any], jax.Array]:
-    """Return `sigma`, which decays by `sigma_decay` a generation down to `sigma_min`."""
+    """Return `sigma`, which decays by `sigma_decay` a generation down to `sigma_min`.
+
+    >>> schedule = sigma_schedule(1.0, {"sigma_decay": 0.5, "sigma_min": 0.2})
+    >>> [round(float(schedule(generation)), 3) for generation in range(4)]
+    [1.0, 0.5, 0.25, 0.2]
+    """
     return decayed(sigma, values["sigma_decay"], values["sigma_min"])
 
 
@@ -175,17 +191,32 @@ def with_std(schedule: Callable[[Any], jax.Array]) -> Callable[[State], State]:
     """Return what puts the schedule's standard deviation for the next generation into a state that was told.
 
     evosax puts the one of the generation that is over, so that its first two generations have the same.
+
+    >>> from evosax.algorithms import HillClimbing
+    >>> algorithm = HillClimbing(2, jnp.zeros(1))
+    >>> state = algorithm.init(jax.random.key(0), jnp.zeros(1), algorithm.default_params)
+    >>> later = state.replace(generation_counter=3)
+    >>> with_std(lambda generation: 10.0 * generation)(later).std
+    30.0
     """
     return lambda state: state.replace(std=schedule(state.generation_counter))
 
 
 def adam_settings(lr: float, decay: float, least: float) -> dict[str, Setting]:
-    """Return the settings of `adam`."""
+    """Return the settings of `adam`.
+
+    >>> {name: (setting.default, str(setting)) for name, setting in adam_settings(0.01, 0.9, 0.0).items()}
+    {'lr': (0.01, 'more than 0'), 'lr_decay': (0.9, 'more than 0 and at most 1'), 'lr_min': (0.0, 'at least 0')}
+    """
     return {"lr": positive(lr), "lr_decay": factor(decay), "lr_min": nonnegative(least)}
 
 
 def sigma_settings(decay: float, least: float) -> dict[str, Setting]:
-    """Return the settings of `sigma_schedule`."""
+    """Return the settings of `sigma_schedule`.
+
+    >>> {name: (setting.default, str(setting)) for name, setting in sigma_settings(0.9, 0.0).items()}
+    {'sigma_decay': (0.9, 'more than 0 and at most 1'), 'sigma_min': (0.0, 'at least 0')}
+    """
     return {"sigma_decay": factor(decay), "sigma_min": nonnegative(least)}
 
 

@@ -78,7 +78,13 @@ class Remade:
 
 
 def given_kind(factory: Factory) -> StrategyKind:
-    """Return a caller's own strategy as one of ours; raises `BadValue` for what is no algorithm of evosax's kind."""
+    """Return a caller's own strategy as one of ours; raises `BadValue` for what is no algorithm of evosax's kind.
+
+    >>> from evosax.algorithms import SNES
+    >>> kind = given_kind(SNES)
+    >>> kind.distribution, sorted(kind.settings)
+    ('unknown', ['lr_std_init'])
+    """
     name = getattr(factory, "__name__", type(factory).__name__)
     params = _made(name, factory, 4, 2).default_params
     settings = {key: Setting(OWN) for key in _numbers(params) if key != _STD}

@@ -72,7 +72,13 @@ def by_rank(weights: jax.Array, fitness: jax.Array) -> jax.Array:
 
 
 def share_weights(params: Any, fitness: jax.Array) -> Any:
-    """Return evosax's parameters with the weights of ranks shared among ties."""
+    """Return evosax's parameters with the weights of ranks shared among ties.
+
+    >>> from evosax.algorithms import SimpleES
+    >>> params = SimpleES(4, jnp.zeros(1)).default_params
+    >>> share_weights(params, jnp.array([1.0, 2.0, 2.0, 3.0])).weights.tolist()
+    [0.5, 0.25, 0.25, 0.0]
+    """
     return params.replace(weights=by_rank(params.weights, fitness))
 
 
@@ -88,11 +94,20 @@ def share_weights_and_mass(params: Any, fitness: jax.Array) -> Any:
 
 
 def mass_gain(old: jax.Array, new: jax.Array) -> jax.Array:
-    """Return by how much the selection mass of the positive weights grows from `old` to `new`."""
+    """Return by how much the selection mass of the positive weights grows from `old` to `new`.
+
+    >>> float(mass_gain(jnp.array([1.0, 0.0, -0.5]), jnp.array([0.5, 0.5, -0.5])))
+    2.0
+    """
     return jnp.sum(jnp.maximum(old, 0) ** 2) / jnp.sum(jnp.maximum(new, 0) ** 2)
 
 
 def nearest_best(population: jax.Array, fitness: jax.Array, mean: jax.Array) -> jax.Array:
-    """Return the best member, [D]; of equally good ones the one that is nearest to the mean."""
+    """Return the best member, [D]; of equally good ones the one that is nearest to the mean.
+
+    >>> population = jnp.array([[9.0], [2.0], [0.0]])
+    >>> nearest_best(population, jnp.array([1.0, 1.0, 5.0]), mean=jnp.zeros(1)).tolist()
+    [2.0]
+    """
     distance = jnp.sum((population - mean) ** 2, axis=-1)
     return population[jnp.argmin(jnp.where(fitness == jnp.min(fitness), distance, jnp.inf))]

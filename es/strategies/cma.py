@@ -47,6 +47,11 @@ def with_elites(algorithm: Any, sigma: float, values: Mapping[str, float]) -> An
 
     In evosax the elite ratio changes the learning rates but not who is recombined, which is always the better half.
     Here members beyond the elites weigh 0, as in Hansen's tutorial; nothing changes for a ratio of 0.5.
+
+    >>> algorithm = CMA_ES(4, jnp.zeros(2))
+    >>> params = with_elites(algorithm, sigma=0.5, values={"elite_ratio": 0.25})
+    >>> params.weights[:2].tolist(), float(params.std_init)
+    ([1.0, 0.0], 0.5)
     """
     algorithm.elite_ratio = values["elite_ratio"]
     params = algorithm.default_params

@@ -54,7 +54,13 @@ def _context(population: int, dims: int, values: Mapping[str, float]) -> tuple[i
     instead="a shorter max_context_len, or 'les'",
 )
 def evotf_es(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
-    """Evolution transformer: attention over members and past generations."""
+    """Evolution transformer: attention over members and past generations.
+
+    >>> from es.strategies import get_strategy
+    >>> kind = get_strategy("evotf-es")
+    >>> kind.make is evotf_es, kind.distribution, kind.hyperparameters["max_context_len"]
+    (True, 'separable', 100)
+    """
     algorithm: Any = EvoTF_ES(population, jnp.zeros(dims), max_context_len=int(values["max_context_len"]))
     algorithm.sf = EvoTFSolution(algorithm.sf)
     algorithm.ff = EvoTFFitness(algorithm.ff)
@@ -74,7 +80,13 @@ def evotf_es(population: int, dims: int, sigma: float, values: Mapping[str, floa
     distribution="separable",
 )
 def cma_anchored_les(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
-    """Separable CMA-ES with learned, bounded corrections and restarts."""
+    """Separable CMA-ES with learned, bounded corrections and restarts.
+
+    >>> from es.strategies import get_strategy
+    >>> kind = get_strategy("cma-anchored-les")
+    >>> kind.make is cma_anchored_les, kind.distribution, kind.hyperparameters
+    (True, 'separable', {})
+    """
     algorithm: Any = CMAAnchoredLES(population, jnp.zeros(dims))
     algorithm._tell = functools.partial(learn_anchored, algorithm)
     return adapt(algorithm, algorithm.default_params.replace(std_init=sigma), lambda state: state.std)

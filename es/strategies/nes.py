@@ -78,7 +78,13 @@ _CR_FM |= {"lr_move_std": nonnegative(1.0)}
     paired=True,
 )
 def cr_fm_nes(population: int, dims: int, sigma: float, values: Mapping[str, float]) -> Strategy:
-    """Cost-reduced fast-moving natural evolution: a diagonal and one direction."""
+    """Cost-reduced fast-moving natural evolution: a diagonal and one direction.
+
+    >>> from es.strategies import get_strategy
+    >>> kind = get_strategy("cr-fm-nes")
+    >>> kind.make is cr_fm_nes, kind.distribution, kind.paired
+    (True, 'low-rank', True)
+    """
     algorithm = CR_FM_NES(population, jnp.zeros(dims))
     params = replaced(algorithm.default_params, values, _CR_FM).replace(std_init=sigma)
     # x = mean + std · D · y with cov(y) = I + v vᵀ

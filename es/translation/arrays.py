@@ -33,7 +33,11 @@ def to_jax(tree: Any) -> Any:
 
 
 def to_jax_array(leaf: Any) -> Any:
-    """Return one array or tensor as a JAX array, in 32 bits; anything else as it is."""
+    """Return one array or tensor as a JAX array, in 32 bits; anything else as it is.
+
+    >>> to_jax_array(torch.tensor([1.0, 2.0], dtype=torch.float64)).dtype, to_jax_array("a name")
+    (dtype('float32'), 'a name')
+    """
     if isinstance(leaf, torch.Tensor):
         # inside a trace JAX may keep the array itself, and the code may write to the tensor later
         leaf = to_numpy(leaf).copy()
@@ -62,7 +66,11 @@ def require_leaves(tree: Any, what: str) -> None:
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """Return a tensor of any layout, on any device, as an array on the host."""
+    """Return a tensor of any layout, on any device, as an array on the host.
+
+    >>> to_numpy(torch.eye(2).to_sparse()).tolist(), to_numpy(torch.ones(1, dtype=torch.bfloat16)).dtype.name
+    ([[1.0, 0.0], [0.0, 1.0]], 'bfloat16')
+    """
     host = tensor.detach().cpu().to_dense().resolve_conj().resolve_neg().contiguous()
     return host.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if host.dtype == torch.bfloat16 else host.numpy()
 

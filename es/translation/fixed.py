@@ -26,5 +26,9 @@ def released(tree: Any) -> Any:
 
 
 def is_fixed(leaf: Any) -> bool:
-    """Say whether a leaf is fixed."""
+    """Say whether a leaf is fixed.
+
+    >>> is_fixed(Fixed(True)), is_fixed(True)
+    (True, False)
+    """
     return isinstance(leaf, Fixed)

@@ -38,6 +38,13 @@ def without_draws(called: Any, run: Callable[[], Any], label: str) -> Any:
 
     Raises:
         BadValue: it drew random numbers.
+
+    >>> chance = random.Random(0)
+    >>> without_draws(len, lambda: 3, "the model")
+    3
+    >>> without_draws(chance, random.random, "the model")
+    Traceback (most recent call last):
+    pruning.errors.BadValue: the model draws random numbers even in evaluation mode, and evolution needs a pure function
     """
     own = _generators(called)
     by_numpy, by_python = np.random.get_state(), random.getstate()  # noqa: NPY002

@@ -34,7 +34,13 @@ class OperationFailed(Exception):
 
 @contextmanager
 def explained(called: Any, label: str) -> Iterator[None]:
-    """Turn what goes wrong in the block into one line that names the submodule and the operation."""
+    """Turn what goes wrong in the block into one line that names the submodule and the operation.
+
+    >>> with explained(None, "the model"):
+    ...     raise NoForm("aten::sort")
+    Traceback (most recent call last):
+    pruning.errors.BadValue: the model uses aten::sort, which has no JAX form here (in the model)
+    """
     try:
         yield
     except BadValue as error:
@@ -46,7 +52,11 @@ def explained(called: Any, label: str) -> Iterator[None]:
 
 
 def draws_numbers(where: str) -> BadValue:
-    """Return the refusal of code that asks for random numbers."""
+    """Return the refusal of code that asks for random numbers.
+
+    >>> draws_numbers("layers.3 (Noise)")
+    BadValue('layers.3 (Noise) draws random numbers even in evaluation mode, and evolution needs a pure function')
+    """
     return BadValue(_draws(where))
 
 
@@ -91,10 +101,18 @@ def _innermost(error: Exception, called: Any, label: str) -> str:
 
 
 def called_in(name: str, layer: Any) -> str:
-    """Return how messages call a submodule."""
+    """Return how messages call a submodule.
+
+    >>> called_in("layers.3", nn.ReLU()), called_in("", nn.ReLU())
+    ('layers.3 (ReLU)', 'ReLU')
+    """
     return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
 
 
 def first_line(error: Exception) -> str:
-    """Return an error in one line."""
+    """Return an error in one line.
+
+    >>> first_line(ValueError("no such axis\\nin a long story")), first_line(KeyError())
+    ('ValueError: no such axis', 'KeyError: ')
+    """
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

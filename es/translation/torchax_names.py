@@ -47,6 +47,10 @@ def import_torchax() -> ModuleType:
     """Return the package `torchax`, imported whole; nothing else in the process changes.
 
     A torchax that somebody imported before is returned as it is; who wants its device "jax" imports it first.
+
+    >>> before = torch._C._get_privateuse1_backend_name()
+    >>> import_torchax().__name__, torch._C._get_privateuse1_backend_name() == before
+    ('torchax', True)
     """
     foreign = "torchax" in sys.modules
     with ExitStack() as stack:

@@ -237,6 +237,13 @@ def translating(items_are_tensors: bool = False, grad: bool = False, branch: boo
         items_are_tensors: let `.item()` return a tensor.
         grad: let torch record what derivatives need.
         branch: let code read truth values; what they must be is in the translation's `conditions`.
+
+    >>> x = torch.ones(2)
+    >>> with translating() as translation:
+    ...     translation.shadows.set(x, jnp.array([1.0, 2.0]))
+    ...     y = 3 * x
+    >>> translation.shadows.value(y).tolist(), y.tolist()
+    ([3.0, 6.0], [3.0, 3.0])
     """
     translation = Translation(branch)
     with ExitStack() as stack:

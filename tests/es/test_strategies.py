@@ -14,7 +14,19 @@ import numpy as np
 import pytest
 from evosax.algorithms.distribution_based import distribution_based_algorithms
 
-from es.strategies import LEFT_OUT, STRATEGIES, Strategy, get_strategy, make_strategy, require_per_weight_std
+from es.strategies import (
+    LEFT_OUT,
+    STRATEGIES,
+    Strategy,
+    get_strategy,
+    make_strategy,
+    require_per_weight_std,
+    strategy_name,
+)
+from es.strategies.cma import cma_es, rm_es
+from es.strategies.estimation import iamalgam_full, iamalgam_univariate, simple_es
+from es.strategies.local_search import gradientless_descent, hill_climbing, simulated_annealing
+from es.strategies.matrix_adaptation import lm_ma_es, ma_es
 from pruning.errors import BadValue, UnknownName
 
 NAMES = STRATEGIES.names()
@@ -526,3 +538,21 @@ def test_few_weights_and_few_members_are_no_special_case(name: str, population: 
             state = strategy.tell(jax.random.key(i), members, jnp.sum((members - 1) ** 2, axis=-1), state)
             assert members.shape == (population, dims)
         assert jnp.all(jnp.isfinite(strategy.mean(state))) and jnp.all(strategy.std(state) > 0)
+
+
+BY_ELITES = [cma_es, rm_es, ma_es, lm_ma_es, simple_es, iamalgam_univariate, iamalgam_full]
+
+
+@pytest.mark.parametrize("make", [*BY_ELITES, hill_climbing, simulated_annealing, gradientless_descent])
+def test_the_next_mean_is_the_best_member_where_it_is_the_only_elite(make):
+    kind = next(entry.value for entry in STRATEGIES if entry.value.make is make)
+    one = {"elite_ratio": 0.25} if make in BY_ELITES else {}
+    strategy = compiled(make(4, 2, SIGMA, kind.hyperparameters | one))
+    members, state = strategy.ask(jax.random.key(1), strategy.init(jax.random.key(0), jnp.zeros(2)))
+    told = strategy.tell(jax.random.key(2), members, jnp.array([3.0, 0.0, 2.0, 1.0]), state)
+    np.testing.assert_allclose(strategy.mean(told), members[1], rtol=1e-5)
+
+
+def test_messages_call_a_strategy_by_its_name_or_by_that_of_the_function_that_makes_it():
+    found = [strategy_name("snes"), strategy_name(cma_es), strategy_name(functools.partial(cma_es, 4))]
+    assert found == ["snes", "cma_es", "partial"]

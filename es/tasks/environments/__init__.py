@@ -123,5 +123,9 @@ def make_environment(text: str) -> Environment:
 
 
 def not_installed(name: str, package: str) -> UsageError:
-    """Build the error for an environment whose suite cannot be imported; the extra has the suite's name."""
+    """Build the error for an environment whose suite cannot be imported; the extra has the suite's name.
+
+    >>> not_installed("brax:ant", "brax")
+    UsageError("brax:ant needs brax: pip install 'lottery-tickets[brax]'")
+    """
     return UsageError(f"{name} needs {package}: pip install 'lottery-tickets[{package}]'")

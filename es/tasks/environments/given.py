@@ -16,7 +16,14 @@ _LIMITS = ("max_steps_in_episode", "max_steps", "episode_length")
 
 
 def given_environment(thing: Any) -> Environment:
-    """Return the environment that an object stands for; raises `DataError` for one that does not work in JAX."""
+    """Return the environment that an object stands for; raises `DataError` for one that does not work in JAX.
+
+    >>> from types import SimpleNamespace
+    >>> walk = {"num_actions": 2, "reset": lambda key: (np.zeros(1), 0), "step": lambda *_: None}
+    >>> found = given_environment(SimpleNamespace(name="walk", **walk))
+    >>> found.name, found.action, found.observation_shape
+    ('walk', Discrete(n=2), (1,))
+    """
     environment, params = thing if isinstance(thing, tuple) else (thing, getattr(thing, "default_params", None))
     name = getattr(environment, "name", None)
     name = name if isinstance(name, str) else type(environment).__name__
@@ -38,6 +45,13 @@ def with_keys(name: str, environment: Any, params: Any) -> Environment:
         name: for people.
         environment: the object.
         params: its parameters, or None for one that takes none.
+
+    >>> from types import SimpleNamespace
+    >>> step = lambda key, state, action: (np.ones(1), state + 1, 0.5, state >= 3, {})
+    >>> found = with_keys("walk", SimpleNamespace(num_actions=2, reset=lambda key: (np.zeros(1), 0), step=step), None)
+    >>> observation, state, reward, done = found.step(jax.random.key(0), 3, jnp.int32(1))
+    >>> found.action, observation.tolist(), state, float(reward), bool(done)
+    (Discrete(n=2), [1.0], 4, 0.5, True)
     """
     more = () if params is None else (params,)
     whole = hasattr(environment, "reset_env") and hasattr(environment, "step_env")
@@ -64,7 +78,15 @@ def with_keys(name: str, environment: Any, params: Any) -> Environment:
 
 
 def of_bodies(name: str, environment: Any) -> Environment:
-    """Return an environment of Brax's kind: `reset(key)` and `step(state, action)` return one state with all in it."""
+    """Return an environment of Brax's kind: `reset(key)` and `step(state, action)` return one state with all in it.
+
+    >>> from types import SimpleNamespace
+    >>> still = SimpleNamespace(obs=np.zeros(2), reward=0.0, done=0.0)
+    >>> body = {"observation_size": 2, "action_size": 3, "reset": lambda key: still, "step": lambda *_: still}
+    >>> found = of_bodies("still", SimpleNamespace(**body))
+    >>> found.observation_shape, found.outputs, found.max_steps
+    ((2,), 3, 1000)
+    """
     size = environment.observation_size
     if not isinstance(size, int):
         raise BadValue(f"{name}: observations must be one array, not {type(size).__name__}")

@@ -16,6 +16,9 @@ def function_of(function: Any) -> Callable[..., Any] | None:
     """Return what is called in place of a torch function, `(translation, *args, **kwargs)`, or None.
 
     It may return `NotImplemented`, and the function itself is called.
+
+    >>> function_of(F.linear) is _linear, function_of(F.relu)
+    (True, None)
     """
     return _INSTEAD.get(function)
 

@@ -45,7 +45,13 @@ def find(overload: Any) -> Operation | None:
 
 
 def decomposition(overload: Any) -> Operation | None:
-    """Return torch's own way to compute an operation by others, on tensors, or None."""
+    """Return torch's own way to compute an operation by others, on tensors, or None.
+
+    >>> decomposition(torch.ops.aten.matmul.default)(torch.ones(1, 2), torch.ones(2, 1)).item()
+    2.0
+    >>> decomposition(torch.ops.aten.mm.default) is None
+    True
+    """
     from torch._decomp import decomposition_table
 
     found = decomposition_table.get(overload)
