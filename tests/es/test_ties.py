@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from evosax.algorithms import CMAAnchoredLES
 
 from es.strategies import STRATEGIES, make_strategy
+from es.strategies._tied_features import learn_anchored
 from es.strategies._ties import by_rank, earned, failed_are_worst, share_weights_and_mass
 
 NAMES = STRATEGIES.names()
@@ -164,3 +166,18 @@ def test_the_mean_does_not_go_to_members_that_failed(name: str) -> None:
     good = strategy.tell(jax.random.key(3), population, fitness.at[jnp.array([0, 3])].set(1e-30), asked)
     np.testing.assert_allclose(strategy.mean(told), strategy.mean(good), rtol=1e-5, atol=1e-6)
     assert np.isfinite(np.asarray(strategy.std(told))).all()
+
+
+def test_what_the_anchored_strategy_learns_does_not_depend_on_the_order_of_equally_good_members():
+    algorithm: Any = CMAAnchoredLES(4, jnp.zeros(2))
+    params = algorithm.default_params
+    state = algorithm.init(jax.random.key(0), jnp.zeros(2), params)
+    members, state = algorithm.ask(jax.random.key(1), state, params)
+    fitness, swapped = jnp.array([3.0, 1.0, 1.0, 2.0]), jnp.array([0, 2, 1, 3])
+    one, other, plain, turned = (
+        tell(jax.random.key(2), members[order], fitness, state, params).mean
+        for tell in (functools.partial(learn_anchored, algorithm), algorithm._tell)
+        for order in (jnp.arange(4), swapped)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(plain, turned, rtol=1e-5, atol=1e-7)
