@@ -12,7 +12,16 @@ from lottery import Data, find_ticket
 from lottery.cli.app import run as command
 from lottery.runs.directory import RunDirectory
 from lottery.runs.reading import read_search
-from lottery.studies.ablation.controls import ABLATIONS, Point, Subject
+from lottery.studies.ablation.controls import ABLATIONS, Point, Subject, others_in_order
+from lottery.studies.ablation.controls.masks import (
+    exchange_masks,
+    random_layers,
+    random_mask,
+    shuffle_mask,
+    shuffle_units,
+)
+from lottery.studies.ablation.controls.weights import constant_magnitude, shuffle_weights, sign_flip, sign_reinit
+from lottery.studies.ablation.report import ablation_figure, ablation_table, ablations_json
 from lottery.studies.ablation.running import ablate
 from lottery.studies.ablation.stored import read_ablation, read_ablations
 from pruning.errors import BadValue, ConfigMismatch, FileFormatError, UnknownName
@@ -112,66 +121,71 @@ def subject(**changes):
     return Subject(**values)
 
 
-def made(kind, **changes):
+def made(control, **changes):
     about = subject(**changes)
-    return about, ABLATIONS[kind].value(about)
+    return about, control(about)
 
 
 def test_shuffling_a_mask_shuffles_it():
     """Regression: Synaptic-Flow's shuffle rebinds a local name, so that nothing is shuffled."""
-    about, control = made("shuffle-mask")
+    about, control = made(shuffle_mask)
     assert control.mask != about.mask and control.mask.counts() == about.mask.counts()
 
 
 def test_shuffling_permutes_entries_and_not_rows():
     """Regression: es-lottery permutes an N-D mask along its first axis only."""
     about = subject(mask=Mask({"a": np.arange(400).reshape(20, 20) < 200, "b": np.ones((2, 4))}))
-    rows = ABLATIONS["shuffle-mask"].value(about).mask["a"].sum(1)
+    rows = shuffle_mask(about).mask["a"].sum(1)
     assert len(set(rows.tolist())) > 2
 
 
 def test_shuffled_units_keep_how_many_weights_each_has():
-    about, control = made("shuffle-units")
+    about, control = made(shuffle_units)
     for name, keep in about.mask.items():
         assert sorted(control.mask[name].sum(0)) == sorted(keep.sum(0))
         assert sorted(control.mask[name].sum(1)) == sorted(keep.sum(1))
 
 
 def test_shuffled_weights_are_the_same_survivors_elsewhere():
-    about, control = made("shuffle-weights")
+    about, control = made(shuffle_weights)
     for name, keep in about.mask.items():
         assert sorted(control.params[name][keep]) == sorted(about.params[name][keep])
         assert np.array_equal(control.params[name][~keep], about.params[name][~keep])
 
 
 def test_signs():
-    about, flipped = made("sign-flip")
+    about, flipped = made(sign_flip)
     assert np.array_equal(np.abs(flipped.params["a"]), np.abs(about.params["a"]))
     assert 0 < (np.sign(flipped.params["a"]) != np.sign(about.params["a"])).mean() < 1
-    for kind in ("sign-reinit", "constant-magnitude"):
-        about, control = made(kind)
+    for function in (sign_reinit, constant_magnitude):
+        about, control = made(function)
         assert np.array_equal(np.signbit(control.params["a"]), np.signbit(about.params["a"]))
-    assert np.abs(made("sign-reinit")[1].params["b"]).min() > 5
-    about, constant = made("constant-magnitude")
+    assert np.abs(made(sign_reinit)[1].params["b"]).min() > 5
+    about, constant = made(constant_magnitude)
     assert np.allclose(np.abs(constant.params["a"]), about.params["a"].std())
 
 
 def test_a_random_mask_may_change_the_layers_and_a_layerwise_one_may_not():
     """Regression: es-lottery's random baseline matches only the global sparsity; both are here, under two names."""
-    about, anywhere = made("random-mask")
-    _, layerwise = made("random-layers")
+    about, anywhere = made(random_mask)
+    _, layerwise = made(random_layers)
     assert anywhere.mask.kept == about.mask.kept
     assert layerwise.mask.counts() == about.mask.counts()
+
+
+def test_a_control_has_the_name_of_its_function():
+    assert {name.replace("-", "_") for name in ALL} == {entry.value.__name__ for entry in ABLATIONS}
 
 
 def test_masks_are_exchanged_in_a_circle():
     masks = {seed: Mask({"a": [seed == 1, seed == 2, seed == 5]}) for seed in (1, 2, 5)}
     for seed, expected in ((1, 2), (2, 5), (5, 1)):
         others = {other: mask for other, mask in masks.items() if other != seed}
-        about, control = made("exchange-masks", seed=seed, mask=masks[seed], others=others)
+        about, control = made(exchange_masks, seed=seed, mask=masks[seed], others=others)
         assert control.mask == masks[expected] and control.params is about.params
     with pytest.raises(BadValue, match="more replicates"):
-        made("exchange-masks")
+        made(exchange_masks)
+    assert others_in_order(subject(seed=2, others=dict.fromkeys((7, 1, 5), masks[1]))) == [5, 7, 1]
 
 
 def test_inverted_keeps_the_smallest(searched, controls):
@@ -207,6 +221,28 @@ def test_repeats_count_once_for_each_seed(controls):
     assert len(repeats) == 2 and len(level.replicates) == 2
     expected = np.mean([repeat.replicates[0].test for repeat in repeats])
     assert level.replicates[0].test == pytest.approx(expected)
+
+
+def test_controls_are_reported_beside_the_ticket(searched, controls):
+    search, shown = read_search(searched), [controls["reinit"], controls["random-mask"]]
+    rows = [line.split() for line in ablation_table(search, shown).splitlines() if line.strip()[:1].isdigit()]
+    assert [(row[0], row[2]) for row in rows] == [
+        (str(level), kind) for level in LEVELS for kind in ("(ticket)", "reinit", "random-mask")
+    ]
+    first, other = search.levels[1].test, controls["reinit"].levels[0].test
+    assert first is not None
+    assert [row[3] for row in rows[:2]] == [f"{100 * test:.2f}" for test in (first, other)]
+    found = ablations_json(search, shown)
+    assert [(level["kind"], level["level"], level["repeats"]) for level in found["levels"]] == [
+        (kind, level, 2) for kind in ("reinit", "random-mask") for level in LEVELS
+    ]
+    for level in found["levels"]:
+        ticket = search.levels[level["level"]]
+        assert level["against_ticket"]["value"] == pytest.approx(level["test"] - ticket.test)
+    (axes,) = ablation_figure(search, shown).axes
+    drawn = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes.lines}
+    assert list(drawn) == ["ticket (n = 2)", "reinit × 2 (n = 2)", "random-mask × 2 (n = 2)", "dense"]
+    assert drawn["reinit × 2 (n = 2)"] == pytest.approx([100 * level.test for level in controls["reinit"].levels])
 
 
 def test_what_is_there_is_not_trained_again_and_what_is_missing_comes_back_with_the_same_bits(searched, controls):

@@ -18,8 +18,13 @@ from lottery.cli.app import run
 from lottery.results.levels import EarlyStop
 from lottery.studies.analyses import ANALYSES, Study, analyze, study
 from lottery.studies.analyses.early_stop_speedup import early_stop_speedup
+from lottery.studies.analyses.effective_sparsity import effective_sparsity
+from lottery.studies.analyses.layer_density import layer_density
 from lottery.studies.analyses.overlap_between import overlap_between
+from lottery.studies.analyses.weight_distributions import weight_distributions
 from lottery.studies.measures.energy import energy_profile, principal_components
+from lottery.studies.measures.patches import patch_basis
+from lottery.studies.measures.representations import examples_for
 from lottery.studies.measures.similarity import linear_cka, unit_kernel
 from pruning.effective import effective
 from pruning.errors import BadValue, MaskMismatch, UnknownName
@@ -173,7 +178,8 @@ def test_runs_over_other_tensors_or_densities_have_no_overlap(studied, make):
 
 
 def test_effective_density_is_that_of_the_masks(studied, found):
-    arrays = found["effective-sparsity"].arrays
+    arrays = effective_sparsity(studied).arrays
+    assert arrays["effective"].tolist() == found["effective-sparsity"].arrays["effective"].tolist()
     assert arrays["effective"][0] == arrays["nominal"][0] == 1.0
     assert (arrays["effective"] <= arrays["nominal"] + 1e-12).all()
     masks = [studied.mask(seed, 3) for seed in studied.seeds]
@@ -184,7 +190,7 @@ def test_effective_density_is_that_of_the_masks(studied, found):
 def test_all_weights_are_those_of_each_levels_own_rewind_point(make):
     run = make(rewind="10", levels=2)
     study_of = study(run, two_layers, data())
-    arrays = ANALYSES["weight-distributions"].value(study_of).arrays
+    arrays = weight_distributions(study_of).arrays
     for row, level in enumerate(arrays["levels"]):
         for at, name in enumerate(("0.weight", "2.weight")):
             points = np.concatenate([study_of.rewound(seed, level)[name].ravel() for seed in study_of.seeds])
@@ -287,6 +293,22 @@ def test_patches_of_a_convolution_are_what_it_multiplies(studied):
     np.testing.assert_allclose(vectors @ layer.weight.detach().reshape(3, -1).numpy().T, outputs, atol=1e-6)
 
 
+def test_what_a_layer_sees_has_the_variances_and_directions_of_its_inputs(studied):
+    variances, directions = patch_basis(studied.view, "0", 96)
+    inputs = studied.view.parts.train.inputs.numpy()
+    values, vectors = np.linalg.eigh(np.cov(inputs.T, ddof=0))
+    np.testing.assert_allclose(variances, values[::-1], rtol=1e-4)
+    np.testing.assert_allclose(np.abs(directions @ vectors[:, ::-1]), np.eye(6), atol=1e-3)
+
+
+def test_a_wide_layer_is_looked_at_with_fewer_examples(studied, monkeypatch):
+    inputs, count = examples_for(studied.view, ["0", "2"], 20, seed=0)
+    assert (count, tuple(inputs.shape)) == (20, (20, 6))
+    monkeypatch.setattr("lottery.studies.measures.representations._NUMBERS", 64)
+    assert examples_for(studied.view, ["0", "2"], 20, seed=0)[1] == 8  # of 8 numbers each
+    assert examples_for(studied.view, ["2"], 20, seed=0)[1] == 20  # 3 numbers each would allow 21
+
+
 def test_a_search_whose_last_level_diverged_is_analysed_without_it(studied):
     last = studied.search.levels[-1]
     dead = replace(last, replicates=tuple(replace(r, diverged="the loss is not finite") for r in last.replicates))
@@ -294,7 +316,7 @@ def test_a_search_whose_last_level_diverged_is_analysed_without_it(studied):
         replace(studied.search, levels=(*studied.search.levels[:-1], dead), winner=None), studied.run, studied.prepare
     )
     assert (shorter.seeds, shorter.chosen, shorter.milestones) == ((0, 1, 2), 2, (1, 2))
-    assert len(ANALYSES["layer-density"].value(shorter).arrays["density"]) == 3
+    assert len(layer_density(shorter).arrays["density"]) == 3
 
 
 def test_show_prints_draws_and_gives_json(path, capsys):

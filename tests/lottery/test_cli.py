@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lottery.bench import BENCHMARKS
 from lottery.cli.app import run
 from lottery.cli.list_ import KINDS
 from lottery.settings.recipes import recipe_names
@@ -153,6 +154,7 @@ def test_list_shows_names_summaries_and_sources(capsys, kind):
 def test_bench_es_prints_ratios(capsys, monkeypatch):
     import lottery.bench.es as bench
 
+    assert BENCHMARKS["es"].value is bench.bench_es
     for name, small in (("POPULATION", 4), ("BATCH", 8), ("PIECE", 4), ("DENSITIES", (1.0, 0.05))):
         monkeypatch.setattr(bench, name, small)
     code, out, err = lottery(capsys, "bench", "es", "--data", "synthetic", "--repeats", "1", "--json")
@@ -167,6 +169,7 @@ def test_bench_es_prints_ratios(capsys, monkeypatch):
 def test_bench_search_prints_ratios(capsys, monkeypatch):
     import lottery.bench.search as bench
 
+    assert BENCHMARKS["search"].value is bench.bench_search
     monkeypatch.setattr(bench, "_synthetic", lambda: bench.Data(*[_images(256), None, _images(128)]))
     command = ["bench", "search", "--data", "synthetic", "--repeats", "1"]
     code, out, _ = lottery(capsys, *command, "--json", "--out", "b.json")
@@ -181,6 +184,7 @@ def test_bench_search_prints_ratios(capsys, monkeypatch):
 def test_bench_methods_prints_ratios(capsys, monkeypatch):
     import lottery.bench.methods as bench
 
+    assert BENCHMARKS["methods"].value is bench.bench_methods
     for name, small in (("SHAPES", {"a.weight": (64, 64), "b.weight": (8, 8)}), ("JOBS", 5), ("STEPS", 2)):
         monkeypatch.setattr(bench, name, small)
     code, out, err = lottery(capsys, "bench", "methods", "--data", "digits", "--repeats", "1", "--json")

@@ -16,6 +16,7 @@ from torch import nn
 from lottery import Data, Metric
 from lottery.cli.app import run as command
 from lottery.data.parts import Parts, Tensors
+from lottery.networks.objectives.metric import Measure
 from lottery.networks.objectives.objective import objective_for
 from lottery.results.intervals import pairs_interval, t_interval
 from lottery.runs.directory import RunDirectory
@@ -27,6 +28,13 @@ from lottery.search.running import run_search
 from lottery.state.tensors import state_of
 from lottery.studies.analyses import ANALYSES, Study
 from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.instability.report import (
+    LevelStability,
+    Stability,
+    stability_figure,
+    stability_json,
+    stability_table,
+)
 from lottery.studies.instability.running import copy_seed, instability
 from lottery.studies.measures.connectivity import connect, interpolate, mask_overlap
 from lottery.studies.reopening import reopen
@@ -319,6 +327,25 @@ def test_the_same_analysis_resumes_and_trains_nothing_twice(runs, lottery):
     assert (kept / "config.json").stat().st_mtime_ns == touched
     assert json.loads((gd.run / "instability" / "summary.json").read_text())["levels"] == first["levels"]
     assert (gd.run / "instability.png").exists()
+
+
+def test_instability_is_reported_as_plain_data_a_table_and_a_figure(tmp_path):
+    def level(number, density, errors):
+        barriers = {"test": np.array([[error] for error in errors])}
+        return LevelStability(number, density, (0, 1), barriers, barriers)
+
+    levels = (level(0, 1.0, (0.05, 0.07)), level(2, 0.25, (0.01, 0.01)))
+    found = Stability(tmp_path, levels, Measure("accuracy", is_fraction=True), copies=2, points=3)
+    table = [line.split() for line in stability_table(found).splitlines()[1:3]]
+    assert [(row[0], row[1], row[3], row[-2]) for row in table] == [
+        ("0", "100.00%", "6.000", "no"),
+        ("2", "25.00%", "1.000", "yes"),
+    ]
+    plain = json.loads(json.dumps(stability_json(found)))
+    assert [(one["level"], one["parts"].keys()) for one in plain["levels"]] == [(0, {"test"}), (2, {"test"})]
+    (axes,) = stability_figure(found).axes
+    drawn = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in axes.lines}
+    assert drawn["test (n = 2)"] == [[100.0, pytest.approx(6.0)], [25.0, pytest.approx(1.0)]]
 
 
 def test_what_instability_cannot_be_asked(runs):

@@ -18,7 +18,8 @@ from lottery.data.datasets import DATASETS, load_data
 from lottery.data.datasets import openml as openml_sets
 from lottery.data.datasets.digits import _digits
 from lottery.data.files import read_idx
-from lottery.data.parts import Loader, Tensors, prepare
+from lottery.data.parts import Loader, Parts, Tensors, prepare
+from lottery.networks.objectives.labels import check_labels, check_outputs
 from pruning.errors import DataError, UnknownName
 from tests.lottery.helpers import blobs
 
@@ -190,6 +191,32 @@ def test_fashion_mnist_from_debians_package():
     assert np.bincount(data.train[1]).tolist() == [6000] * 10
     parts = prepare(data, 0)
     assert (len(parts.train), len(parts.validation), len(parts.test or ())) == (55_000, 5_000, 10_000)
+
+
+def test_fashion_mnist_is_read_from_a_folder_where_debian_puts_it(idx, arrays, monkeypatch):
+    monkeypatch.setattr(openml_sets, "_FASHION_MNIST_ON_DEBIAN", idx)
+    data = openml_sets.fashion_mnist()
+    assert (data.name, data.validation_size) == ("fashion-mnist", 5_000)
+    np.testing.assert_array_equal(data.train[0], arrays["x_train"])
+    np.testing.assert_array_equal(data.test[1], arrays["y_test"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, -1], "training labels out of range: the smallest is -1"), ([-100, -100], "training labels are all -100")],
+)
+def test_labels_that_no_class_has_are_refused(labels, message):
+    good = Tensors(torch.ones(2, 1), torch.tensor([0, -100]))
+    check_labels(Parts(good, good, None, "few"))
+    with pytest.raises(DataError, match=message):
+        check_labels(Parts(Tensors(torch.ones(2, 1), torch.tensor(labels)), good, None, "few"))
+
+
+def test_fewer_outputs_than_labels_are_refused():
+    low, high = (Tensors(torch.ones(2, 1), torch.tensor(labels)) for labels in ([0, 1], [0, 3]))
+    check_outputs((2, 4), Parts(low, low, high, "few"))
+    with pytest.raises(DataError, match="the model has 3 outputs and the data has label 3"):
+        check_outputs((2, 3), Parts(low, low, high, "few"))
 
 
 class Stream(IterableDataset):

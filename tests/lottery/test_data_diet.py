@@ -16,7 +16,7 @@ from lottery import Data, find_ticket
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.networks.sources.choosing import model_source
 from lottery.runs.directory import RunDirectory
-from lottery.search.data_scores import DATA_SCORES
+from lottery.search.data_scores import DATA_SCORES, data_score
 from lottery.search.data_scores.el2n import el2n
 from lottery.search.data_scores.grand import grand
 from lottery.search.preparing.diet import keep_examples, network_seeds, on_diet
@@ -237,3 +237,17 @@ def test_a_search_on_a_diet_is_another_run_and_says_how_many_examples_it_learned
     # The same networks in the same order of everything random, on other examples.
     assert_same_arrays(one.read_rewound(1, 0), two.read_rewound(1, 0))
     assert one.read_history(1, 0) != two.read_history(1, 0)
+
+
+def test_a_score_is_registered_by_a_name_of_its_own(monkeypatch):
+    monkeypatch.setattr(DATA_SCORES, "_entries", {entry.name: entry for entry in DATA_SCORES})
+
+    def last_first(models, inputs, targets, masks):
+        """The later, the harder."""
+        return np.arange(len(targets), dtype=np.float64)
+
+    assert data_score("last-first", source="nobody")(last_first) is last_first
+    assert DATA_SCORES["last-first"].value is last_first
+    assert DATA_SCORES["last-first"].summary == "The later, the harder"
+    with pytest.raises(BadValue, match="'el2n' is registered twice"):
+        data_score("el2n", source="nobody")(last_first)

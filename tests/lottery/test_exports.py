@@ -21,10 +21,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, Ticket, find_ticket
 from lottery.cli.app import run
-from lottery.exports import EXPORTS
+from lottery.exports import EXPORTS, into_blank_model, whole_program
 from lottery.exports.exporting import Exported, export_ticket
 from lottery.exports.loaders import csr
 from lottery.exports.loaders.onnx import load as load_onnx
+from lottery.exports.reaching import check_reached
+from lottery.runs.network import Network
 from lottery.state.tensors import state_of
 from pruning.errors import BadValue, FileFormatError, MaskMismatch, RunError, UnknownName, UsageError
 from pruning.mask import Mask
@@ -563,3 +565,26 @@ class TestCommandLine:
         code, out, err = self.lottery(capfd, tickets["small_mlp"].path, *words)
         assert (code, out) == (2, "") and message in err and len(err.splitlines()) == 1
         assert not list(Path().iterdir())
+
+
+def test_a_file_is_read_into_a_model_without_values_and_a_program_without_a_model(tmp_path):
+    model = nn.Linear(2, 1).eval()
+    network = Network(model, Mask({"weight": [[1, 0]]}), torch.ones(3, 2))
+    assert into_blank_model(lambda blank, folder: blank)(tmp_path, network)(network.inputs).isnan().all()
+    assert torch.equal(whole_program(lambda folder: model)(tmp_path, network)(network.inputs), model(network.inputs))
+
+
+def test_a_weight_that_is_read_without_its_layer_is_noticed():
+    model = Attention().eval()
+    names = ("fc.weight", "attention.out_proj.weight")
+    network = Network(
+        model, Mask.dense({name: tuple(model.get_parameter(name).shape) for name in names}), torch.ones(2, 5, 6)
+    )
+    watched = Attention().eval()
+    modules = {name: watched.get_submodule(name.removesuffix(".weight")) for name in names}
+    check_reached(network, watched, {names[0]: modules[names[0]]}, "a hook")
+    with pytest.raises(
+        BadValue, match=r"'attention\.out_proj\.weight' is read by its layer in a way that a hook does not"
+    ):
+        check_reached(network, watched, modules, "a hook")
+    assert not any(module._forward_hooks for module in watched.modules())

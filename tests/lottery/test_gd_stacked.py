@@ -21,6 +21,7 @@ from lottery.trainers import Ask
 from lottery.trainers.gd import stackable
 from lottery.trainers.gd.config import GDConfig
 from lottery.trainers.gd.setup import setup
+from lottery.trainers.gd.stack import network_of, stack_of, stacked_keeps
 from lottery.trainers.gd.stackable import can_stack, refusal
 from lottery.trainers.gd.stacked import groups_of, train_stacked
 from lottery.trainers.gd.stacked_batches import stacked_batches
@@ -341,3 +342,25 @@ def test_a_search_that_goes_on_gives_the_same_bits(tmp_path, eager):
     assert before.keys() == after.keys()
     assert [path for path in before if before[path] != after[path]] == []
     assert (run / "seed-0" / "level-01" / "trained.safetensors").stat().st_mtime_ns == untouched
+
+
+def test_a_jobs_network_begins_at_its_weights_masked_and_in_training_mode():
+    model = mlp().eval()
+    params = {name: value.detach().numpy() + 1 for name, value in model.state_dict().items()}
+    mask = Mask({"0.weight": np.arange(48).reshape(8, 6) % 2 == 0})
+    network = network_of(model, Job(params, mask, 0, Budget(0, 1)), ["0.*"], torch.device("cpu"))
+    found = network.state_dict()
+    assert np.array_equal(found["0.weight"].numpy(), params["0.weight"] * mask["0.weight"])
+    assert np.array_equal(found["2.weight"].numpy(), params["2.weight"])
+    assert network.training and not model.training
+    assert [name for name, p in network.named_parameters() if p.requires_grad] == ["0.weight", "0.bias"]
+
+
+def test_the_masks_of_a_stack_are_numbers_for_the_tensors_that_lost_a_weight():
+    model = mlp()
+    params = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    half = Mask({"0.weight": np.arange(48).reshape(8, 6) % 2 == 0, "2.weight": np.ones((3, 8))})
+    jobs = [Job(params, mask, 0, Budget(0, 1)) for mask in (Mask.dense(prunable(model)), half)]
+    keeps = stacked_keeps(stack_of(model, jobs, [], torch.device("cpu")), jobs)
+    assert keeps.keys() == {"0.weight"}
+    assert keeps["0.weight"][0].min() == 1 and np.array_equal(keeps["0.weight"][1].numpy(), half["0.weight"])

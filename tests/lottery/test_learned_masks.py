@@ -16,7 +16,9 @@ from lottery.data.parts import Tensors, prepare
 from lottery.networks.evaluation import evaluate
 from lottery.networks.objectives.objective import objective_for
 from lottery.runs.directory import RunDirectory
-from lottery.search.probes import TorchProber
+from lottery.search.probes import PROBES, TorchProber
+from lottery.search.probes.continuous_sparsification import continuous_sparsification
+from lottery.search.probes.edge_popup import edge_popup
 from lottery.state.tensors import state_of
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue
@@ -162,6 +164,7 @@ def test_edge_popup_takes_its_first_step_straight_through_the_choice():
         model, Tensors(x, y), lambda out, target: out.sum(), (4,), CPU, examples=2, steps=1, lr=0.5, batch_size=2
     )
     job = Job(state_of(model), Mask.dense({"weight": (1, 4)}), 3, Budget(0, 0))
+    assert PROBES["edge-popup"].value.look is edge_popup
     found = prober.look(job, 0.5, frozenset({"edge-popup"}))["edge-popup"]["weight"]
     torch.manual_seed(3)
     start = nn.init.kaiming_uniform_(torch.empty(1, 4), a=5**0.5)
@@ -188,6 +191,7 @@ def test_continuous_sparsification_takes_its_first_step_as_the_chain_rule_says()
     )
     job = Job(state_of(model), Mask.dense({"weight": (1, 4)}), 3, Budget(0, 0))
     name = "continuous-sparsification"
+    assert PROBES[name].value.look is continuous_sparsification
     found = prober.look(job, 0.5, frozenset({name}))[name]["weight"]
     weight = model.weight.detach().numpy()
     # With a single step, the learning rate has fallen tenfold once at most: the sign and the ratios are what counts.

@@ -12,6 +12,7 @@ from lottery.data.parts import prepare
 from lottery.networks.initializers import INITIALIZERS
 from lottery.networks.models import MODELS
 from lottery.networks.sources.choosing import torch_source
+from lottery.networks.sources.redrawing import check_initializer
 from lottery.settings.recipes import recipe_settings
 from pruning.errors import BadValue, DataError, UnknownName
 from pruning.torch_modules import prunable
@@ -142,6 +143,18 @@ class TestSource:
     def test_an_initializer_beats_the_models_own(self):
         source = torch_source(tiny_model(), PARTS, "kaiming-normal")
         assert source.varies and source.fingerprint(0) != source.fingerprint(1)
+
+    def test_an_initializer_that_leaves_a_prunable_tensor_as_it_was_is_refused(self):
+        class Scaled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale, self.fc = nn.Parameter(torch.ones(6)), nn.Linear(6, 3)
+
+        source = torch_source(lambda seed: Scaled(), PARTS, "kaiming-normal")
+        check_initializer(source, "kaiming-normal", 0, ["fc.weight"])
+        with pytest.raises(BadValue, match="'kaiming-normal' does not redraw the prunable tensor 'scale'"):
+            check_initializer(source, "kaiming-normal", 0, ["fc.weight", "scale"])
+        check_initializer(torch_source(lambda seed: Scaled(), PARTS, "model"), "model", 0, ["scale"])
 
     def test_a_users_module_by_path(self, tmp_path, monkeypatch):
         (tmp_path / "users_nets.py").write_text(

@@ -13,7 +13,9 @@ import pytest
 
 from lottery import find_ticket
 from lottery.cli.app import run
+from lottery.cli.terminal.output import any_text, join_output, separate_output
 from lottery.state.machine.bars import bars_wanted, with_bar
+from lottery.state.machine.telling import say_stored
 from tests.lottery.helpers import blobs, tiny_model
 
 TINY = ["--levels", "1", "--steps", "20", "--set", "tolerance=1.0"]
@@ -195,3 +197,45 @@ def test_descriptors_that_the_parent_closed_are_no_files_of_ours():
     (folder,) = Path("runs").glob("digits*")
     assert json.loads((folder / "summary.json").read_text())["levels"]
     assert all("running" not in path.read_text(errors="replace") for path in Path("runs").rglob("*") if path.is_file())
+
+
+def test_between_separating_and_joining_everything_goes_to_standard_error_but_the_result(capfd):
+    output = separate_output()
+    print("printed")
+    os.write(1, b"from C\n")
+    output.write("the result")
+    join_output(output)
+    print("afterwards")
+    out, err = capfd.readouterr()
+    assert out == "the result\nafterwards\n"
+    assert err == "printed\nfrom C\n"
+
+
+def test_descriptors_that_a_parent_closed_are_open_again():
+    script = "import os; os.close(1); from lottery.cli.terminal.output import open_descriptors; open_descriptors(); "
+    script += "os.fstat(1); print('forgotten')"
+    where = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", script], env=where, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_stream_takes_any_text_in_a_block_and_is_strict_again_afterwards(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    with any_text():
+        print("3 µm")
+    assert written.getvalue() == b"3 \\xb5m\n"
+    with pytest.raises(UnicodeEncodeError):
+        print("3 µm")
+
+
+def test_stored_trainings_are_told_of_and_none_is_no_line(tmp_path, capsys):
+    say_stored(tmp_path, [], 2, "--force")
+    assert capsys.readouterr().err == ""
+    (tmp_path / "config.json").write_text("{}")
+    os.utime(tmp_path / "config.json", (1e9, 1e9))
+    say_stored(tmp_path, [tmp_path], 2, "--force")
+    say_stored(tmp_path, [tmp_path], 1, "--force")
+    some, everything = capsys.readouterr().err.splitlines()
+    assert "1 of 2 trainings are stored, made 2001-09-" in some and some.endswith("(--force starts over)")
+    assert "a stored result, made 2001-09-" in everything and "nothing was trained" in everything

@@ -12,8 +12,10 @@ from torch import nn
 
 from lottery import ablate, find_ticket
 from lottery.data import Data
+from lottery.data.parts import Parts, Tensors
+from lottery.networks.objectives.objective import objective_for
 from lottery.results.levels import Search
-from lottery.trainers.function.trainer import TrainingBudget
+from lottery.trainers.function.trainer import TrainingBudget, measured_on
 from pruning.disk.files import read_tensors
 from pruning.errors import BadValue, DataError, Diverged, LotteryError, NoWinningTicket
 from tests.lottery.helpers import assert_same_arrays, blobs, removed, shown, tiny_model
@@ -241,3 +243,14 @@ def test_no_winning_ticket_is_said_as_in_any_search(tmp_path):
 
     with pytest.raises(NoWinningTicket):
         found(tmp_path, plain, data=None, evaluate=worse, tolerance=0.0)
+
+
+def test_without_an_evaluate_a_network_is_measured_on_validation_and_test_data():
+    model = nn.Linear(1, 1)
+    torch.nn.init.ones_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    ones, threes = (Tensors(torch.full((2, 1), value), torch.zeros(2, 1)) for value in (1.0, 3.0))
+    objective = objective_for(torch.zeros(2, 1))
+    measure = measured_on(Parts(ones, ones, threes, "few"), objective, torch.device("cpu"), 1)
+    assert measure(model)[::2] == (1.0, 9.0)  # mean squared errors
+    assert measured_on(Parts(ones, threes, None, "few"), objective, torch.device("cpu"), 1)(model)[2:] == (None, None)

@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 
 from lottery import Data, find_ticket
-from lottery.data.file_stamps import file_stamps
+from lottery.data.file_stamps import cached_digest, file_stamps
 from lottery.data.parts import prepare
 from lottery.networks.objectives.metric import Metric
 from lottery.runs.directory import RunDirectory, open_run
@@ -183,6 +183,13 @@ class TestFilesOfData:
         (folder / "7.txt").write_text("70000")
         changed = self.made(folder, 1000)
         assert self.fingerprint(changed) != known and changed.read == 1000
+
+    def test_a_hash_of_files_is_read_once_and_one_of_numbers_every_time(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        read = iter(["first", "second", "third", "fourth"])
+        files, numbers = DataLoader(self.made(tmp_path / "images", 1000)), DataLoader(TensorDataset(torch.arange(9)))
+        assert [cached_digest(files, lambda: next(read)) for _ in range(2)] == ["first", "first"]
+        assert [cached_digest(numbers, lambda: next(read)) for _ in range(2)] == ["second", "third"]
 
     def test_a_data_set_that_names_no_file_for_every_item_is_read(self, tmp_path):
         (tmp_path / "labels.csv").write_text("…")

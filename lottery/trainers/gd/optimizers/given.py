@@ -108,6 +108,12 @@ def optimizers_for(model: nn.Module, config: Any) -> Optimizers:
     Raises:
         NothingToPrune: there is nothing to train.
         BadValue: settings, or weights, that the optimizer does not take.
+
+    >>> from lottery.trainers.gd.config import GDConfig
+    >>> ours = optimizers_for(nn.Linear(1, 1), GDConfig(optimizer="sgd"))
+    >>> other = optimizers_for(nn.Linear(1, 1), GDConfig(optimizer="rmsprop"))
+    >>> ours.ours, other.ours, type(other.each[0]).__name__
+    (True, False, 'RMSprop')
     """
     if config.optimizer in OPTIMIZERS and not config.optimizer_params:
         return Optimizers((make_optimizer(model, config),), ours=True)

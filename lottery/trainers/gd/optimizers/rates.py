@@ -79,6 +79,16 @@ def rates_for(optimizers: Optimizers, config: Any, start: int, total: int) -> Ra
 
     Raises:
         BadValue: a scheduler that cannot be made, or that follows the validation loss and begins in the middle.
+
+    >>> import torch
+    >>> from lottery.trainers.gd.config import GDConfig
+    >>> config = GDConfig(lr=0.5, schedule="StepLR", schedule_params={"step_size": 2, "gamma": 0.5})
+    >>> one = torch.optim.SGD([torch.zeros(1)], lr=0.5)
+    >>> rates = rates_for(Optimizers([one], ours=False), config, start=3, total=8)
+    >>> after_three = one.param_groups[0]["lr"]
+    >>> rates.after(4)
+    >>> after_three, one.param_groups[0]["lr"]
+    (0.25, 0.125)
     """
     if config.schedule in SCHEDULES:
         return _formula(optimizers, config, total)
