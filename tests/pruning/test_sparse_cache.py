@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from pruning.mask import Mask
-from pruning.sparse import choosing as choosing_file
 from pruning.sparse.choices import Choosing
+from pruning.sparse.choosing import choosing as choosing_file
 from pruning.sparse.module import sparse_module
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
