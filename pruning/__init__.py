@@ -6,17 +6,19 @@ a file that says so (`torch_modules`, `pytrees`) and is imported only when used.
 
 from pruning.criteria import Criterion, criterion, get_criterion
 from pruning.errors import LotteryError
-from pruning.jobs import Budget, Evaluation, Job, Trained, Trainer
+from pruning.jobs import Answer, Budget, Evaluation, Job, Question, Trained, Trainer
 from pruning.mask import Mask
 from pruning.selection import select
 
 __all__ = [
+    "Answer",
     "Budget",
     "Criterion",
     "Evaluation",
     "Job",
     "LotteryError",
     "Mask",
+    "Question",
     "Trained",
     "Trainer",
     "criterion",

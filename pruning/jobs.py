@@ -21,6 +21,36 @@ BEST = "best"
 
 
 @dataclass(frozen=True)
+class Question:
+    """What is asked of a training after each of its evaluations, until the answer is yes for the first time.
+
+    Attributes:
+        look: what the answer depends on in the training so far (weights, history, snapshots, mask).
+        answer: yes or no, from the last looks, the newest last.
+        looks: how many it is given at most.
+        ends: whether training ends at the first yes, or goes on and keeps a copy of the weights.
+    """
+
+    look: Callable[[Trained], Any]
+    answer: Callable[[Sequence[Any]], bool]
+    looks: int = 1
+    ends: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question.
+
+    Attributes:
+        step: of the first evaluation at which the answer was yes; None where it never was.
+        ended: whether that ended the training before the last step of its budget.
+    """
+
+    step: int | None
+    ended: bool
+
+
+@dataclass(frozen=True)
 class Budget:
     """How long to train, in the trainer's own unit (optimizer steps, generations).
 
@@ -28,14 +58,14 @@ class Budget:
         start: the step at which the schedules begin: k after a rewind to step k.
         stop: the step at which training ends.
         snapshots: steps (from `start` to `stop`) at which to keep a copy of the weights.
-        until: is shown the training so far (weights, history, mask) after every evaluation, and says whether to end
-            it there. No part of a budget's identity.
+        until: a question that is asked after every evaluation, and may end the training. No part of a budget's
+            identity.
     """
 
     start: int
     stop: int
     snapshots: tuple[int, ...] = ()
-    until: Callable[[Trained], bool] | None = field(default=None, compare=False, repr=False)
+    until: Question | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -74,13 +104,15 @@ class Trained:
     Attributes:
         params: trained parameters and buffers, on the host; removed weights are exactly 0.
         history: evaluations in the order of their steps, the last one at the end of training.
-        snapshots: step to parameters and buffers, for the steps that the budget named.
+        snapshots: step to parameters and buffers, for the steps that the budget named, and for the step of an answer
+            at which training did not end.
         std: per-weight standard deviation (need `std`).
         evidence: what a probe saw at the weights that are scored, by need (`gradients`, …) and tensor name.
         mask: the mask at the end of a training whose mask moved, or None where it is the job's.
         best: parameters and buffers at the evaluation with the smallest validation loss (need `best`; a trainer may
             keep them unasked).
         facts: what else its record says, as plain JSON.
+        answer: to the budget's question; None where it asks none.
         diverged: why this training failed, or None.
     """
 
@@ -92,6 +124,7 @@ class Trained:
     mask: Mask | None = None
     best: Params | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    answer: Answer | None = None
     diverged: str | None = None
 
 

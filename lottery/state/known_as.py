@@ -16,6 +16,7 @@ FIRST_NAMES = {
     "lottery.trainers.gd.optimizers.learning_rate": "lottery.gd.learning_rate",
     "lottery.trainers.gd.optimizers.named": "lottery.gd.optimizers",
     "lottery.trainers.gd.optimizers.rates": "lottery.gd.rates",
+    "lottery.trainers.gd.augment": "lottery.gd.augment",
     "lottery.trainers.gd.loop": "lottery.gd",
     "lottery.trainers.gd.moves": "lottery.gd.moves",
     "lottery.search.data_scores": "lottery.data_scores",

@@ -13,12 +13,13 @@ from lottery import Data, find_ticket
 from lottery.data.parts import prepare
 from lottery.networks.sources.choosing import torch_source
 from lottery.runs.directory import RunDirectory
-from lottery.search.levels.early_bird import Bird, drawable, is_stable, told, watched
+from lottery.search.levels.early_bird import asked_when_stable, at_stable_mask, is_stable, with_answer_in_record
 from lottery.settings.config import SearchConfig
 from lottery.trainers import Ask
 from lottery.trainers.es.setup import setup as evolution
+from lottery.trainers.gd.loop.asking import Asking
 from pruning.errors import BadValue
-from pruning.jobs import Budget, Evaluation, Job, Trained
+from pruning.jobs import Answer, Budget, Evaluation, Job, Question, Trained
 from pruning.mask import Mask
 from pruning.selection import select
 from pruning.watch import Silent
@@ -57,73 +58,98 @@ def seen(step, value=0.0):
     return Trained({"w": np.full(5, value)}, [Evaluation(step, 0.1, 0.1, 0.5, None, None)])
 
 
-class TestWatching:
-    def watch(self, level, masks, window=2, **settings) -> tuple[Job, list[bool]]:
+class TestAsking:
+    def ask(self, level, masks, window=2, **settings) -> tuple[Asking, list[bool]]:
         drawn = iter(masks)
         config = SearchConfig(early_bird=0.1, early_bird_window=window, **settings)
-        watching = watched(config, job(), level, lambda trained: next(drawn))
-        assert watching.budget.until is not None
-        return watching, [watching.budget.until(seen(10 * n, n)) for n in range(1, len(masks) + 1)]
+        question = asked_when_stable(config, job(), level, lambda trained: next(drawn)).budget.until
+        assert question is not None
+        asking = Asking(question)
+        return asking, [asking.ends(seen(10 * n, n)) for n in range(1, len(masks) + 1)]
 
     def test_a_later_level_ends_at_its_first_stable_evaluation(self):
-        watching, ends = self.watch(1, [A, C, C])
+        asking, ends = self.ask(1, [A, C, C])
         assert ends == [False, False, True]
-        after = told(seen(30, 3), watching)
+        after = with_answer_in_record(asking.answered(seen(30, 3), 100))
+        assert after.answer == Answer(30, ended=True)
         assert after.facts == {"early_bird_step": 30, "stopped_early": True} and not after.snapshots
 
     def test_the_dense_level_goes_on_and_keeps_a_copy(self):
-        watching, ends = self.watch(0, [A, A])
+        asking, ends = self.ask(0, [A, A])
         assert ends == [False, False]
-        until = watching.budget.until
-        assert until is not None and not until(seen(30, 3))  # nothing is drawn any more
-        after = told(seen(100, 10), watching)
+        assert not asking.ends(seen(30, 3))  # nothing is drawn any more
+        after = with_answer_in_record(asking.answered(seen(100, 10), 100))
+        assert after.answer == Answer(20, ended=False)
         assert after.facts == {"early_bird_step": 20, "stopped_early": False}
         assert after.snapshots[20]["w"].tolist() == [2] * 5
-        assert drawable(after, after.facts).params["w"].tolist() == [2] * 5
+        assert at_stable_mask(after, after.facts).params["w"].tolist() == [2] * 5
 
     def test_masks_that_never_stand_still(self):
-        watching, ends = self.watch(1, [A, C, A, C])
+        asking, ends = self.ask(1, [A, C, A, C])
         assert ends == [False] * 4
-        after = told(seen(100, 10), watching)
+        after = with_answer_in_record(asking.answered(seen(100, 10), 100))
+        assert after.answer == Answer(None, ended=False)
         assert after.facts == {"early_bird_step": None, "stopped_early": False}
-        assert drawable(after, after.facts) is after
+        assert at_stable_mask(after, after.facts) is after
 
     def test_stable_only_at_the_end_is_not_early(self):
-        watching, ends = self.watch(2, [A, C] * 4 + [A, A])
+        asking, ends = self.ask(2, [A, C] * 4 + [A, A])
         assert ends == [False] * 9 + [True]
-        assert told(seen(100), watching).facts == {"early_bird_step": 100, "stopped_early": False}
+        after = with_answer_in_record(asking.answered(seen(100), 100))
+        assert after.facts == {"early_bird_step": 100, "stopped_early": False}
 
     def test_what_competes_is_what_the_distance_is_divided_by(self):
-        for candidates, competing in (("survivors", 4), ("all", 5)):
-            watching, _ = self.watch(1, [A], candidates=candidates)
-            bird = watching.budget.until
-            assert isinstance(bird, Bird) and bird.competing == competing
+        # A and B differ in 2 weights: half of the 4 survivors, and less than half of all 5.
+        for candidates, stable in (("survivors", False), ("all", True)):
+            config = SearchConfig(early_bird=0.45, early_bird_window=2, candidates=candidates)
+            question = asked_when_stable(config, job(), 1, lambda trained: A).budget.until
+            assert question is not None and question.answer([A, B]) is stable
 
-    def test_a_job_that_nobody_watches_comes_back_as_it_is(self):
+    def test_no_more_looks_are_kept_than_the_answer_is_from(self):
+        asking, _ = self.ask(1, [A, C, A, C, A], window=3)
+        assert asking.looks == [A, C, A]
+
+    def test_what_was_found_is_no_part_of_the_question(self):
+        def draw(trained: Trained) -> Mask:
+            return A
+
+        question = Question(draw, lambda looks: len(looks) == 2, looks=2)
+        for _ in range(2):  # the second training does not see the first one's looks
+            asking = Asking(question)
+            assert [asking.ends(seen(step)) for step in (10, 20)] == [False, True]
+        assert question == Question(draw, question.answer, looks=2)
+
+    def test_a_training_that_was_not_asked_comes_back_as_it_is(self):
         trained = seen(100)
-        assert told(trained, job()) is trained
+        assert with_answer_in_record(trained) is trained
 
-    def test_watching_is_no_part_of_a_budgets_identity(self):
-        plain, watching = Budget(0, 9), Budget(0, 9, until=lambda trained: True)
-        assert plain == watching and hash(plain) == hash(watching) and repr(plain) == repr(watching)
+    def test_a_question_is_no_part_of_a_budgets_identity(self):
+        plain, asked = Budget(0, 9), Budget(0, 9, until=Question(lambda trained: A, any))
+        assert plain == asked and hash(plain) == hash(asked) and repr(plain) == repr(asked)
 
 
-def test_the_trainer_ends_where_it_is_told_to():
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_trainer_asks_keeps_the_answer_and_ends_where_it_should(ends):
     asked: list[int] = []
 
-    def until(trained: Trained) -> bool:
+    def look(trained: Trained) -> int:
         asked.append(trained.history[-1].step)
-        return asked[-1] == 12
+        return asked[-1]
 
     setup, source = ready(eval_every=4)
     mask = Mask({"0.weight": np.eye(8, 6)})
-    short, long = (
+    question = Question(look, lambda looks: looks == [8, 12], looks=2, ends=ends)
+    found, short, whole = (
         next(iter(setup.trainer.train([Job(source.initial_state(0), mask, 0, budget)], frozenset())))
-        for budget in (Budget(0, 30, until=until), Budget(0, 12))
+        for budget in (Budget(0, 30, until=question), Budget(0, 12), Budget(0, 30))
     )
-    assert asked == [4, 8, 12]
-    assert_same_arrays(short.params, long.params)
-    assert [point.step for point in short.history] == [4, 8, 12]
+    assert asked == [4, 8, 12]  # and not after the first yes
+    assert found.answer == Answer(12, ended=ends) and short.answer is None
+    assert_same_arrays(found.params, short.params if ends else whole.params)
+    assert [point.step for point in found.history] == [4, 8, 12] + [16, 20, 24, 28, 30] * (not ends)
+    assert found.snapshots.keys() == (set() if ends else {12})
+    if not ends:
+        assert_same_arrays(found.snapshots[12], short.params)
 
 
 class TestSearch:
@@ -174,7 +200,7 @@ class TestSearch:
         setup, source = ready(optimizer="sgd", lr=1e30, eval_every=1)
         mask = Mask({"0.weight": np.ones((8, 6))})
         shown: list[Trained] = []
-        budget = Budget(0, 30, until=lambda trained: bool(shown.append(trained)))
+        budget = Budget(0, 30, until=Question(shown.append, lambda looks: False))
         (trained,) = setup.trainer.train([Job(source.initial_state(0), mask, 0, budget)], frozenset())
         assert trained.diverged is not None
         assert all(np.isfinite(array).all() for point in shown for array in point.params.values())
@@ -202,7 +228,7 @@ def test_evolution_does_not_end_early():
     parts = prepare(DATA, 0)
     source = torch_source(net, parts, "model")
     ready_ = evolution(Ask(source, parts, ESConfig(population=4), None, None, Silent(), 0))
-    budget = Budget(0, 2, until=lambda trained: True)
+    budget = Budget(0, 2, until=Question(lambda trained: A, lambda looks: True))
     todo = Job(source.initial_state(0), Mask({"0.weight": np.ones((8, 6))}), 0, budget)
     with pytest.raises(BadValue, match="the es trainer does not end a training early"):
         list(ready_.trainer.train([todo], frozenset()))

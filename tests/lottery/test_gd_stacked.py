@@ -26,7 +26,7 @@ from lottery.trainers.gd.stackable import can_stack, refusal
 from lottery.trainers.gd.stacked import groups_of, train_stacked
 from lottery.trainers.gd.stacked_batches import stacked_batches
 from lottery.trainers.gd.trainer import GDTrainer
-from pruning.jobs import Budget, Evaluation, Job
+from pruning.jobs import Budget, Evaluation, Job, Question
 from pruning.mask import Mask
 from pruning.torch_modules import prunable
 from pruning.watch import Silent
@@ -231,8 +231,9 @@ class TestRefusals:
         trainer = ready(mlp)
         jobs = jobs_of(trainer, mlp)
         mixed = [jobs[0], replace(jobs[1], budget=Budget(1, 50))]
-        watched = [replace(job, budget=replace(job.budget, until=lambda trained: True)) for job in jobs]
-        for given, reason in ((jobs[:1], "one job"), (mixed, "budgets"), (watched, "may end before")):
+        question = Question(lambda trained: None, lambda looks: True)
+        asked = [replace(job, budget=replace(job.budget, until=question)) for job in jobs]
+        for given, reason in ((jobs[:1], "one job"), (mixed, "budgets"), (asked, "may end before")):
             assert reason in str(can_stack(trainer.model, trainer.config, trainer.parts, given, NOTHING))
         assert can_stack(trainer.model, trainer.config, trainer.parts, jobs, NOTHING) is None
 

@@ -19,8 +19,8 @@ from lottery.networks.sources.choosing import torch_source
 from lottery.networks.sources.source import ModelSource
 from lottery.state.tensors import load_state, state_of
 from lottery.trainers import Ask, Setup
+from lottery.trainers.gd.augment import flip_crop
 from lottery.trainers.gd.config import GDConfig
-from lottery.trainers.gd.loop.augment import flip_crop
 from lottery.trainers.gd.optimizers.learning_rate import learning_rate
 from lottery.trainers.gd.optimizers.named import OPTIMIZERS
 from lottery.trainers.gd.setup import setup

@@ -23,7 +23,7 @@ from lottery.trainers.gd.optimizers.named import OPTIMIZERS, make_optimizer
 from lottery.trainers.gd.trainer import GDTrainer
 from pruning.criteria import get_criterion
 from pruning.errors import BadValue, UnknownName
-from pruning.jobs import Budget, Job, Trained
+from pruning.jobs import Budget, Job, Question, Trained
 from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
 from tests.lottery.helpers import FakeTrainer, Quiet, assert_same_arrays, blobs, removed, tiny_model
@@ -41,7 +41,7 @@ def moment(weights, gradients, mask, fraction=0.5, progress=0.5, seed=0):
 def watch_training(setup, source, mask, seed=0, **settings):
     """Train 30 steps; return the training and (step, weights, mask) at every evaluation."""
     seen: list[Trained] = []
-    budget = Budget(0, 30, until=lambda trained: bool(seen.append(trained)))
+    budget = Budget(0, 30, until=Question(seen.append, lambda looks: False))
     (trained,) = setup.trainer.train([Job(source.initial_state(0), mask, seed, budget)], frozenset())
     return trained, seen
 

@@ -9,14 +9,15 @@ which nothing is drawn, is trained whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from lottery.search.levels.drawing import Drawing
 from lottery.settings.config import SearchConfig
 from pruning.errors import BadValue
-from pruning.jobs import Job, Trained
+from pruning.jobs import Job, Question, Trained
 from pruning.mask import Mask
 
 # What the record of a level says: the step of its first stable evaluation or none, and whether training ended there.
@@ -43,39 +44,8 @@ def is_stable(masks: Sequence[Mask], competing: int, distance: float, window: in
     return all(round(newest.hamming(mask) * mask.total) <= distance * competing for mask in others)
 
 
-@dataclass
-class Bird:
-    """Watches one training, as its budget's `until`.
-
-    Attributes:
-        draw: the mask that would be drawn from the training so far.
-        competing: how many weights it is drawn from.
-        distance: the largest normalised Hamming distance.
-        window: how many masks are compared.
-        ends: whether training ends at the first stable evaluation.
-        masks: the last ones drawn.
-        found: the training at its first stable evaluation.
-    """
-
-    draw: Callable[[Trained], Mask]
-    competing: int
-    distance: float
-    window: int
-    ends: bool
-    masks: list[Mask] = field(default_factory=list)
-    found: Trained | None = None
-
-    def __call__(self, trained: Trained) -> bool:
-        """Look at the training so far, and say whether to end it."""
-        if self.found is None:
-            self.masks = [*self.masks, self.draw(trained)][-self.window :]
-            if is_stable(self.masks, self.competing, self.distance, self.window):
-                self.found = trained
-        return self.ends and self.found is not None
-
-
-def watched(config: SearchConfig, job: Job, level: int, draw: Callable[[Trained], Mask]) -> Job:
-    """Return a job whose training is watched.
+def asked_when_stable(config: SearchConfig, job: Job, level: int, draw: Callable[[Trained], Mask]) -> Job:
+    """Return a job whose training is asked when its mask is stable.
 
     Args:
         config: the search, with `early_bird`.
@@ -84,32 +54,30 @@ def watched(config: SearchConfig, job: Job, level: int, draw: Callable[[Trained]
         draw: the mask that would be drawn from a training so far.
     """
     assert config.early_bird is not None
+    window = config.early_bird_window
     competing = job.mask.total if config.candidates == "all" else job.mask.kept
-    bird = Bird(draw, competing, config.early_bird, config.early_bird_window, ends=level > 0)
-    return replace(job, budget=replace(job.budget, until=bird))
+    stable = functools.partial(is_stable, competing=competing, distance=config.early_bird, window=window)
+    question = Question(draw, stable, looks=window, ends=level > 0)
+    return replace(job, budget=replace(job.budget, until=question))
 
 
-def told(trained: Trained, job: Job) -> Trained:
-    """Return a finished training with what its watcher saw: facts for its record, weights that a mask is drawn from.
+def with_answer_in_record(trained: Trained) -> Trained:
+    """Return a training whose record says when its mask was stable; one that was not asked comes back as it is.
 
-    A training that nobody watched comes back as it is.
+    >>> from pruning.jobs import Answer
+    >>> with_answer_in_record(Trained({}, [], answer=Answer(50, ended=True))).facts
+    {'early_bird_step': 50, 'stopped_early': True}
     """
-    bird = job.budget.until
-    if not isinstance(bird, Bird):
+    if trained.answer is None:
         return trained
-    step = bird.found.history[-1].step if bird.found is not None else None
-    stopped = bird.ends and step is not None and step < job.budget.stop
-    trained = replace(trained, facts={**trained.facts, STEP: step, STOPPED: stopped})
-    if bird.found is None or step is None or bird.ends:
-        return trained
-    return replace(trained, snapshots={**trained.snapshots, step: bird.found.params})
+    return replace(trained, facts={**trained.facts, STEP: trained.answer.step, STOPPED: trained.answer.ended})
 
 
-def drawable(trained: Trained, record: Mapping[str, Any]) -> Trained:
-    """Return a stored training with the weights that the next mask is drawn from.
+def at_stable_mask(trained: Trained, record: Mapping[str, Any]) -> Trained:
+    """Return a stored training with the weights that the next mask is drawn from: by default, those of its end.
 
     >>> dense = Trained({"w": 3}, [], snapshots={50: {"w": 2}})
-    >>> drawable(dense, {"early_bird_step": 50}).params, drawable(dense, {}).params
+    >>> at_stable_mask(dense, {"early_bird_step": 50}).params, at_stable_mask(dense, {}).params
     ({'w': 2}, {'w': 3})
     """
     step = record.get(STEP)

@@ -19,7 +19,7 @@ from lottery.results.delivery import reported
 from lottery.results.levels import Level
 from lottery.runs.directory import RunDirectory
 from lottery.runs.reading import read_replicate
-from lottery.search.levels.early_bird import drawable, told, watched
+from lottery.search.levels.early_bird import asked_when_stable, at_stable_mask, with_answer_in_record
 from lottery.search.levels.plan import Plan
 from lottery.search.levels.reading import Outcome, store
 from lottery.state.tensors import digest
@@ -123,7 +123,7 @@ def _train(
     began = time.perf_counter()
     results = trainer.train(list(jobs.values()), wanted(plan, trainer))
     for (seed, job), trained in zip(jobs.items(), results, strict=True):
-        now, trained = time.perf_counter(), told(trained, job)
+        now, trained = time.perf_counter(), with_answer_in_record(trained)
         dense = run.read_record(seed, 0) if number else None
         if not run.has(seed, number):
             store(plan, run, Outcome(job, trained, seed, number, digest(initial[seed]), now - began), dense)
@@ -177,7 +177,7 @@ def _jobs(
     for seed in set(asked) & set(group):
         run.check(seed, level)  # nothing goes on from weights that changed since
     absent = [seed for seed in asked if seed in group and not run.has(seed, level)]
-    jobs = {seed: _watched(plan, _job(plan, run, initial[seed], seed, level), level) for seed in absent}
+    jobs = {seed: _asked(plan, _job(plan, run, initial[seed], seed, level), level) for seed in absent}
     if not jobs or not isinstance(trainer, Stacks):
         return jobs
     alive = [seed for seed in group if seed in asked or not level or _is_alive(run, seed, level - 1)]
@@ -205,13 +205,13 @@ def _job(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) 
         job_seed(seed, drawn_from),
         Budget(0, 0),
     )
-    trained = drawable(run.read_trained(seed, drawn_from), run.read_record(seed, drawn_from))
+    trained = at_stable_mask(run.read_trained(seed, drawn_from), run.read_record(seed, drawn_from))
     mask = plan.drawing.draw(trained, finished, params, plan.targets[level])
     return Job(params, mask, job_seed(seed, level), plan.rewind.budget())
 
 
-def _watched(plan: Plan, job: Job, level: int) -> Job:
-    """Return a level's job, with an eye on the masks that would be drawn from it where the search asks for that."""
+def _asked(plan: Plan, job: Job, level: int) -> Job:
+    """Return a level's job, asked when the mask that would be drawn from it is stable where the search wants that."""
     if plan.config.early_bird is None or level + 1 == len(plan.targets):
         return job
 
@@ -222,7 +222,7 @@ def _watched(plan: Plan, job: Job, level: int) -> Job:
         seen = replace(job, params=params, mask=trained.mask or job.mask)
         return plan.drawing.draw(trained, seen, rewound, plan.targets[level + 1])
 
-    return watched(plan.config, job, level, draw)
+    return asked_when_stable(plan.config, job, level, draw)
 
 
 def rewind_params(plan: Plan, run: RunDirectory, initial: Params, seed: int, level: int) -> Params:

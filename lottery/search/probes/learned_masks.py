@@ -17,8 +17,9 @@ from lottery.search.probes import Look
 from lottery.state.machine.bars import with_bar
 from lottery.state.randomness import seeded_everywhere
 from lottery.trainers.gd.config import GDConfig
-from lottery.trainers.gd.optimizers.learning_rate import learning_rate
+from lottery.trainers.gd.optimizers.given import Optimizers
 from lottery.trainers.gd.optimizers.named import make_optimizer
+from lottery.trainers.gd.optimizers.rates import rates_for
 from pruning.errors import BadValue
 from pruning.masks.complex_tensors import real_product
 
@@ -61,15 +62,18 @@ def learn(look: Look, groups: Sequence[Group], make: Make) -> None:
     assert look.part is not None
     weights = look.weights
     optimizers = [make_optimizer(nn.ParameterList(group.tensors), group.settings) for group in groups]
+    rates = [
+        rates_for(Optimizers((optimizer,), ours=True), group.settings, 0, look.steps)
+        for group, optimizer in zip(groups, optimizers, strict=True)
+    ]
     for name, module in look.model.named_modules():
         module.training = name not in look.frozen
     with seeded_everywhere(look.seed):
         batches = training_batches(look.part, look.batch_size, look.seed, 0, look.steps)
         for step, (inputs, targets) in enumerate(with_bar(batches, "mask", look.steps)):
-            for group, optimizer in zip(groups, optimizers, strict=True):
+            for rate, optimizer in zip(rates, optimizers, strict=True):
+                rate.before(step)
                 optimizer.zero_grad()
-                for options in optimizer.param_groups:
-                    options["lr"] = learning_rate(step, look.steps, group.settings)
             look.model.zero_grad()
             made, penalty = make(step)
             with torch.no_grad():

@@ -21,7 +21,7 @@ from lottery.networks.sources.redrawing import warn_not_redrawn
 from lottery.results.levels import Search
 from lottery.runs.directory import RunDirectory, locked
 from lottery.runs.reading import read_search
-from lottery.search.levels.early_bird import drawable
+from lottery.search.levels.early_bird import at_stable_mask
 from lottery.search.levels.engine import job_seed
 from lottery.search.levels.progress import Display, StepCounter
 from lottery.search.levels.reading import Outcome, store
@@ -255,7 +255,7 @@ def _redraw(run: RunDirectory, ready: Prepared, seed: int, level: int, mask: Mas
     rewound = run.read_rewound(seed, level if ready.plan.rewind.to_step is not None else 0)
     dense = Job(rewound, run.read_mask(seed, 0), job_seed(seed, 0), Budget(0, 0))
     turned = replace(drawing, criterion=_inverted(criterion), rounds=1)
-    trained = drawable(run.read_trained(seed, 0), run.read_record(seed, 0))
+    trained = at_stable_mask(run.read_trained(seed, 0), run.read_record(seed, 0))
     return turned.draw(trained, dense, dense.params, mask.counts())
 
 

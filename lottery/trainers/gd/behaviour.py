@@ -14,7 +14,7 @@ from lottery.data.batches import move, training_batches
 from lottery.networks.evaluation import evaluate
 from lottery.networks.objectives.objective import call
 from lottery.state.behaviour import Behaviour, described
-from lottery.trainers.gd.stack import network_of
+from lottery.trainers.gd.loop.network import network_for
 from lottery.trainers.gd.trainer import GDTrainer, isolated
 from pruning.calls.users_code import users_code
 from pruning.jobs import Job
@@ -32,7 +32,7 @@ def behaviour(trainer: GDTrainer, job: Job) -> Behaviour:
     """
     found: dict[str, Sequence[float | None]] = {}
     with isolated(trainer.device, job.seed, trainer.threads):
-        model = network_of(trainer.model, job, trainer.config.train_only, trainer.device)
+        model = network_for(trainer.model, job, trainer.config.train_only, trainer.device).model
         objective = trainer.objective.private()
         batches = training_batches(trainer.parts.train, trainer.config.batch_size, job.seed, 0, FIRST)
         for number, (inputs, targets) in enumerate(batches):

@@ -8,7 +8,7 @@ from typing import Any
 
 from lottery.settings.fields import is_function
 from lottery.settings.functions import called
-from lottery.trainers.gd.loop.augment import AUGMENTATIONS
+from lottery.trainers.gd.augment import AUGMENTATIONS
 from lottery.trainers.gd.moves import MOVES, NONE
 from lottery.trainers.gd.optimizers.given import optimizer_name
 from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES

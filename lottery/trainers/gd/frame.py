@@ -10,6 +10,7 @@ from torch import nn
 from lottery.data.parts import Parts
 from lottery.networks.objectives.objective import Objective
 from lottery.trainers.gd.config import GDConfig
+from pruning.alive_rows import Rows
 from pruning.watch import Watch
 
 
@@ -49,4 +50,9 @@ class Frame(Protocol):
     @property
     def watch(self) -> Watch:
         """Is told of progress."""
+        ...
+
+    @property
+    def rows(self) -> Rows:
+        """Of tensors whose rows a moving mask must not empty, the axes that number them."""
         ...

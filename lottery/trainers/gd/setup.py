@@ -26,9 +26,9 @@ from lottery.state.machine.device import choose_device
 from lottery.state.randomness import seeded_everywhere
 from lottery.state.tensors import check_finite, float_type
 from lottery.trainers import Ask, Setup
+from lottery.trainers.gd.augment import AUGMENTATIONS
 from lottery.trainers.gd.behaviour import behaviour
 from lottery.trainers.gd.config import GDConfig
-from lottery.trainers.gd.loop.augment import AUGMENTATIONS
 from lottery.trainers.gd.moves import NONE
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.optimizers.rates import FOLLOWS, rates_for

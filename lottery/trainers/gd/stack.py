@@ -16,12 +16,11 @@ from lottery.data.parts import Tensors
 from lottery.networks.objectives.metric import BatchFunction
 from lottery.networks.objectives.objective import Objective
 from lottery.networks.objectives.tallies import loss_sums, metric_sums, ratio, reading
-from lottery.networks.trainable import freeze_others
 from lottery.state.randomness import seeded_everywhere
-from lottery.state.tensors import State, load_state, named_tensors, to_numpy
+from lottery.state.tensors import State, named_tensors, to_numpy
+from lottery.trainers.gd.loop.network import network_for
 from pruning.copies.copying import copy_module
 from pruning.jobs import Job
-from pruning.torch_modules import apply_mask
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Stack:
 
 def stack_of(model: nn.Module, jobs: Sequence[Job], train_only: Sequence[str], device: torch.device) -> Stack:
     """Return the jobs' networks at their rewind points, masked, with what `train_only` leaves alone frozen."""
-    networks = [network_of(model, job, train_only, device) for job in jobs]
+    networks = [network_for(model, job, train_only, device).model for job in jobs]
     rows = [named_tensors(network) for network in networks]
     stacked = {name: torch.stack([row[name].detach() for row in rows]) for name in rows[0]}
     trainable = {name for name, tensor in rows[0].items() if tensor.requires_grad}
@@ -77,17 +76,6 @@ def stack_of(model: nn.Module, jobs: Sequence[Job], train_only: Sequence[str], d
         {name: nn.Parameter(tensor) for name, tensor in stacked.items() if name in trainable},
         {name: tensor for name, tensor in stacked.items() if name not in trainable},
     )
-
-
-def network_of(model: nn.Module, job: Job, train_only: Sequence[str], device: torch.device) -> nn.Module:
-    """Return one job's network at its rewind point, masked, in the mode that it trains in."""
-    network = copy_module(model).to(device)
-    load_state(network, job.params)
-    if not any(module.training for module in network.modules()):
-        network.train()
-    apply_mask(network, job.mask)  # last: a model may write its weights on `train()`
-    freeze_others(network, train_only)
-    return network
 
 
 def stacked_keeps(stack: Stack, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:

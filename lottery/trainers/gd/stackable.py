@@ -21,9 +21,10 @@ from lottery.settings.functions import called
 from lottery.state.randomness import seeded_everywhere
 from lottery.state.tensors import named_tensors
 from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.loop.network import network_for
 from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
 from lottery.trainers.gd.optimizers.named import OPTIMIZERS, sparse_embedding
-from lottery.trainers.gd.stack import network_of, stack_of
+from lottery.trainers.gd.stack import stack_of
 from pruning.copies.modes import switches_by_itself
 from pruning.jobs import BEST, Job
 
@@ -139,7 +140,7 @@ def refusal(
         if _random_state() != before:
             return "the forward pass draws random numbers"
         for row in (0, len(jobs) - 1):
-            network = network_of(model, jobs[row], config.train_only, device)
+            network = network_for(model, jobs[row], config.train_only, device).model
             loss = objective.loss(call(network, inputs[row]), targets[row])
             loss.backward()
             single = {name: tensor.grad for name, tensor in named_tensors(network).items() if tensor.requires_grad}

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from lottery.data.parts import Part, Tensors
-from lottery.networks.evaluation import failed_loss
 from lottery.state.tensors import State
 from lottery.trainers.gd.frame import Frame
 from lottery.trainers.gd.loop.best import Best
-from lottery.trainers.gd.optimizers.learning_rate import learning_rate
+from lottery.trainers.gd.loop.course import course_of
+from lottery.trainers.gd.loop.gradients import mask_gradients
+from lottery.trainers.gd.loop.history import History, MeanLoss
+from lottery.trainers.gd.loop.network import network_for
+from lottery.trainers.gd.loop.snapshots import Snapshots
+from lottery.trainers.gd.optimizers.given import Optimizers
 from lottery.trainers.gd.optimizers.named import make_optimizer
-from lottery.trainers.gd.stack import Stack, evaluate_stack, network_of, stack_of, stacked_keeps
+from lottery.trainers.gd.optimizers.rates import rates_for
+from lottery.trainers.gd.stack import Stack, evaluate_stack, stack_of, stacked_keeps
 from lottery.trainers.gd.stackable import FULL_FLOPS, batch_flops, can_stack, gains, refusal
 from lottery.trainers.gd.stacked_batches import stacked_batches
-from pruning.jobs import BEST, Evaluation, Job, Params, Trained, stays_finite
+from pruning.jobs import BEST, Evaluation, Job, Trained, stays_finite
 
 
 def groups_of(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
@@ -44,7 +50,7 @@ def _most(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str]) -> int:
     config, parts, device = trainer.config, trainer.parts, trainer.device
     if can_stack(trainer.model, config, parts, jobs, needs) is not None:
         return 1
-    model = network_of(trainer.model, jobs[0], config.train_only, device)
+    model = network_for(trainer.model, jobs[0], config.train_only, device).model
     flops = batch_flops(model, parts, config.batch_size)
     if flops is None or not gains(model, flops, len(jobs), device):
         return 1
@@ -68,73 +74,80 @@ def train_stacked(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str] = f
     assert isinstance(part, Tensors)
     stack = stack_of(trainer.model, jobs, config.train_only, trainer.device)
     keeps = stacked_keeps(stack, jobs)
+    masked = [stack.trained[name] for name in keeps]
     optimizer = make_optimizer(nn.ParameterList(stack.trained.values()), config)
-    every = config.eval_every or max(1, trainer.total_steps // 20)
-    rows = [_Row(index, job, Best() if BEST in needs else None) for index, job in enumerate(jobs)]
-    for row in rows:
-        row.keep_snapshot(stack, budget.start)
-    loss_sums, loss_count = torch.zeros(len(jobs), device=trainer.device), 0
+    rates = rates_for(Optimizers((optimizer,), ours=True), config, budget.start, trainer.total_steps)
+    course = course_of(budget, config, trainer.total_steps)
+    mean = MeanLoss(torch.zeros(len(jobs), device=trainer.device))
+    rows = [_row(index, job, stack, needs) for index, job in enumerate(jobs)]
     batches = stacked_batches(part, config.batch_size, [job.seed for job in jobs], budget.start, budget.stop)
     for step, (inputs, targets) in enumerate(batches, start=budget.start + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step - 1, trainer.total_steps, config)
+        rates.before(step - 1)
         optimizer.zero_grad()
         losses = stack.losses(objective.loss, inputs, targets)
         losses.sum().backward()
-        _mask_gradients(stack, keeps)
+        mask_gradients(masked, list(keeps.values()))
         if config.clip_norm is not None:
             _clip_gradients(stack, config.clip_norm)
         optimizer.step()
-        loss_sums, loss_count = loss_sums + losses.detach(), loss_count + 1
-        going = [row for row in rows if row.diverged is None]
-        for row in going:
-            row.keep_snapshot(stack, step)
-        if step % every == 0 or step == budget.stop:
-            _evaluate(trainer, stack, going, step, [loss / loss_count for loss in loss_sums.tolist()])
-            loss_sums, loss_count = torch.zeros(len(jobs), device=trainer.device), 0
-            going = [row for row in going if row.diverged is None]
-            if not going:
+        mean.add(losses.detach())
+        for row in _going(rows):
+            row.stepped(stack, step)
+        if course.evaluates(step):
+            _evaluate(trainer, stack, _going(rows), step, mean.taken())
+            if not _going(rows):
                 break
-        for row in going:
+        for row in _going(rows):
             trainer.watch.stepped(row.job, step)
     return [row.result(stack) for row in rows]
 
 
 @dataclass
 class _Row:
-    """What one job of a stack has given so far."""
+    """What one job of a stack has given so far.
+
+    Attributes:
+        index: of the job in the stack.
+        job: what is trained.
+        snapshots: weights at the steps that its budget names.
+        history: its evaluations.
+        diverged: what is returned of it where it failed.
+    """
 
     index: int
     job: Job
-    best: Best | None
-    history: list[Evaluation] = field(default_factory=list)
-    snapshots: dict[int, Params] = field(default_factory=dict)
+    snapshots: Snapshots
+    history: History
     diverged: Trained | None = None
 
-    def keep_snapshot(self, stack: Stack, step: int) -> None:
-        if step in self.job.budget.snapshots:
-            self.snapshots[step] = self._network(stack)
+    def stepped(self, stack: Stack, step: int) -> None:
+        self.snapshots.stepped(step, lambda: self.network(stack))
 
     def fail(self, stack: Stack, reason: str) -> Trained:
         # The row goes on in the stack, where its NaN reach no other; nobody looks at it again.
-        self.diverged = Trained(params=stack.network(self.index), history=self.history, diverged=reason)
+        self.diverged = Trained(stack.network(self.index), self.history.points, diverged=reason)
         return self.diverged
 
     def result(self, stack: Stack) -> Trained:
         if self.diverged is not None:
             return self.diverged
-        params = self._network(stack)
+        params = self.network(stack)
         if not stays_finite(params, self.job.params):
             return self.fail(stack, f"the weights are not finite at step {self.job.budget.stop}")
-        return Trained(params, self.history, self.snapshots, best=self.best.params if self.best is not None else None)
+        return Trained(params, self.history.points, self.snapshots.kept, best=self.history.best_params)
 
-    def seen(self, stack: Stack, point: Evaluation) -> None:
-        self.history.append(point)
-        if self.best is not None:
-            self.best.seen(point, lambda: self._network(stack))
-
-    def _network(self, stack: Stack) -> State:
+    def network(self, stack: Stack) -> State:
         return {name: value for name, value in stack.network(self.index).items() if name in self.job.params}
+
+
+def _row(index: int, job: Job, stack: Stack, needs: frozenset[str]) -> _Row:
+    row = _Row(index, job, Snapshots(job.budget.snapshots), History(Best() if BEST in needs else None))
+    row.stepped(stack, job.budget.start)
+    return row
+
+
+def _going(rows: Sequence[_Row]) -> list[_Row]:
+    return [row for row in rows if row.diverged is None]
 
 
 def _evaluate(trainer: Frame, stack: Stack, rows: Sequence[_Row], step: int, train_losses: Sequence[float]) -> None:
@@ -153,21 +166,17 @@ def _evaluate(trainer: Frame, stack: Stack, rows: Sequence[_Row], step: int, tra
         train_loss, (validation_loss, validation_metric) = train_losses[row.index], validation[place]
         test_loss, test_metric = test[place] if test is not None else (None, None)
         point = Evaluation(step, train_loss, validation_loss, validation_metric, test_loss, test_metric)
-        row.seen(stack, point)
+        row.history.add(point, functools.partial(row.network, stack))
         trainer.watch.evaluated(row.job, point)
-        if (failed := failed_loss(point)) is not None:
-            row.fail(stack, failed)
-
-
-def _mask_gradients(stack: Stack, keeps: dict[str, torch.Tensor]) -> None:
-    pairs = [(stack.trained[name].grad, keep) for name, keep in keeps.items()]
-    present = [(gradient, keep) for gradient, keep in pairs if gradient is not None]
-    if present:
-        torch._foreach_mul_([g for g, _ in present], [keep for _, keep in present])  # pyright: ignore[reportPrivateImportUsage]
+        if row.history.failed is not None:
+            row.fail(stack, row.history.failed)
 
 
 def _clip_gradients(stack: Stack, largest: float) -> None:
-    """Scale each job's gradient down to the norm `largest`, as `clip_grad_norm_` does for one job."""
+    """Scale each job's gradient down to the norm `largest`, as `clip_grad_norm_` does for one job.
+
+    `clip_gradients` would take all jobs for one.
+    """
     gradients = [leaf.grad for leaf in stack.trained.values() if leaf.grad is not None]
     norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
     scale = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)

@@ -14,6 +14,7 @@ from lottery.data.batches import Batch
 from lottery.trainers.gd.loop.gradients import clip_gradients, mask_gradients
 from lottery.trainers.gd.optimizers.given import Optimizers
 from pruning.calls.users_code import users_code
+from pruning.mask import Mask
 
 
 def in_steps(batches: Iterable[Batch], each: int) -> Iterator[list[Batch]]:
@@ -33,6 +34,14 @@ class Masked:
 
     parameters: Sequence[nn.Parameter] = ()
     keeps: Sequence[torch.Tensor] = ()
+
+
+def masked_parameters(model: nn.Module, mask: Mask) -> Masked:
+    """Return the parameters of `model` that a mask takes weights from."""
+    named = dict(model.named_parameters())
+    touched = [name for name, keep in mask.items() if not keep.all()]
+    keeps = [torch.from_numpy(mask[name].copy()).to(named[name].device, named[name].dtype) for name in touched]
+    return Masked([named[name] for name in touched], keeps)
 
 
 @dataclass

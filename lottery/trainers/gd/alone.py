@@ -1,0 +1,183 @@
+"""Gradient descent on one job.
+
+batches ─▶ learner ─▶ weights ─▶ history ─▶ course: on, or the end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lottery.data.batches import Batch, training_batches
+from lottery.networks.objectives.objective import Objective
+from lottery.state.tensors import state_of
+from lottery.trainers.gd.frame import Frame
+from lottery.trainers.gd.loop.asking import Asking
+from lottery.trainers.gd.loop.averaging import Average
+from lottery.trainers.gd.loop.best import Best
+from lottery.trainers.gd.loop.course import Course, course_of
+from lottery.trainers.gd.loop.history import History, MeanLoss, measured
+from lottery.trainers.gd.loop.learning import Learner, learner_for
+from lottery.trainers.gd.loop.network import Network, network_for
+from lottery.trainers.gd.loop.snapshots import Snapshots
+from lottery.trainers.gd.loop.spread import estimator_for
+from lottery.trainers.gd.loop.stepping import in_steps
+from lottery.trainers.gd.loop.weights import Weights
+from lottery.trainers.gd.optimizers.given import optimizers_for
+from lottery.trainers.gd.std import Estimator
+from pruning.jobs import BEST, Job, Trained, all_finite, stays_finite
+from pruning.settings.patience import PATIENCE_ENDED
+
+
+def train_alone(frame: Frame, job: Job, needs: frozenset[str]) -> Trained:
+    """Train one job in a loop of its own.
+
+    Args:
+        frame: how to train.
+        job: what to train.
+        needs: what is kept beside the trained weights: `std`, `best`.
+    """
+    training = _begun(frame, job, needs)
+    for step, batches in training.steps():
+        training.step(step, batches)
+        if training.course.evaluates(step):
+            training.evaluate(step)
+        if training.history.failed is not None:
+            break
+        frame.watch.stepped(job, step)
+        if training.course.ended_early(step):
+            break
+    return training.result()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One training, made of its parts.
+
+    Attributes:
+        frame: how to train.
+        job: what is trained.
+        objective: loss and metric; the loss may count what it sees.
+        network: as it is now.
+        learner: takes the steps.
+        weights: those that are measured and kept.
+        spread: estimates a standard deviation of every weight; None where nobody asks for it.
+        losses: since the last evaluation.
+        snapshots: weights at the steps that the budget names.
+        history: evaluations.
+        course: when to evaluate and when to end.
+        asking: the budget's question; None where it has none.
+    """
+
+    frame: Frame
+    job: Job
+    objective: Objective
+    network: Network
+    learner: Learner
+    weights: Weights
+    spread: Estimator | None
+    losses: MeanLoss
+    snapshots: Snapshots
+    history: History
+    course: Course
+    asking: Asking | None
+
+    def steps(self) -> Iterator[tuple[int, list[Batch]]]:
+        """Yield the number of every optimizer step and its batches."""
+        config, budget, each = self.frame.config, self.job.budget, self.frame.config.accumulate
+        first, last = budget.start * each, budget.stop * each
+        batches = training_batches(self.frame.parts.train, config.batch_size, self.job.seed, first, last)
+        return enumerate(in_steps(batches, each), start=budget.start + 1)
+
+    def step(self, step: int, batches: list[Batch]) -> None:
+        """Take a step, and keep what it leaves."""
+        self.losses.add(self.learner.step(step, batches))
+        self.weights.stepped()
+        if self.spread is not None:
+            self.spread.step(step)
+        self.snapshots.stepped(step, self.weights.to_rewind_to)
+
+    def evaluate(self, step: int) -> None:
+        """Add a point to the history, and end the training here where something asks for that."""
+        with self.weights.evaluated():
+            (loss,) = self.losses.taken()
+            point = measured(self.frame, self.network.model, self.objective, self.network.mask, step, loss)
+            self.history.add(point, self.network.state)
+            self.frame.watch.evaluated(self.job, point)
+            so_far = self._so_far() if self.asking is not None else None
+        self.learner.rates.evaluated(point.validation_loss)
+        if self.history.failed is not None:
+            return
+        # Nothing ends before the weights that survivors go back to are there.
+        self.course.lose_patience(point, may_end=self.snapshots.complete)
+        if so_far is not None and self._is_over(so_far):
+            self.course.end(step)
+
+    def _so_far(self) -> Trained:
+        points = list(self.history.points)
+        return Trained(self.network.state(), points, self.snapshots.kept, mask=self.network.mask)
+
+    def _is_over(self, so_far: Trained) -> bool:
+        # Nothing is asked of weights that are no numbers: the result will say that training failed.
+        finite = stays_finite(so_far.params, self.job.params)
+        return not finite or (self.asking is not None and self.asking.ends(so_far))
+
+    def result(self) -> Trained:
+        """Return what came of it."""
+        failed = self.history.failed
+        trained = self._finished() if failed is None else self._failed(failed)
+        return trained if self.asking is None else self.asking.answered(trained, self.job.budget.stop)
+
+    def _finished(self) -> Trained:
+        self.weights.deliver()
+        params = self.network.state()
+        if not stays_finite(params, self.job.params):
+            return self._failed(f"the weights are not finite at step {self.course.stop}")
+        self.network.thaw()  # an estimator looks at every weight, trained or not
+        std = self.network.mask.apply(self.spread.result()) if self.spread is not None else None
+        if std is not None and not all_finite(std):
+            return self._failed(f"the standard deviations are not finite at step {self.course.stop}")
+        return Trained(
+            params,
+            self.history.points,
+            self.snapshots.kept,
+            std=std,
+            mask=self.network.mask if self.learner.mover is not None else None,
+            best=self.history.best_params,
+            facts=self._facts(),
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {"explored": self.network.explored.density} if self.learner.mover is not None else {}
+        return facts | ({PATIENCE_ENDED: self.course.impatient_at} if self.course.patience is not None else {})
+
+    def _failed(self, reason: str) -> Trained:
+        return Trained(state_of(self.network.model), self.history.points, diverged=reason)
+
+
+def _begun(frame: Frame, job: Job, needs: frozenset[str]) -> _Training:
+    config, objective = frame.config, frame.objective.private()
+    network = network_for(frame.model, job, config.train_only, frame.device)
+    optimizers = optimizers_for(network.model, config)
+    spread = estimator_for(frame, job, network, optimizers) if "std" in needs else None
+    average = Average(network.model, config.ema) if config.ema is not None else None
+    snapshots = Snapshots(job.budget.snapshots)
+    snapshots.stepped(job.budget.start, network.state)
+    question = job.budget.until
+    return _Training(
+        frame=frame,
+        job=job,
+        objective=objective,
+        network=network,
+        learner=learner_for(frame, job, network, optimizers, objective),
+        weights=Weights(network, optimizers, average),
+        spread=spread,
+        losses=MeanLoss(torch.zeros((), device=frame.device)),
+        snapshots=snapshots,
+        history=History(Best() if BEST in needs else None),
+        course=course_of(job.budget, config, frame.total_steps),
+        asking=Asking(question) if question is not None else None,
+    )

@@ -1,0 +1,137 @@
+"""One step of one training: loss and gradients of its batches, then the optimizer or a move of the mask."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lottery.data.batches import Batch, move
+from lottery.data.parts import Tensors
+from lottery.networks.objectives.objective import Objective, call
+from lottery.trainers.gd.augment import AUGMENTATIONS
+from lottery.trainers.gd.frame import Frame
+from lottery.trainers.gd.loop.network import Network
+from lottery.trainers.gd.loop.precision import autocast, scaler_for
+from lottery.trainers.gd.loop.stepping import Stepper, masked_parameters
+from lottery.trainers.gd.moving import Mover, mover_for, settle
+from lottery.trainers.gd.optimizers.given import Optimizers
+from lottery.trainers.gd.optimizers.rates import Rates, rates_for
+from pruning.calls.calling import call_once
+from pruning.calls.users_code import users_code
+from pruning.jobs import Job
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Loss and gradients of a step.
+
+    Attributes:
+        model: what is trained.
+        objective: whose loss.
+        stepper: forgets old gradients, and takes the new ones.
+        forward: hands inputs to the model.
+        augment: changes inputs before.
+        precision: of the forward pass.
+        device: where to.
+    """
+
+    model: nn.Module
+    objective: Objective
+    stepper: Stepper
+    forward: Callable[[nn.Module, Any], Any]
+    augment: Callable[[Any], Any]
+    precision: str
+    device: torch.device
+
+    def of(self, step: int, batches: list[Batch]) -> torch.Tensor:
+        """Leave the gradients of the batches' mean loss in the model, and return that loss."""
+        self.stepper.zero_grad()
+        total: torch.Tensor | None = None
+        for batch in batches:
+            with users_code(f"the model or the loss at step {step}"):
+                loss = self._loss(batch)
+                loss = loss / len(batches) if len(batches) > 1 else loss
+                self.stepper.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        inputs, targets = batch
+        with autocast(self.precision, self.device):
+            outputs = self.forward(self.model, self.augment(move(inputs, self.device)))
+            return self.objective.loss(outputs, move(targets, self.device))
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Takes the steps of one training.
+
+    Attributes:
+        network: what is trained.
+        gradients: of a step.
+        stepper: the optimizer.
+        rates: sets its learning rates.
+        mover: moves the mask; None where it stays.
+    """
+
+    network: Network
+    gradients: Gradients
+    stepper: Stepper
+    rates: Rates
+    mover: Mover | None
+
+    def step(self, step: int, batches: list[Batch]) -> torch.Tensor:
+        """Take step number `step`, the first of which is 1, and return the loss before it."""
+        self.rates.before(step - 1)
+        loss = self.gradients.of(step, batches)
+        self.stepper.unscale()
+        if self._moves_mask(step):
+            self.stepper.skip()
+        else:
+            self.stepper.take(step, loss, functools.partial(self.gradients.of, step, batches))
+        self.rates.after(step)
+        return loss
+
+    def _moves_mask(self, step: int) -> bool:
+        """Move the mask where that is due, and say whether it moved."""
+        network = self.network
+        moved = self.mover.moved(network.model, network.mask, step) if self.mover is not None else None
+        if moved is None:
+            return False
+        for optimizer in self.stepper.optimizers.each:
+            settle(network.model, optimizer, network.mask, moved)
+        network.moved_to(moved)
+        self.stepper.masked = masked_parameters(network.model, moved)
+        return True
+
+
+def learner_for(frame: Frame, job: Job, network: Network, optimizers: Optimizers, objective: Objective) -> Learner:
+    """Return what takes the steps of a job.
+
+    Args:
+        frame: how to train.
+        job: what is trained.
+        network: of the job.
+        optimizers: of the network.
+        objective: this training's own.
+
+    Raises:
+        BadValue: masks that cannot move, a scheduler that cannot be made.
+    """
+    config, model, device = frame.config, network.model, frame.device
+    mover = mover_for(config, job, model, frame.rows)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    masked = masked_parameters(model, network.mask)
+    stepper = Stepper(optimizers, parameters, config.clip_norm, scaler_for(config.precision, device), masked)
+    # Tensors are gathered anew for every step; a loader may hand out what its data set keeps.
+    once = isinstance(frame.parts.train, Tensors) and not optimizers.closure
+    forward, augment = call_once if once else call, AUGMENTATIONS[config.augment]
+    gradients = Gradients(model, objective, stepper, forward, augment, config.precision, device)
+    rates = rates_for(optimizers, config, min(job.budget.start, frame.total_steps - 1), frame.total_steps)
+    return Learner(network, gradients, stepper, rates, mover)

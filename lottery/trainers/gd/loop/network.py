@@ -1,0 +1,70 @@
+"""The network of one job, as it is set up and as it changes while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lottery.networks.trainable import freeze_others
+from lottery.state.tensors import State, load_state, state_of, unset_buffers
+from pruning.copies.copying import copy_module
+from pruning.jobs import Job
+from pruning.mask import Mask
+from pruning.torch_modules import apply_mask
+
+
+@dataclass
+class Network:
+    """The network of one job.
+
+    Attributes:
+        model: on the device, in the mode that it trains in.
+        mask: which weights take part now.
+        explored: which weights took part at any time.
+        frozen: parameters that training leaves alone.
+        names: of the tensors that are handed over.
+    """
+
+    model: nn.Module
+    mask: Mask
+    explored: Mask
+    frozen: Sequence[nn.Parameter]
+    names: frozenset[str]
+
+    def state(self) -> State:
+        """Return the tensors that are handed over as they are now, on the host.
+
+        They are what the job began with, and declared buffers that were None. A buffer that the forward pass made for
+        itself is none of them.
+        """
+        return {name: value for name, value in state_of(self.model).items() if name in self.names}
+
+    def moved_to(self, mask: Mask) -> None:
+        """Know that other weights take part from now on."""
+        self.mask, self.explored = mask, self.explored | mask
+
+    def thaw(self) -> None:
+        """Let gradients be taken of every weight, trained or not."""
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
+
+
+def network_for(model: nn.Module, job: Job, train_only: Sequence[str], device: torch.device) -> Network:
+    """Return a job's network at its rewind point, masked, with what `train_only` leaves alone frozen.
+
+    Args:
+        model: the architecture, which is copied.
+        job: whose weights and mask it gets.
+        train_only: name patterns of what is trained; everything where there are none.
+        device: where to.
+    """
+    copy = copy_module(model).to(device)
+    load_state(copy, job.params)
+    if not any(module.training for module in copy.modules()):
+        copy.train()
+    apply_mask(copy, job.mask)  # last: a model may write its weights on `train()`
+    frozen = freeze_others(copy, train_only)
+    return Network(copy, job.mask, job.mask, frozen, frozenset({*job.params, *unset_buffers(model)}))
