@@ -20,8 +20,9 @@ from lottery.networks.sources.choosing import torch_source
 from lottery.trainers import Ask
 from lottery.trainers.gd import stackable
 from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.loop.network import network_for
 from lottery.trainers.gd.setup import setup
-from lottery.trainers.gd.stack import network_of, stack_of, stacked_keeps
+from lottery.trainers.gd.stack import stack_of, stacked_keeps
 from lottery.trainers.gd.stackable import can_stack, refusal
 from lottery.trainers.gd.stacked import groups_of, train_stacked
 from lottery.trainers.gd.stacked_batches import stacked_batches
@@ -349,7 +350,7 @@ def test_a_jobs_network_begins_at_its_weights_masked_and_in_training_mode():
     model = mlp().eval()
     params = {name: value.detach().numpy() + 1 for name, value in model.state_dict().items()}
     mask = Mask({"0.weight": np.arange(48).reshape(8, 6) % 2 == 0})
-    network = network_of(model, Job(params, mask, 0, Budget(0, 1)), ["0.*"], torch.device("cpu"))
+    network = network_for(model, Job(params, mask, 0, Budget(0, 1)), ["0.*"], torch.device("cpu")).model
     found = network.state_dict()
     assert np.array_equal(found["0.weight"].numpy(), params["0.weight"] * mask["0.weight"])
     assert np.array_equal(found["2.weight"].numpy(), params["2.weight"])
