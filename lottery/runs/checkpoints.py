@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lottery.state.tensors import digest
-from pruning.errors import FileFormatError
 from pruning.disk.files import finite, read_tensors, write_tensors
+from pruning.errors import FileFormatError
 from pruning.jobs import Job
 from pruning.watch import Arrays
 

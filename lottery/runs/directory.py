@@ -25,13 +25,13 @@ from typing import Any
 import filelock
 import numpy as np
 
-from lottery.state.behaviour import agree
-from lottery.runs.records import check_level
 from lottery.runs.identity import Identity
+from lottery.runs.records import check_level
 from lottery.runs.ticket_directory import CARD, HISTORY, MASK, RECORD, TicketDirectory, open_ticket, seal_ticket
+from lottery.state.behaviour import agree
 from pruning.disk.directories import atomic_directory, remove_leftovers
-from pruning.errors import BadValue, ConfigMismatch, RunBusy, storage_error
 from pruning.disk.files import finite, read_bytes, read_json, write_json, write_tensors, write_text
+from pruning.errors import BadValue, ConfigMismatch, RunBusy, storage_error
 from pruning.jobs import Evaluation, Job, Params, Trained
 from pruning.mask import Mask
 

@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import nn
 
+from lottery.data.batches import sample
+from lottery.data.datasets import load_data
 from lottery.data.episodes import Episodes, load_episodes
 from lottery.data.parts import Parts, prepare
-from lottery.data.datasets import load_data
-from lottery.data.batches import sample
 from lottery.networks.sources.choosing import model_source
 from lottery.networks.sources.source import require_torch
 from lottery.runs.records import split_seed
 from lottery.runs.ticket import TWIN, Ticket
-from lottery.state.tensors import float_type, load_state
 from lottery.settings.trust import given_or_stored
+from lottery.state.tensors import float_type, load_state
 from pruning.calls.calling import Forward
+from pruning.calls.structures import tensors_in
 from pruning.copies.copying import copy_module
+from pruning.copies.modes import written_on_eval
 from pruning.errors import BadValue, unknown
 from pruning.jobs import Params
 from pruning.mask import Mask
-from pruning.copies.modes import written_on_eval
-from pruning.calls.structures import tensors_in
 from pruning.torch_modules import apply_mask
 
 WEIGHTS = ("trained", "rewind")

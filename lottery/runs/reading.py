@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lottery.results.levels import EarlyStop, Level, Replicate, Search, replicated
+from lottery.results.winning import choose_winner, matching_tolerance
+from lottery.runs.directory import RunDirectory
 from lottery.runs.records import read_environment, read_summary
 from lottery.runs.replicates import depth, groups_of
-from lottery.results.levels import EarlyStop, Level, Replicate, Search, replicated
-from lottery.runs.directory import RunDirectory
-from lottery.results.winning import choose_winner, matching_tolerance
-from pruning.errors import FileFormatError
 from pruning.disk.files import is_there
+from pruning.errors import FileFormatError
 
 
 def read_search(path: Path) -> Search:

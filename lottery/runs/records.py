@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lottery.state.json_kinds import Check, fraction, list_of, number, optional, table, table_of, text, truth, whole
 from lottery.results.levels import EarlyStop
-from pruning.errors import FileFormatError
+from lottery.state.json_kinds import Check, fraction, list_of, number, optional, table, table_of, text, truth, whole
 from pruning.disk.files import is_there, read_json
+from pruning.errors import FileFormatError
 from pruning.jobs import Evaluation
 
 FORMAT = 1

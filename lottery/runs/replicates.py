@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 
 from lottery.runs.directory import RunDirectory
-from pruning.errors import FileFormatError
 from pruning.disk.files import read_json, write_json
+from pruning.errors import FileFormatError
 
 Groups = tuple[tuple[int, ...], ...]
 

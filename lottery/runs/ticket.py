@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from es.jax_models.kinds import is_jax_model
-from lottery.state.machine.callers_settings import own_settings
-from lottery.results.card import card
 from lottery.networks.sources.recorded import maker_of
-from lottery.state.randomness import seeded_everywhere
+from lottery.results.card import card
 from lottery.results.levels import Search
 from lottery.runs.ticket_directory import CARD, MASK, RECORD, foreign_names, is_ticket, open_ticket, seal_ticket
+from lottery.state.machine.callers_settings import own_settings
+from lottery.state.randomness import seeded_everywhere
 from lottery.state.tensors import load_state
 from pruning.calls.call import Call
+from pruning.calls.users_code import users_code
 from pruning.disk.directories import replaced_directory, while_it_stands
-from pruning.errors import BadValue, FileFormatError, MaskMismatch, UsageError
 from pruning.disk.files import is_there, write_tensors, write_text
+from pruning.errors import BadValue, FileFormatError, MaskMismatch, UsageError
 from pruning.jobs import all_finite
 from pruning.mask import Mask
 from pruning.torch_modules import clean_copy, hold_mask
-from pruning.calls.users_code import users_code
 
 if TYPE_CHECKING:
     from pruning.sparse.choices import Choosing
@@ -79,7 +79,7 @@ class Ticket:
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read a ticket directory, every file of it against the hash in its record (`lottery/runs/ticket_directory.py`).
+        """Read a ticket directory, every file against the hash in its record (`lottery/runs/ticket_directory.py`).
 
         Nothing that it names is imported or called.
 

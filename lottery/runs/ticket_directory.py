@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from lottery.runs.records import KIND, check_history, check_ticket
-from pruning.errors import FileFormatError
 from pruning.disk.files import check_sha256, finite, is_there, read_bytes, read_json, read_tensors, write_json
+from pruning.errors import FileFormatError
 from pruning.jobs import Evaluation, Params
 from pruning.mask import Mask
 
