@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from lottery.state.randomness import seed_torch
+
 _KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 _LIBRARIES = frozenset({*sys.stdlib_module_names, "torch", "torchvision", "torchaudio", "numpy", "jax", "scipy"})
 # A data set may be a long list; what is random about it is found in its first items or not in a list.
@@ -62,7 +64,7 @@ class Streams:
 
         A sampler that counts epochs for itself, or is told of them (`set_epoch`), gets to this one from where it is.
         """
-        torch.manual_seed(seed)
+        seed_torch(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         random.seed(seed)
         for place, own in enumerate(self.generators):
