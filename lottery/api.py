@@ -10,9 +10,11 @@ from typing import Any
 from lottery.networks.objectives.metric import GivenMetric
 from lottery.networks.objectives.objective import GivenLoss
 from lottery.results.levels import Search
+from lottery.runs.given import Given
 from lottery.runs.ticket import Ticket
+from lottery.search.frame.resolving import default_data
 from lottery.search.levels.progress import Display
-from lottery.search.preparing.preparing import Request, default_data
+from lottery.search.preparing.preparing import Request
 from lottery.search.running import run_search
 from lottery.settings.fields import layer, read_toml
 from lottery.settings.recipes import recipe_settings
@@ -104,7 +106,7 @@ def find_ticket(
         merged["criterion"] = getattr(criterion, "__name__", type(criterion).__name__)
     bars = bars_wanted(quiet)
     search = run_search(
-        Request(model, data, merged, loss, metric, criterion, Path(out), force, resume, forward=forward),
+        Request(Given(model, data, loss, metric, forward), merged, criterion, Path(out), force, resume),
         Display(bars, None, None if quiet else say),
     )
     named = frozenset(given for given in (model, data) if isinstance(given, str))

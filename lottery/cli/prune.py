@@ -105,8 +105,10 @@ def prune(
     }
     from lottery.results.summary import as_json as search_json
     from lottery.results.table import conclusion
+    from lottery.runs.given import Given
+    from lottery.search.frame.resolving import default_data
     from lottery.search.levels.progress import Display
-    from lottery.search.preparing.preparing import Request, default_data
+    from lottery.search.preparing.preparing import Request
     from lottery.search.running import run_search
     from lottery.settings.fields import layer, parse_assignments, read_toml
     from lottery.settings.recipes import recipe_settings
@@ -114,21 +116,15 @@ def prune(
 
     file = read_toml(config) if config else {}
     given = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
-    named = [given.pop("recipe", None), recipe, file.pop("recipe", None)]
-    recipe = next((name for name in named if name is not None), None)
+    recipes = [given.pop("recipe", None), recipe, file.pop("recipe", None)]
+    recipe = next((name for name in recipes if name is not None), None)
     settings = layer(recipe_settings(recipe) if recipe is not None else {}, file, given)
     look_here(settings.get("model"), settings.get("criterion"))
     stream = people(as_json)
     write = None if quiet else lambda text: print(text, file=stream, flush=True)
     display = Display(bars=bars_wanted(quiet), write=write)
-    request = Request(
-        settings.get("model"),
-        settings.get("data", default_data(settings)),
-        settings,
-        out=out,
-        force=force,
-        resume=resume,
-    )
+    named = Given(settings.get("model"), settings.get("data", default_data(settings)))
+    request = Request(named, settings, out=out, force=force, resume=resume)
     search = run_search(request, display)
     if not quiet:
         print(conclusion(search), file=stream)

@@ -16,6 +16,7 @@ import torch
 from lottery.data.batch import is_divisible, rows, size
 from lottery.exports import EXPORTS, FIXED, Forward
 from lottery.networks.objectives.objective import call
+from lottery.runs.given import run_of
 from lottery.runs.network import Network, ticket_network
 from lottery.runs.ticket import Ticket
 from lottery.state.machine.callers_settings import own_settings
@@ -195,7 +196,7 @@ def _default_folder(ticket: Ticket, to: str) -> Path:
     if ticket.path is None:
         raise BadValue("this ticket is not stored, so its export needs a folder: out=…")
     path = ticket.path.resolve()
-    run = next((folder for folder in path.parents if (folder / "environment.json").exists()), path)
+    run = run_of(path) or path
     return Path("-".join([*path.relative_to(run.parent).parts, to]))
 
 

@@ -14,9 +14,9 @@ from lottery.data.episodes import Episodes, load_episodes
 from lottery.data.parts import Parts, prepare
 from lottery.networks.sources.choosing import model_source
 from lottery.networks.sources.source import require_torch
+from lottery.runs.given import Given
 from lottery.runs.records import split_seed
 from lottery.runs.ticket import TWIN, Ticket
-from lottery.settings.trust import given_or_stored
 from lottery.state.tensors import float_type, load_state
 from pruning.calls.calling import Forward
 from pruning.calls.structures import tensors_in
@@ -119,12 +119,10 @@ def ticket_network(
     params = _params(ticket, weights)
     if model is None and ticket.info.get("framework") == "jax":
         raise BadValue(f"{asked} PyTorch modules, and this ticket's model is in JAX: {_IN_JAX}")
-    chosen = {
-        kind: given_or_stored(kind, value, ticket.info, ticket.path or "this ticket", trust, ticket.named)
-        for kind, value in (("model", model), ("data", data))
-    }
-    parts = _parts(ticket, chosen["data"], forward)
-    network = require_torch(model_source(chosen["model"], parts, "model"), asked, _IN_JAX).build(ticket.info["seed"])
+    where = ticket.path or "this ticket"
+    given = Given(model, data, forward=forward).or_stored(ticket.info, where, trust, ticket.named)
+    parts = _parts(ticket, given.data, forward)
+    network = require_torch(model_source(given.model, parts, "model"), asked, _IN_JAX).build(ticket.info["seed"])
     load_state(network, params)
     mask = ticket.mask.fit({name: tuple(p.shape) for name, p in network.named_parameters()})
     merged = written_on_eval(network)

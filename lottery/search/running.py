@@ -10,14 +10,15 @@ from lottery.results.winning import choose_winner, matching_tolerance
 from lottery.runs.directory import RunDirectory, open_run
 from lottery.runs.reading import read_search, run_seconds
 from lottery.runs.replicates import depth, join, seeds_of
-from lottery.search.levels.engine import Replicates, search_levels
+from lottery.search.frame.frame import Frame
+from lottery.search.levels.engine import search_levels
+from lottery.search.levels.missing import Replicates
 from lottery.search.levels.plan import Plan
 from lottery.search.levels.progress import Display, Recorder
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.machine.environment import environment
 from lottery.state.machine.telling import say_stored
-from lottery.trainers import Setup
 from pruning.disk.files import write_json
 
 
@@ -31,16 +32,16 @@ def run_search(request: Request, display: Display) -> Search:
     """
     recorder = Recorder(display)
     ready = prepare_search(request, recorder)
-    plan, setup = ready.plan, ready.setup
-    with open_run(request.out, ready.name, ready.identity, force=request.force, resume=request.resume) as run:
+    plan, frame = ready.plan, ready.frame
+    with open_run(request.out, frame.name, ready.identity, force=request.force, resume=request.resume) as run:
         recorder.record_to(run)
-        display.introduce(str(ready.coverage))
+        display.introduce(str(frame.facts.coverage))
         if not (run.path / "environment.json").exists():
-            write_json(run.path / "environment.json", environment(setup.device))
+            write_json(run.path / "environment.json", environment(frame.setup.device))
         replicates = _replicates(plan, run)
-        with display.searching(len(plan.targets), setup.metric, ready.test_examples):
-            levels = search_levels(plan, setup.trainer, ready.initial, run, recorder, replicates)
-        return _conclude(plan, run, levels, setup, ready.test_examples)
+        with display.searching(len(plan.targets), frame.facts.metric, frame.test_examples):
+            levels = search_levels(plan, frame.setup.trainer, frame.initial, run, recorder, replicates)
+        return _conclude(frame, run, levels, len(plan.targets))
 
 
 def _replicates(plan: Plan, run: RunDirectory) -> Replicates:
@@ -54,14 +55,13 @@ def _replicates(plan: Plan, run: RunDirectory) -> Replicates:
     return Replicates(seeds, groups)
 
 
-def _conclude(plan: Plan, run: RunDirectory, levels: Sequence[Level], setup: Setup, examples: int | None) -> Search:
-    metric = setup.metric
-    examples_held_out = plan.about.get("validation_examples")
-    tolerance = matching_tolerance(levels[0], plan.config.tolerance, metric.is_fraction, examples_held_out)
+def _conclude(frame: Frame, run: RunDirectory, levels: Sequence[Level], planned: int) -> Search:
+    facts, metric = frame.facts, frame.facts.metric
+    tolerance = matching_tolerance(levels[0], frame.config.tolerance, metric.is_fraction, facts.validation_examples)
     winner, reason = choose_winner(levels, tolerance.value, metric.higher_is_better)
     stopped = None
-    if len(levels) < len(plan.targets):
-        stopped = f"every replicate had diverged by level {levels[-1].level} of {len(plan.targets) - 1}"
+    if len(levels) < planned:
+        stopped = f"every replicate had diverged by level {levels[-1].level} of {planned - 1}"
     search = Search(
         run=run.path,
         levels=tuple(levels),
@@ -72,14 +72,14 @@ def _conclude(plan: Plan, run: RunDirectory, levels: Sequence[Level], setup: Set
         metric=metric.name,
         higher_is_better=metric.higher_is_better,
         is_fraction=metric.is_fraction,
-        test_examples=examples,
+        test_examples=frame.test_examples,
         seconds=run_seconds(run, levels),
-        device=setup.device,
-        config=replicated(plan.about["config"], levels[0]),
-        coverage=plan.about["coverage"],
+        device=frame.setup.device,
+        config=replicated(facts.config, levels[0]),
+        coverage=facts.coverage.as_json(),
     )
     _summarize(search, run)
-    if set(plan.config.seeds) < set(seeds_of(run)):
+    if set(frame.config.seeds) < set(seeds_of(run)):
         # Other calls made other replicates of the same search: the summary and the figure are of all.
         _summarize(read_search(run.path), run)
     return search

@@ -8,27 +8,26 @@ from typing import TypeVar
 
 from lottery.results.delivery import reported
 from lottery.runs.directory import RunDirectory
-from lottery.search.levels.plan import Plan
+from lottery.search.frame.frame import Frame
 from lottery.search.levels.progress import StepCounter
-from lottery.search.preparing.preparing import Prepared
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Job, Stacks, Trained, Trainer
 
 Key = TypeVar("Key")
 
 
-def own_budget(plan: Plan, run: RunDirectory, seed: int, level: int) -> Budget:
+def own_budget(frame: Frame, run: RunDirectory, seed: int, level: int) -> Budget:
     """Return from which step to which a stored level was trained, so that what is compared with it is trained as long.
 
     That is the search's budget, or less where Early-Bird ended the training.
     """
-    start = plan.rewind.start if level else 0
+    start = frame.rewind.start if level else 0
     return Budget(start, start + run.read_record(seed, level)["steps"])
 
 
-def require_still_masks(ready: Prepared) -> None:
+def require_still_masks(frame: Frame) -> None:
     """Raise `BadValue` for a search whose masks move while they train: only their last positions are stored."""
-    moves = getattr(ready.ask.config, "moves", "none")
+    moves = getattr(frame.ask.config, "moves", "none")
     if moves != "none":
         raise BadValue(
             f"the masks of this run move while it trains ({moves}), and where they began is not stored: nothing can be "
@@ -37,14 +36,14 @@ def require_still_masks(ready: Prepared) -> None:
 
 
 def train_missing(
-    ready: Prepared, jobs: Mapping[Key, Job], missing: Collection[Key], counter: StepCounter, level: int
+    frame: Frame, jobs: Mapping[Key, Job], missing: Collection[Key], counter: StepCounter, level: int
 ) -> Iterator[tuple[Key, Trained, float]]:
     """Yield what is missing of a group of jobs, each as it is done, with the seconds that it took.
 
     The bits of a stack depend on all that is in it: where the trainer stacks the group, all of it is trained again.
 
     Args:
-        ready: the search beside which they are trained; its trainer is given everything in one piece, so that it can
+        frame: of the search beside which they are trained; its trainer is given everything in one piece, so that it can
             train it stacked, and is asked for what the search reports.
         jobs: the whole group.
         missing: which of them are wanted.
@@ -53,8 +52,8 @@ def train_missing(
     """
     if not missing:
         return
-    trainer: Trainer = ready.setup.trainer
-    needs = reported(ready.plan.config, trainer)
+    trainer: Trainer = frame.setup.trainer
+    needs = reported(frame.config, trainer)
     whole = isinstance(trainer, Stacks) and trainer.together(list(jobs.values()), needs)
     wanted = {key: job for key, job in jobs.items() if whole or key in missing}
     counter.expect(list(wanted.values()), level)

@@ -15,8 +15,8 @@ from lottery.networks.objectives.objective import GivenLoss, GivenMetric
 from lottery.networks.sources.choosing import model_source
 from lottery.networks.sources.source import ModelSource, Source
 from lottery.runs.records import check_ticket
-from lottery.search.preparing.coverage import Coverage, coverage
-from lottery.search.preparing.preparing import parts_of
+from lottery.search.frame.coverage import Coverage, coverage
+from lottery.search.frame.resolving import parts_of
 from lottery.settings.config import SearchConfig
 from lottery.settings.trust import given_or_stored
 from lottery.studies.reopening import stored_record

@@ -11,7 +11,7 @@ from lottery.data.parts import Part, Parts
 from lottery.networks.evaluation import evaluate
 from lottery.networks.objectives.objective import Objective, objective_for, own
 from lottery.networks.sources.source import require_torch
-from lottery.search.preparing.preparing import Prepared
+from lottery.search.frame.frame import Frame
 from lottery.state.machine.device import choose_device
 from lottery.state.tensors import float_type, load_state
 from pruning.copies.copying import copy_module
@@ -48,18 +48,18 @@ class TorchView:
         return evaluate(network, part, self.objective, self.device, _BATCH)
 
 
-def torch_view(ready: Prepared, asked: str, instead: str) -> TorchView:
+def torch_view(frame: Frame, asked: str, instead: str) -> TorchView:
     """Return the networks and data of a search in PyTorch.
 
     Args:
-        ready: the search.
+        frame: of the search.
         asked: who looks at them, with a verb, for the message: "lottery connect measures".
         instead: what can be done with a JAX model.
 
     Raises:
         BadValue: a search on an environment, or of a JAX model.
     """
-    ask = ready.ask
+    ask = frame.ask
     if not isinstance(ask.parts, Parts):
         raise BadValue(f"{asked} networks on labelled examples, and {ask.parts.name} is an environment")
     model = require_torch(ask.source, asked, instead).build(ask.seed)

@@ -14,6 +14,7 @@ from torch import nn
 
 from lottery.results.levels import Search
 from lottery.runs.directory import RunDirectory
+from lottery.runs.given import Given
 from lottery.runs.ticket_directory import RECORD, sealed
 from lottery.search.levels.progress import Display
 from lottery.search.preparing.preparing import Request
@@ -122,7 +123,8 @@ def assert_promises(run: RunDirectory, seed: int, level: int, target: Any, point
 def search(out: Any, model: Any, data: Any, **settings: Any) -> Search:
     """A short search in a folder of its own; by gradient descent unless the settings say otherwise."""
     budget = {"generations": 4, "population": 4} if settings.get("trainer") == "es" else {"steps": 20}
-    return run_search(Request(model, data, {"levels": 1, **budget, **settings}, out=Path(out)), Display(False, None))
+    request = Request(Given(model, data), {"levels": 1, **budget, **settings}, out=Path(out))
+    return run_search(request, Display(False, None))
 
 
 def removed(mask: Mask, params: Any) -> np.ndarray[Any, Any]:

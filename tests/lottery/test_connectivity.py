@@ -20,6 +20,7 @@ from lottery.networks.objectives.metric import Measure
 from lottery.networks.objectives.objective import objective_for
 from lottery.results.intervals import pairs_interval, t_interval
 from lottery.runs.directory import RunDirectory
+from lottery.runs.given import Given
 from lottery.runs.reading import read_search
 from lottery.runs.ticket import Ticket
 from lottery.search.levels.progress import Display
@@ -191,9 +192,9 @@ def runs(tmp_path_factory):
     """Two replicates of three levels on digits, rewound to step 5; and one by evolution from the same weights."""
     out = tmp_path_factory.mktemp("runs")
     settings = {"levels": 2, "steps": 30, "replicates": 2, "rewind": "5", "tolerance": 1.0, "split_seed": 0}
-    gd = run_search(Request("mlp", "digits", settings, out=out), Display(False, None))
+    gd = run_search(Request(Given("mlp", "digits"), settings, out=out), Display(False, None))
     settings = {"trainer": "es", "levels": 0, "generations": 3, "population": 4, "split_seed": 0}
-    es = run_search(Request("mlp", "digits", settings, out=out), Display(False, None))
+    es = run_search(Request(Given("mlp", "digits"), settings, out=out), Display(False, None))
     return gd, es
 
 

@@ -12,6 +12,7 @@ from lottery.data.parts import Parts, Tensors
 from lottery.networks.objectives.objective import objective_for
 from lottery.results.intervals import t_interval
 from lottery.runs.directory import RunDirectory
+from lottery.runs.given import Given
 from lottery.state.tensors import state_of
 from lottery.studies.analyses import ANALYSES, Study
 from lottery.studies.measures.curvature import Surface, flatness, surface, top_eigenvalues, trace
@@ -156,7 +157,7 @@ def test_the_analysis_looks_at_every_level_and_replicate(tmp_path):
     data = Data(train=blobs(96), validation=blobs(30, seed=1))
     search = find_ticket(tiny_model, data, levels=1, replicates=2, steps=20, tolerance=1.0, out=tmp_path).search
     assert search is not None
-    study = Study(search, RunDirectory(search.run), lambda: reopen(search.run, tiny_model, data)[1])
+    study = Study(search, RunDirectory(search.run), lambda: reopen(search.run, Given(tiny_model, data))[1])
     found = ANALYSES["sharpness"].value(study)
     assert found.arrays["eigenvalue"].shape == found.arrays["trace_error"].shape == (2, 2)
     assert found.arrays["loss_rise"].shape == (2, 2, 3)
@@ -181,7 +182,7 @@ def test_curvature_is_taken_over_what_training_moved_only(tmp_path):
     settings = {"levels": 1, "steps": 20, "tolerance": 1.0, "train_only": ["norm", "4.*"], "out": tmp_path}
     search = find_ticket(tiny_model, data, **settings).search
     assert search is not None
-    study = Study(search, RunDirectory(search.run), lambda: reopen(search.run, tiny_model, data)[1])
+    study = Study(search, RunDirectory(search.run), lambda: reopen(search.run, Given(tiny_model, data))[1])
     found = ANALYSES["sharpness"].value(study)
     # scale and shift of the batch norm, and the last layer with its bias; the first layer never moved
     kept = [study.mask(0, level).counts()["4.weight"] for level in range(2)]

@@ -16,10 +16,11 @@ from lottery import Data, find_ticket
 from lottery.data.parts import Parts, Tensors, prepare
 from lottery.networks.sources.choosing import model_source
 from lottery.runs.directory import RunDirectory
+from lottery.runs.given import Given
 from lottery.search.data_scores import DATA_SCORES, data_score
 from lottery.search.data_scores.el2n import el2n
 from lottery.search.data_scores.grand import grand
-from lottery.search.preparing.diet import keep_examples, network_seeds, on_diet
+from lottery.search.frame.diet import keep_examples, network_seeds, on_diet
 from lottery.settings.config import SearchConfig
 from lottery.studies.reopening import reopen
 from lottery.trainers import Ask
@@ -233,7 +234,7 @@ def test_a_search_on_a_diet_is_another_run_and_says_how_many_examples_it_learned
     assert full.search.run != half.search.run
     assert read_json(half.search.run / "config.json")["data_diet"] == 0.5
     one, two = RunDirectory(full.search.run), RunDirectory(half.search.run)
-    assert len(inputs_of(reopen(half.search.run, tiny_model, data)[1].ask.parts)) == 30
+    assert len(inputs_of(reopen(half.search.run, Given(tiny_model, data))[1].ask.parts)) == 30
     # The same networks in the same order of everything random, on other examples.
     assert_same_arrays(one.read_rewound(1, 0), two.read_rewound(1, 0))
     assert one.read_history(1, 0) != two.read_history(1, 0)

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lottery.networks.objectives.metric import Measure
 from lottery.results.winning import choose_winner
 from lottery.runs.directory import RunDirectory, open_run
 from lottery.runs.identity import Identity
 from lottery.runs.reading import read_search
+from lottery.search.frame.coverage import Coverage
+from lottery.search.frame.facts import Facts
+from lottery.search.frame.rewind import parse_rewind
 from lottery.search.levels.drawing import Drawing
 from lottery.search.levels.engine import search_levels
 from lottery.search.levels.plan import Plan
-from lottery.search.levels.rewind import parse_rewind
 from lottery.search.probes import NoProber
 from lottery.settings.config import SearchConfig, ladder
 from pruning.criteria import Criterion, get_criterion
@@ -30,17 +33,23 @@ INITIAL = {seed: {"w": np.full((10, 10), 1.0 + seed, np.float32), "bias": np.zer
 
 def plan(rewind: str = "0", criterion: Any = "magnitude", **settings: Any) -> Plan:
     config = SearchConfig(**({"levels": 3, "replicates": 2, "rewind": rewind} | settings))
-    about = dict.fromkeys(("model", "data", "trainer", "criterion", "scope", "measure_at"), "x") | {
-        "metric": {"name": "accuracy", "higher_is_better": True, "is_fraction": True},
-        "rewind": rewind,
-        "framework": "torch",
-        "layout": "any",
-        "config": {},
-    }
+    facts = Facts(
+        **dict.fromkeys(("model", "data", "trainer", "criterion", "scope", "measure_at"), "x"),
+        train_examples=None,
+        validation_examples=None,
+        framework="torch",
+        layout="any",
+        given={},
+        source={},
+        rewind=rewind,
+        metric=Measure("accuracy", is_fraction=True),
+        config={},
+        coverage=Coverage(1.0, None, {}),
+    )
     found = get_criterion(criterion) if isinstance(criterion, str) else criterion
     dense = dict.fromkeys(range(5), Mask.dense({"w": (10, 10)}))
     drawing = Drawing(found, NoProber("nobody looks"), config.score_at or found.at, 1, config.candidates, config.guard)
-    return Plan(config, drawing, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), 100, about)
+    return Plan(config, drawing, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), 100, facts)
 
 
 def test_jobs_of_a_search_that_rewinds_to_the_start(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from lottery import Data, find_ticket
 from lottery.results.levels import Search
+from lottery.runs.given import Given
 from lottery.search.preparing.preparing import Request, prepare_search
 from pruning.disk.files import read_json
 from pruning.errors import BadValue
@@ -69,9 +70,9 @@ class Kept(Silent):
 
 def evolved(watch: Silent, snapshots: tuple[int, ...]) -> Trained:
     settings = {**FAST, "checkpoint_seconds": 0.0}
-    ready = prepare_search(Request(tiny_model, DATA, settings), watch)
-    job = Job(ready.initial[0], ready.plan.dense[0], 0, Budget(0, 200, snapshots))
-    (trained,) = ready.setup.trainer.train([job], frozenset())
+    ready = prepare_search(Request(Given(tiny_model, DATA), settings), watch)
+    job = Job(ready.frame.initial[0], ready.frame.dense[0], 0, Budget(0, 200, snapshots))
+    (trained,) = ready.frame.setup.trainer.train([job], frozenset())
     return trained
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from es.config import ESConfig
 from lottery.cli.app import run
-from lottery.search.preparing.preparing import Request, prepare_search, resolve
+from lottery.runs.given import Given
+from lottery.search.frame.resolving import resolve
+from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.settings.config import SearchConfig, ladder
 from lottery.settings.fields import parse_assignments, read_toml
 from lottery.trainers.gd.config import GDConfig
@@ -103,7 +105,7 @@ def test_what_is_accepted_prepares_a_search_or_says_what_is_wrong(name):
         if name not in ("levels", "sparsity", "densities"):
             settings = {**SMALL, **settings}
         named = {key: settings[key] for key in ("model", "data") if key in settings}
-        request = Request(named.get("model", "mlp"), named.get("data", blobs()), settings)
+        request = Request(Given(named.get("model", "mlp"), named.get("data", blobs())), settings)
         _, refused = outcome(lambda request=request: prepare_search(request, Silent()))
         assert refused is None or len(refused.splitlines()) == 1, label
 

@@ -14,6 +14,7 @@ from torch import nn
 from lottery import Data, Ticket, find_ticket
 from lottery.bench.tickets import sparse_reports
 from lottery.exports.exporting import export_ticket
+from lottery.runs.given import Given
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.search.probes import PROBES
 from lottery.studies.analyses import ANALYSES, IN_JAX, analyze
@@ -110,9 +111,9 @@ def test_the_sparse_forward_pass(ticket):
 def test_a_criterion_works_or_says_which_do(name):
     settings = {key: value for key, value in TINY.items() if key != "quiet"} | {"criterion": name}
     if name in _BY_WEIGHTS:
-        assert prepare_search(Request(equinox, DATA, settings), Silent()).plan.drawing.criterion.name == name
+        assert prepare_search(Request(Given(equinox, DATA), settings), Silent()).plan.drawing.criterion.name == name
         return
-    line = refused(lambda: prepare_search(Request(equinox, DATA, settings), Silent()), f"criterion {name!r}")
+    line = refused(lambda: prepare_search(Request(Given(equinox, DATA), settings), Silent()), f"criterion {name!r}")
     assert all(other in _BY_WEIGHTS for other in ("magnitude", "movement", "random", "snr") if other in line)
 
 

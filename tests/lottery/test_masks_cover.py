@@ -16,9 +16,10 @@ from lottery.cli.terminal.warned import one_line_warnings
 from lottery.networks.initializers import INITIALIZERS
 from lottery.networks.initializers.fans import Fans, redraw
 from lottery.networks.sources.redrawing import SameWeights, warn_not_redrawn
-from lottery.search.preparing.coverage import NotPrunable
+from lottery.runs.given import Given
+from lottery.search.frame.coverage import NotPrunable
+from lottery.search.frame.using import OrderNotFollowed
 from lottery.search.preparing.preparing import Prepared, Request, prepare_search
-from lottery.search.preparing.using import OrderNotFollowed
 from pruning.errors import BadValue, NothingToPrune
 from pruning.mask import Mask
 from pruning.selection import select
@@ -30,11 +31,11 @@ DATA = (np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32), np
 
 def prepared(model: Any, **settings: Any) -> Prepared:
     settings = {"levels": 1, "steps": 10} | settings if settings.get("trainer") != "es" else {"levels": 1} | settings
-    return prepare_search(Request(model, DATA, settings), Silent())
+    return prepare_search(Request(Given(model, DATA), settings), Silent())
 
 
 def covered(model: Any, **settings: Any) -> list[str]:
-    return list(prepared(model, **settings).plan.dense[0])
+    return list(prepared(model, **settings).frame.dense[0])
 
 
 class HeadFirst(nn.Module):
@@ -119,9 +120,9 @@ class TestFoundByUse:
     def test_without_a_pass_to_follow_the_kinds_of_layers_decide_and_it_is_said(self):
         with pytest.warns(NotPrunable, match=r"'mixing' \(36\)"):
             ready = prepared(unfollowed(Own)())
-        assert list(ready.plan.dense[0]) == ["layer.weight"]
-        assert "could not be followed (RuntimeError: not while I am watched)" in str(ready.coverage)
-        assert ready.coverage.multiply_adds is None
+        assert list(ready.frame.dense[0]) == ["layer.weight"]
+        assert "could not be followed (RuntimeError: not while I am watched)" in str(ready.frame.facts.coverage)
+        assert ready.frame.facts.coverage.multiply_adds is None
 
     def test_where_nothing_is_candidates_are_named(self):
         class Table(nn.Module):
@@ -137,8 +138,8 @@ class TestFoundByUse:
 
     def test_the_share_that_is_covered_is_stored_and_said(self):
         ready = prepared(Own())
-        assert ready.plan.about["coverage"] == ready.coverage.as_json()
-        assert str(ready.coverage) == (
+        assert ready.frame.facts.as_json()["coverage"] == ready.frame.facts.coverage.as_json()
+        assert str(ready.frame.facts.coverage) == (
             "masks cover 77.1 % of the parameters, 100 % of the multiply-adds; left dense: table.weight (17.1 %), "
             "biases and other vectors (5.71 %)"
         )

@@ -12,9 +12,9 @@ import torch
 
 from lottery import Data, find_ticket
 from lottery.runs.directory import RunDirectory
+from lottery.search.frame.resolving import resolve
 from lottery.search.levels.drawing import Drawing
 from lottery.search.levels.engine import search_levels
-from lottery.search.preparing.preparing import resolve
 from lottery.search.probes import NoProber
 from lottery.trainers.gd.config import GDConfig
 from lottery.trainers.gd.moves import MOVES, Moment, Proposal, exchange

@@ -13,6 +13,7 @@ from es.trainer import ESTrainer
 from lottery import Data, find_ticket
 from lottery.networks.trainable import NAMED, trainable_names
 from lottery.runs.directory import RunDirectory
+from lottery.runs.given import Given
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.trainers.gd.config import GDConfig
 from lottery.trainers.gd.optimizers.named import OPTIMIZERS
@@ -160,11 +161,11 @@ class TestEvolution:
                 assert (trained.params[name] != start[name])[alive].all()
 
     def test_a_jax_pair_has_names_and_no_layers(self, tmp_path):
-        request = Request(jax_pair, DATA, {"trainer": "es", "train_only": ["output.*"]}, out=tmp_path)
+        request = Request(Given(jax_pair, DATA), {"trainer": "es", "train_only": ["output.*"]}, out=tmp_path)
         prepared = prepare_search(request, Silent())
-        assert isinstance(prepared.setup.trainer, ESTrainer)
-        assert prepared.setup.trainer.space.names == ("output.0", "output.1")
-        assert list(prepared.plan.dense[0]) == ["hidden.kernel", "output.0"]
+        assert isinstance(prepared.frame.setup.trainer, ESTrainer)
+        assert prepared.frame.setup.trainer.space.names == ("output.0", "output.1")
+        assert list(prepared.frame.dense[0]) == ["hidden.kernel", "output.0"]
         with pytest.raises(BadValue, match="train_only 'norm' looks at the layers of a PyTorch module"):
             self.search(tmp_path, model=jax_pair, train_only=["norm"])
 

@@ -14,6 +14,7 @@ from torch import nn
 from lottery.data import Data
 from lottery.data.batches import sample
 from lottery.networks.example_gradients import Network, mean_squares
+from lottery.runs.given import Given
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.search.probes import TorchProber
 from lottery.search.probes.modes import with_statistics_of, without_noise
@@ -133,9 +134,10 @@ class TestBatchNorm:
     def test_a_model_in_evaluation_mode_as_a_whole_trains_as_a_whole_and_is_seen_so(self):
         data = Data(train=blobs(48), validation=blobs(24, seed=1))
         settings = {"levels": 1, "steps": 4, "criterion": "snip"}
-        found = prepare_search(Request(lambda seed: with_norms().eval(), data, settings), Silent())
+        found = prepare_search(Request(Given(lambda seed: with_norms().eval(), data), settings), Silent())
         assert isinstance(found.plan.drawing.prober, TorchProber)
-        look = found.plan.drawing.prober.prepared(Job(found.initial[0], found.plan.dense[0], 0, Budget(0, 0)), 1.0)
+        job = Job(found.frame.initial[0], found.frame.dense[0], 0, Budget(0, 0))
+        look = found.plan.drawing.prober.prepared(job, 1.0)
         assert all(module.training for module in look.model.modules())
 
     def test_a_single_example_has_no_statistics_and_that_is_said(self):

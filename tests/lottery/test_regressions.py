@@ -15,6 +15,7 @@ from torch.nn.utils import prune
 from lottery import Data, ablate
 from lottery.networks.objectives.objective import own
 from lottery.runs.directory import RunDirectory
+from lottery.runs.given import Given
 from lottery.search.levels.progress import Display
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.search.probes import TorchProber
@@ -34,7 +35,7 @@ SETTINGS = {"levels": 2, "steps": 24, "batch_size": 16, "tolerance": 1.0}
 
 
 def search(tmp_path, model=tiny_model, data=DATA, loss=None, **settings):
-    request = Request(model, data, {**without_contradictions(settings), **settings}, loss=loss, out=tmp_path)
+    request = Request(Given(model, data, loss), {**without_contradictions(settings), **settings}, out=tmp_path)
     return RunDirectory(run_search(request, Display(False, None)).run)
 
 
@@ -60,7 +61,7 @@ class RunningFrequencies(nn.Module):
 
 
 def ready(model, trainer, **settings):
-    return prepare_search(Request(model, DATA, {**SETTINGS, "trainer": trainer, **settings}), Silent())
+    return prepare_search(Request(Given(model, DATA), {**SETTINGS, "trainer": trainer, **settings}), Silent())
 
 
 @pytest.mark.parametrize(("trainer", "own_statistics"), [("gd", True), ("es", False)])
@@ -68,11 +69,11 @@ def test_a_probe_sees_batch_norms_as_the_trainer_uses_them(trainer, own_statisti
     base = {key: value for key, value in SETTINGS.items() if key != "steps"}
     length = {"steps": 4} if trainer == "gd" else {"generations": 4, "population": 8}
     settings = {**base, **length, "trainer": trainer, "criterion": "taylor"}
-    found = prepare_search(Request(with_norm, DATA, settings), Silent())
+    found = prepare_search(Request(Given(with_norm, DATA), settings), Silent())
     prober = found.plan.drawing.prober
     assert isinstance(prober, TorchProber)
-    mask = found.plan.dense[0]
-    look = prober.prepared(Job(found.initial[0], mask, 0, Budget(0, 0)), 1.0)
+    mask = found.frame.dense[0]
+    look = prober.prepared(Job(found.frame.initial[0], mask, 0, Budget(0, 0)), 1.0)
     assert look.model.get_submodule("1").training is own_statistics
 
 
@@ -85,7 +86,7 @@ def test_a_frozen_batch_norm_stays_frozen_while_a_mask_is_learned():
     prober = ready(frozen, "gd", criterion="edge-popup", score_steps=3).plan.drawing.prober
     assert isinstance(prober, TorchProber)
     made = ready(frozen, "gd")
-    look = prober.prepared(Job(made.initial[0], made.plan.dense[0], 0, Budget(0, 0)), 0.5)
+    look = prober.prepared(Job(made.frame.initial[0], made.frame.dense[0], 0, Budget(0, 0)), 0.5)
     assert "1" in look.frozen
     prober.see("edge-popup", look)
     assert int(look.model.get_submodule("1").num_batches_tracked) == 0  # pyright: ignore[reportArgumentType]
@@ -139,9 +140,9 @@ def test_what_draws_from_pythons_generator_is_not_stacked():
     settings = {"replicates": 6, "steps": 4}
     for model, stacked in ((lambda seed: Skipping(), False), (tiny_stackable, True)):
         made = ready(model, "gd", **settings)
-        trainer = made.setup.trainer
+        trainer = made.frame.setup.trainer
         assert isinstance(trainer, GDTrainer)
-        jobs = [Job(made.initial[s], made.plan.dense[s], s, Budget(0, 4)) for s in range(6)]
+        jobs = [Job(made.frame.initial[s], made.frame.dense[s], s, Budget(0, 4)) for s in range(6)]
         assert trainer.together(jobs, frozenset()) is stacked
 
 
@@ -218,10 +219,10 @@ def test_tickets_of_other_models_are_not_connected_though_their_tensors_agree(tm
 def test_stacked_evolution_says_that_its_bits_depend_on_the_stack():
     base = {key: value for key, value in SETTINGS.items() if key != "steps"}
     settings = {**base, "trainer": "es", "generations": 2, "population": 8, "replicates": 3}
-    made = prepare_search(Request(tiny_stackable, DATA, settings), Silent())
-    jobs = [Job(made.initial[s], made.plan.dense[s], s, Budget(0, 2)) for s in range(3)]
+    made = prepare_search(Request(Given(tiny_stackable, DATA), settings), Silent())
+    jobs = [Job(made.frame.initial[s], made.frame.dense[s], s, Budget(0, 2)) for s in range(3)]
     other = Job(jobs[0].params, Mask({n: np.arange(k.size).reshape(k.shape) > 3 for n, k in jobs[0].mask.items()}),
                 9, Budget(0, 2))  # fmt: skip
-    together = made.setup.trainer.together  # pyright: ignore[reportAttributeAccessIssue]
+    together = made.frame.setup.trainer.together  # pyright: ignore[reportAttributeAccessIssue]
     assert together(jobs, frozenset()) and not together(jobs[:1], frozenset())
     assert not together([jobs[0], other], frozenset())

@@ -31,6 +31,7 @@ from lottery.data.file_stamps import cached_digest, file_stamps
 from lottery.data.parts import prepare
 from lottery.networks.objectives.metric import Metric
 from lottery.runs.directory import RunDirectory, open_run
+from lottery.runs.given import Given
 from lottery.runs.identity import Identity
 from lottery.runs.reading import read_search
 from lottery.runs.replicates import groups_of, join
@@ -55,7 +56,7 @@ NET = net()
 
 
 def identity(model: Any = NET, data: Any = (X, Y), loss: Any = None, metric: Any = None, **settings: Any) -> Identity:
-    request = Request(model, data, {"levels": 1, "steps": 4, **settings}, loss, metric)
+    request = Request(Given(model, data, loss, metric), {"levels": 1, "steps": 4, **settings})
     return prepare_search(request, Silent()).identity
 
 
@@ -302,9 +303,10 @@ class TestCode:
     def test_methods_and_helper_modules_that_are_edited_between_two_runs(self, tmp_path):
         (tmp_path / "main.py").write_text(
             "import torch, nets\nfrom pruning.watch import Silent\n"
+            "from lottery.runs.given import Given\n"
             "from lottery.search.preparing.preparing import Request, prepare_search\n"
             "data = torch.arange(60.).reshape(20, 3), torch.arange(20) % 2\n"
-            "found = prepare_search(Request(nets.Net(), data, {'steps': 2, 'levels': 1}), Silent()).identity\n"
+            "found = prepare_search(Request(Given(nets.Net(), data), {'steps': 2, 'levels': 1}), Silent()).identity\n"
             "print(sorted(found.settings.items()))\n"
         )
         net = (
@@ -365,7 +367,7 @@ class TestBehaviour:
 
         settings = {"trainer": "es", "generations": 2, "population": 4}
         found = [
-            prepare_search(Request(NET, (X, Y), {"levels": 1, **settings}, scaled(by)), Silent()).identity
+            prepare_search(Request(Given(NET, (X, Y), scaled(by)), {"levels": 1, **settings}), Silent()).identity
             for by in (1.0, 2.0)
         ]
         assert found[0].behaviour and not agree(found[0].behaviour, found[1].behaviour)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lottery.search.levels.rewind import Rewind, parse_rewind
-from lottery.search.preparing.preparing import resolve
+from lottery.search.frame.resolving import resolve
+from lottery.search.frame.rewind import Rewind, parse_rewind
 from lottery.settings.config import SearchConfig, ladder, prune_rates
 from lottery.settings.fields import build, layer, parse_assignments, read_toml
 from lottery.settings.recipes import read_recipe, recipe_names, recipe_settings

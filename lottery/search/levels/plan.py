@@ -1,16 +1,21 @@
-"""The plan of a search: everything that decides it, resolved."""
+"""The plan of a search: everything that decides it, resolved; and a search at work on it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from lottery.runs.directory import RunDirectory
+from lottery.search.frame.facts import Facts
+from lottery.search.frame.frame import Frame
+from lottery.search.frame.rewind import Rewind
 from lottery.search.levels.drawing import Drawing
-from lottery.search.levels.rewind import Rewind
-from lottery.settings.config import SearchConfig
+from lottery.settings.config import SearchConfig, ladder
+from pruning.jobs import Params, Trainer
 from pruning.ladder import Target
 from pruning.mask import Mask
+from pruning.scopes import SCOPES
+from pruning.selection import check_targets
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Plan:
         dense: the mask of level 0, by replicate seed.
         rewind: where survivors go back to.
         total_steps: steps of a whole training.
-        about: facts that every ticket records: model, data, trainer, metric, framework, layout, settings.
+        facts: what every ticket records.
     """
 
     config: SearchConfig
@@ -33,4 +38,32 @@ class Plan:
     dense: Mapping[int, Mask]
     rewind: Rewind
     total_steps: int
-    about: Mapping[str, Any]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Work:
+    """A search at work.
+
+    Attributes:
+        plan: what to do.
+        trainer: turns jobs into trained weights.
+        initial: initial weights of each replicate, by seed.
+        run: where levels are stored.
+    """
+
+    plan: Plan
+    trainer: Trainer
+    initial: Mapping[int, Params]
+    run: RunDirectory
+
+
+def plan_of(frame: Frame, drawing: Drawing) -> Plan:
+    """Return the plan of a search; raises `UsageError` for a schedule that this network cannot have."""
+    config, dense = frame.config, frame.dense
+    first = dense[config.seed]
+    targets = ladder(config, first.counts(), first.shapes(), frame.uses if SCOPES[config.scope].value.follows else None)
+    for mask in dense.values():
+        candidates = Mask.dense(mask.shapes()) if config.candidates == "all" else mask
+        check_targets(targets, candidates, config.guard, frame.pattern)
+    return Plan(config, drawing, targets, dense, frame.rewind, frame.setup.total_steps, frame.facts)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from lottery.data.parts import Parts
 from lottery.runs.identity import Identity
-from lottery.search.levels.engine import job_seed
-from lottery.search.levels.plan import Plan
+from lottery.search.frame.frame import Frame
+from lottery.search.frame.seeds import job_seed
 from lottery.settings.config import SearchConfig
 from lottery.settings.functions import functions_in
 from lottery.state.behaviour import agree
 from lottery.state.identity import identify
-from lottery.trainers import Ask, Setup
+from lottery.trainers import Ask
 from pruning.criteria import Criterion
 from pruning.errors import NothingToPrune
-from pruning.jobs import Budget, Job, Params
+from pruning.jobs import Budget, Job
 from pruning.uses.uses import NOT_LOOKED_AT, Uses
 
 FORMAT = 2
@@ -23,30 +21,29 @@ FORMAT = 2
 FIRST_SEED = 0
 
 
-def identity_of(
-    config: SearchConfig,
-    plan: Plan,
-    setup: Setup,
-    criterion: Criterion,
-    ask: Ask,
-    initial: Mapping[int, Params],
-    uses: Uses,
-) -> Identity:
+def identity_of(frame: Frame, criterion: Criterion | None = None) -> Identity:
     """Return what tells a search from others: read, hashed and tried out, but for training.
 
     Seeds are replicates of one experiment, where another seed gives another network. They have no part in it there.
+
+    Args:
+        frame: what is trained.
+        criterion: what scores weights; None for a frame alone.
     """
+    config, ask, setup = frame.config, frame.ask, frame.setup
     source, parts = ask.source, ask.parts
-    settings = {key: value for key, value in plan.about["config"].items() if key not in ("seed", "replicates")}
+    settings = {key: value for key, value in frame.facts.config.items() if key not in ("seed", "replicates")}
     seed = FIRST_SEED if source.varies else config.seed
     settings |= {} if source.varies else {"seed": seed}
-    settings |= _found_by_use(config, ask, uses)
+    settings |= _found_by_use(config, ask, frame.uses)
     settings |= {"identity": FORMAT, "device": setup.device, "objective": setup.objective}
-    settings |= {"criterion": f"{criterion.name} {identify(criterion.score)}", "data_fingerprint": parts.fingerprint()}
+    if criterion is not None:
+        settings["criterion"] = f"{criterion.name} {identify(criterion.score)}"
+    settings["data_fingerprint"] = parts.fingerprint()
     if isinstance(parts, Parts) and parts.forward is not None:
         settings["forward"] = identify(parts.forward)
     settings |= {f"{name}_code": identify(function) for name, function in functions_in(ask.config).items()}
-    job = Job(initial[seed], plan.dense[seed], job_seed(seed, 0), Budget(0, 0))
+    job = Job(frame.initial[seed], frame.dense[seed], job_seed(seed, 0), Budget(0, 0))
     unsure = [*parts.unsure] if isinstance(parts, Parts) else []
     behaviour = {} if unsure else setup.behave(job)
     if not unsure and not agree(behaviour, setup.behave(job)):

@@ -20,13 +20,17 @@ from lottery.networks.objectives.objective import GivenLoss
 from lottery.networks.sources.redrawing import warn_not_redrawn
 from lottery.results.levels import Search
 from lottery.runs.directory import RunDirectory, locked
+from lottery.runs.given import Given
 from lottery.runs.reading import read_search
+from lottery.search.frame.frame import Frame
+from lottery.search.frame.rewind import Rewind, parse_rewind
+from lottery.search.frame.seeds import job_seed
+from lottery.search.levels.drawing import Drawing
 from lottery.search.levels.early_bird import at_stable_mask
-from lottery.search.levels.engine import job_seed
 from lottery.search.levels.progress import Display, StepCounter
-from lottery.search.levels.reading import Outcome, store
-from lottery.search.levels.rewind import Rewind, parse_rewind
-from lottery.search.preparing.preparing import Prepared
+from lottery.search.levels.storing import Outcome, store
+from lottery.search.preparing.preparing import drawing_of
+from lottery.settings.trust import check_stored
 from lottery.state.counts import check_count
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.machine.telling import say_stored
@@ -121,29 +125,20 @@ def ablate(
     """
     request = AblationRequest([kinds] if isinstance(kinds, str) else list(kinds), levels, repeats, rewind)
     counter = StepCounter(display or Display(False, None))
-    directory, ready = reopen(
-        run,
-        model,
-        data,
-        loss=loss,
-        metric=metric,
-        forward=forward,
-        criterion=criterion,
-        functions=functions,
-        device=device,
-        watch=counter,
-        trust=trust,
-    )
-    require_still_masks(ready)
+    given = Given(model, data, loss, metric, forward)
+    directory, frame = reopen(run, given, functions=functions, device=device, watch=counter, trust=trust)
+    if criterion is None:
+        check_stored("criterion", frame.config.criterion, directory.path, trust)
+    require_still_masks(frame)
     search = read_search(directory.path)
     numbers = _levels(search, request.levels)
-    elsewhere = functools.cache(functools.partial(_elsewhere, ready, request.rewind or ""))
-    frame = _Frame(directory, ready, request, elsewhere)
+    elsewhere = functools.cache(functools.partial(_elsewhere, frame, request.rewind or ""))
+    bench = _Bench(directory, frame, drawing_of(frame, criterion), request, elsewhere)
     seeds_of = {number: [replicate.seed for replicate in search.levels[number].alive] for number in numbers}
     with locked(directory.path, "ablations"), counter.display.training(len(numbers)):
-        _say_stored(frame, seeds_of)
+        _say_stored(bench, seeds_of)
         for number, seeds in seeds_of.items():
-            _train_level(frame, number, seeds, counter)
+            _train_level(bench, number, seeds, counter)
             counter.display.passed()
     return [read_ablation(directory.path, request.folder(kind), numbers) for kind in request.kinds]
 
@@ -161,11 +156,12 @@ def _levels(search: Search, wanted: Sequence[int] | None) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _Bench:
     """What all controls of a call share."""
 
     run: RunDirectory
-    ready: Prepared
+    frame: Frame
+    drawing: Drawing
     request: AblationRequest
     elsewhere: Callable[[int], Point]
 
@@ -173,64 +169,63 @@ class _Frame:
         return RunDirectory(self.run.path / "ablations" / self.request.folder(kind) / f"repeat-{repeat}")
 
 
-def _say_stored(frame: _Frame, seeds_of: Mapping[int, Sequence[int]]) -> None:
+def _say_stored(bench: _Bench, seeds_of: Mapping[int, Sequence[int]]) -> None:
     every = [(number, seed) for number, seeds in seeds_of.items() for seed in seeds]
     folders = [
-        frame.directory(kind, repeat).level_path(seed, number)
-        for kind, repeat, (number, seed) in itertools.product(frame.request.kinds, range(frame.request.repeats), every)
+        bench.directory(kind, repeat).level_path(seed, number)
+        for kind, repeat, (number, seed) in itertools.product(bench.request.kinds, range(bench.request.repeats), every)
     ]
     stored = [folder for folder in folders if (folder / "config.json").exists()]
-    say_stored(frame.run.path / "ablations", stored, len(folders), "deleting the folder of a kind")
+    say_stored(bench.run.path / "ablations", stored, len(folders), "deleting the folder of a kind")
 
 
-def _train_level(frame: _Frame, number: int, seeds: Sequence[int], counter: StepCounter) -> None:
+def _train_level(bench: _Bench, number: int, seeds: Sequence[int], counter: StepCounter) -> None:
     """Train the controls of one level that are missing, all in one piece, and store each as it is done."""
-    run, ready, request = frame.run, frame.ready, frame.request
+    run, request = bench.run, bench.request
     masks = {seed: run.read_mask(seed, number) for seed in seeds}
     every = list(itertools.product(request.kinds, range(request.repeats), seeds))
-    missing = [which for which in every if not frame.directory(*which[:2]).has(which[2], number)]
+    missing = [which for which in every if not bench.directory(*which[:2]).has(which[2], number)]
     if not missing:
         return
-    jobs = {which: _job(run, ready, which[0], _subject(frame, (*which, number), masks)) for which in every}
-    for which, trained, seconds in train_missing(ready, jobs, missing, counter, number):
+    jobs = {which: _job(bench, which[0], _subject(bench, (*which, number), masks)) for which in every}
+    for which, trained, seconds in train_missing(bench.frame, jobs, missing, counter, number):
         kind, repeat, seed = which
         dense = run.read_record(seed, 0)
         outcome = Outcome(jobs[which], trained, seed, number, dense["init_sha256"], seconds)
         facts = {"ablation": request.folder(kind), "repeat": repeat}
-        store(ready.plan, frame.directory(kind, repeat), outcome, dense, facts)
+        store(bench.frame.facts, bench.directory(kind, repeat), outcome, dense, facts)
 
 
-def _job(run: RunDirectory, ready: Prepared, kind: str, subject: Subject) -> Job:
+def _job(bench: _Bench, kind: str, subject: Subject) -> Job:
     control = ABLATIONS[kind].value(subject)
-    plan = ready.plan
-    budget = own_budget(plan, run, subject.seed, subject.level)
+    budget = own_budget(bench.frame, bench.run, subject.seed, subject.level)
     if control.start is not None:
         budget = Budget(control.start, budget.stop)
     # The ticket's own seed: the order of the data stays, and the difference is the control's alone.
     return Job(control.params, control.mask, job_seed(subject.seed, subject.level), budget)
 
 
-def _subject(frame: _Frame, which: tuple[str, int, int, int], masks: Mapping[int, Mask]) -> Subject:
+def _subject(bench: _Bench, which: tuple[str, int, int, int], masks: Mapping[int, Mask]) -> Subject:
     kind, repeat, seed, level = which
-    run, ready = frame.run, frame.ready
+    run, drawing = bench.run, bench.drawing
     return Subject(
         seed=seed,
         level=level,
         mask=masks[seed],
         params=run.read_rewound(seed, level),
-        fresh=lambda: _fresh(ready, seed, repeat),
-        redraw=lambda: _redraw(run, ready, seed, level, masks[seed]),
-        elsewhere=lambda: frame.elsewhere(seed),
-        pattern=ready.plan.drawing.pattern,
-        rows=ready.plan.drawing.guarded,
+        fresh=lambda: _fresh(bench.frame, seed, repeat),
+        redraw=lambda: _redraw(bench, seed, level, masks[seed]),
+        elsewhere=lambda: bench.elsewhere(seed),
+        pattern=drawing.pattern,
+        rows=drawing.guarded,
         others={other: mask for other, mask in masks.items() if other != seed},
         rng=np.random.default_rng([seed, level, repeat, zlib.crc32(kind.encode())]),
     )
 
 
-def _fresh(ready: Prepared, seed: int, repeat: int) -> Params:
+def _fresh(frame: Frame, seed: int, repeat: int) -> Params:
     """Return another initialization: the same one at every level, another one for each replicate and repeat."""
-    source = ready.ask.source
+    source = frame.ask.source
     if not source.varies:
         raise BadValue(
             f"model {source.name!r} has one initialization only: to draw another, search with a callable that makes "
@@ -241,18 +236,18 @@ def _fresh(ready: Prepared, seed: int, repeat: int) -> Params:
     fresh = source.initial_state(other)
     if all(np.array_equal(own[name], fresh[name]) for name in own):
         raise BadValue(f"model {source.name!r} is the same for every seed: it cannot be drawn afresh")
-    warn_not_redrawn(own, fresh, ready.plan.dense[seed])
+    warn_not_redrawn(own, fresh, frame.dense[seed])
     return fresh
 
 
-def _redraw(run: RunDirectory, ready: Prepared, seed: int, level: int, mask: Mask) -> Mask:
+def _redraw(bench: _Bench, seed: int, level: int, mask: Mask) -> Mask:
     """Return the mask that the dense network's scores, turned upside down, give with the same counts."""
-    drawing = ready.plan.drawing
+    run, drawing = bench.run, bench.drawing
     criterion = drawing.criterion
     if "std" in criterion.needs and run.read_trained(seed, 0).std is None:
         raise BadValue(f"{run.path}: level 0 holds no standard deviations to invert")
     # Where survivors go back to one point, that point is what the search scored, or compared with.
-    rewound = run.read_rewound(seed, level if ready.plan.rewind.to_step is not None else 0)
+    rewound = run.read_rewound(seed, level if bench.frame.rewind.to_step is not None else 0)
     dense = Job(rewound, run.read_mask(seed, 0), job_seed(seed, 0), Budget(0, 0))
     turned = replace(drawing, criterion=_inverted(criterion), rounds=1)
     trained = at_stable_mask(run.read_trained(seed, 0), run.read_record(seed, 0))
@@ -266,15 +261,15 @@ def _inverted(criterion: Criterion) -> Criterion:
     return replace(criterion, score=score)
 
 
-def _elsewhere(ready: Prepared, text: str, seed: int) -> Point:
+def _elsewhere(frame: Frame, text: str, seed: int) -> Point:
     """Return the dense network at another step: trained again up to there, by the same rules."""
-    plan = ready.plan
-    point: Rewind = parse_rewind(text, plan.total_steps, ready.setup.steps_per_epoch)
+    setup = frame.setup
+    point: Rewind = parse_rewind(text, setup.total_steps, setup.steps_per_epoch)
     if point.to_step is None:
         raise BadValue(f"the ablation 'rewind' goes to a step of the dense training (0, 500, 2ep), not {text!r}")
     if point.to_step == 0:
-        return Point(ready.initial[seed], 0)
+        return Point(frame.initial[seed], 0)
     budget = Budget(0, point.to_step, (point.to_step,))
-    job = Job(ready.initial[seed], plan.dense[seed], job_seed(seed, 0), budget)
-    (trained,) = ready.setup.trainer.train([job], frozenset())
+    job = Job(frame.initial[seed], frame.dense[seed], job_seed(seed, 0), budget)
+    (trained,) = setup.trainer.train([job], frozenset())
     return Point(trained.snapshots[point.to_step], point.to_step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from lottery.results.levels import Level, Search
 from lottery.runs.directory import RunDirectory
 from lottery.state.machine.callers_settings import own_settings
 from pruning.calls.users_code import users_code
-from pruning.criteria import get_criterion
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from lottery.networks.objectives.metric import GivenMetric
     from lottery.networks.objectives.objective import GivenLoss
-    from lottery.search.preparing.preparing import Prepared
+    from lottery.search.frame.frame import Frame
     from lottery.studies.view import TorchView
     from pruning.calls.calling import Forward
 
@@ -44,13 +43,13 @@ class Study:
     Attributes:
         search: its levels.
         run: where they lie.
-        prepare: makes its model and data again, when an analysis needs them.
+        reopen: makes its frame again, when an analysis needs it.
         asked: who looks at them, with a verb, for messages.
     """
 
     search: Search
     run: RunDirectory
-    prepare: Callable[[], Prepared]
+    reopen: Callable[[], Frame]
     asked: str = "this analysis looks at"
 
     @cached_property
@@ -58,7 +57,7 @@ class Study:
         """Networks and data in PyTorch; raises `BadValue` for an environment or a JAX model."""
         from lottery.studies.view import torch_view
 
-        return torch_view(self.prepare(), self.asked, IN_JAX)
+        return torch_view(self.reopen(), self.asked, IN_JAX)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -159,18 +158,15 @@ def study(
     Raises:
         FileFormatError: not a run directory, or one without a finished level.
     """
+    from lottery.runs.given import Given
     from lottery.runs.reading import read_search
     from lottery.studies.reopening import reopen
 
     path = Path(path)
 
-    def prepare() -> Prepared:
-        # Nothing is pruned here: the search's own criterion, which may be a caller's function, is not needed.
-        plain = get_criterion("magnitude").score
-        given: dict[str, Any] = {"loss": loss, "metric": metric, "forward": forward, "functions": functions}
-        return reopen(path, model, data, criterion=plain, trust=trust, **given)[1]
-
-    return Study(read_search(path), RunDirectory(path), prepare)
+    given = Given(model, data, loss, metric, forward)
+    again = partial(reopen, path, given, functions=functions, trust=trust)
+    return Study(read_search(path), RunDirectory(path), lambda: again()[1])
 
 
 @own_settings()

@@ -106,7 +106,7 @@ def _chain(study: Study) -> dict[str, tuple[int, ...]]:
     from lottery.state.tensors import float_type
     from lottery.studies.measures.dataflow import layer_chain
 
-    ask = study.prepare().ask
+    ask = study.reopen().ask
     model = require_torch(ask.source, study.asked, IN_JAX).build(ask.seed)
     inputs = (
         sample(ask.parts.train, 2, seed=0)[0]

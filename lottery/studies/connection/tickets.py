@@ -12,14 +12,15 @@ from lottery.networks.objectives.metric import GivenMetric, Measure
 from lottery.networks.objectives.objective import GivenLoss
 from lottery.networks.sources.choosing import model_source
 from lottery.networks.sources.source import require_torch
-from lottery.runs.records import read_run_config, split_seed
+from lottery.runs.given import Given, run_config_of, run_of
+from lottery.runs.records import split_seed
 from lottery.runs.ticket import TWIN, Ticket
 from lottery.runs.ticket_directory import open_ticket
-from lottery.search.preparing.preparing import Prepared, Request, parts_of, prepare_search
-from lottery.search.preparing.telling_apart import FORMAT
+from lottery.search.frame.frame import Frame, frame_of
+from lottery.search.frame.resolving import parts_of
+from lottery.search.preparing.telling_apart import FORMAT, identity_of
 from lottery.settings.config import SearchConfig
 from lottery.settings.functions import functions_for
-from lottery.settings.trust import given_or_stored
 from lottery.state.counts import check_count
 from lottery.state.machine.bars import with_bar
 from lottery.state.machine.callers_settings import own_settings
@@ -28,7 +29,6 @@ from lottery.studies.measures.connectivity import POINTS, Curve, Line, check_sam
 from lottery.studies.reopening import reopen
 from lottery.studies.view import TorchView, torch_view
 from pruning.calls.calling import Forward
-from pruning.criteria import get_criterion
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Params
 from pruning.watch import Silent
@@ -160,8 +160,8 @@ def connect_tickets(
     for ticket, params in zip(tickets[1:], weights[1:], strict=True):
         check_same_tensors(weights[0], params)
         _check_same_frame(tickets[0], ticket)
-    given = {"loss": loss, "metric": metric, "forward": forward}
-    view = _view(tickets[0], model, data, given, functions_for(functions, tickets[0].info.get("config", {})), trust)
+    given = Given(model, data, loss, metric, forward)
+    view = _view(tickets[0], given, functions_for(functions, tickets[0].info.get("config", {})), trust)
     if parts is None:
         parts = ("train", "test" if view.parts.test is not None else "validation")
     starts = [_starts(ticket) for ticket in tickets]
@@ -200,7 +200,7 @@ def _check_same_frame(a: Ticket, b: Ticket) -> None:
     ):
         if one != other:
             raise BadValue(f"{a.path} and {b.path} cannot be connected: their {what} differs ({one!r}, {other!r})")
-    runs = [_run_config(ticket) for ticket in (a, b)]
+    runs = [run_config_of(ticket.path) for ticket in (a, b)]
     if all(runs) and len({run.get("identity") for run in runs if run}) == 1 and _split(a) == _split(b):
         found = {run.get("data_fingerprint") for run in runs if run}
         if len(found) > 1:
@@ -219,50 +219,34 @@ def _starts(ticket: Ticket) -> set[str]:
     return {digest(ticket.params), *map(digest, snapshots.values())}
 
 
-def _run_config(ticket: Ticket) -> dict[str, Any] | None:
-    """Return the configuration of the run that a ticket lies in, or None for one that was saved elsewhere."""
-    run = _run_of(ticket)
-    return read_run_config(run) if run is not None else None
-
-
-def _run_of(ticket: Ticket) -> Path | None:
-    """Return the run directory that a ticket lies in."""
-    above = ticket.path.resolve().parents if ticket.path is not None else ()
-    return next((folder for folder in above if (folder / "environment.json").exists()), None)
-
-
-def _view(
-    ticket: Ticket, model: Any, data: Any, given: Mapping[str, Any], functions: Mapping[str, Any], trust: bool
-) -> TorchView:
+def _view(ticket: Ticket, given: Given, functions: Mapping[str, Any], trust: bool) -> TorchView:
     """Return a ticket's model and data in PyTorch, whoever trained it."""
-    chosen = {
-        kind: given_or_stored(kind, value, ticket.info, ticket.path, trust, ticket.named)
-        for kind, value in (("model", model), ("data", data))
-    }
+    found = given.or_stored(ticket.info, ticket.path, trust, ticket.named)
     if ticket.info["metric"]["name"] == "reward":
-        raise BadValue(f"{chosen['data']} is an environment: connecting tickets needs labelled examples")
+        raise BadValue(f"{found.data} is an environment: connecting tickets needs labelled examples")
     config = ticket.info.get("config", {})
-    run = _run_of(ticket)
+    run = run_of(ticket.path)
     if run is not None and config.get("data_diet") is not None:
-        plain = get_criterion("magnitude").score  # nothing is pruned here
-        again = reopen(run, model, data, **given, functions=functions, criterion=plain, trust=trust)[1]
-        return torch_view(again, _ASKED, _IN_JAX)
+        return torch_view(reopen(run, given, functions=functions, trust=trust)[1], _ASKED, _IN_JAX)
     if ticket.info.get("framework") == "jax":  # before a trainer of PyTorch says what one does to train it
-        parts = parts_of(chosen["data"], SearchConfig(), given["forward"])
-        require_torch(model_source(chosen["model"], parts, "model"), _ASKED, _IN_JAX)
+        parts = parts_of(found.data, SearchConfig(), found.forward)
+        require_torch(model_source(found.model, parts, "model"), _ASKED, _IN_JAX)
     settings = {key: config[key] for key in _FRAME if config.get(key) is not None}
     settings |= {"levels": 0, "prunable": tuple(ticket.mask), "split_seed": _split(ticket)[0]}
-    ready = prepare_search(Request(chosen["model"], chosen["data"], settings, **given), Silent())
-    _check_same_as_found(ticket, ready, chosen["data"])
-    return torch_view(ready, _ASKED, _IN_JAX)
+    frame = frame_of(found, settings, Silent())
+    _check_same_as_found(ticket, frame, found.data)
+    return torch_view(frame, _ASKED, _IN_JAX)
 
 
-def _check_same_as_found(ticket: Ticket, ready: Prepared, data: Any) -> None:
-    stored = _run_config(ticket) or {}
+def _check_same_as_found(ticket: Ticket, frame: Frame, data: Any) -> None:
+    stored = run_config_of(ticket.path) or {}
+    if stored.get("identity") != FORMAT:
+        return
+    settings = identity_of(frame).settings
     for key, what in (
         ("data_fingerprint", f"other data than {data!r}"),
         ("objective", "another loss or metric"),
         ("forward", "another forward"),
     ):
-        if stored.get("identity") == FORMAT and stored.get(key) != ready.identity.settings.get(key):
+        if stored.get(key) != settings.get(key):
             raise ConfigMismatch(f"{ticket.path} was found with {what}; give what it was found with")

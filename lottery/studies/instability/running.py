@@ -22,10 +22,11 @@ from lottery.networks.objectives.metric import GivenMetric
 from lottery.networks.objectives.objective import GivenLoss
 from lottery.results.levels import Search
 from lottery.runs.directory import RunDirectory, locked
+from lottery.runs.given import Given
 from lottery.runs.reading import read_search
+from lottery.search.frame.frame import Frame
 from lottery.search.levels.progress import Display, StepCounter
-from lottery.search.levels.reading import Outcome, store
-from lottery.search.preparing.preparing import Prepared
+from lottery.search.levels.storing import Outcome, store
 from lottery.state.counts import check_count
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.machine.telling import say_stored
@@ -35,7 +36,6 @@ from lottery.studies.measures.connectivity import POINTS, connect, part_of
 from lottery.studies.reopening import reopen
 from lottery.studies.view import TorchView, torch_view
 from pruning.calls.calling import Forward
-from pruning.criteria import get_criterion
 from pruning.disk.files import write_json
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Job, Params
@@ -52,12 +52,12 @@ class _Bench:
 
     Attributes:
         run: its directory.
-        ready: its model, data and trainer.
+        frame: what it trained, on what, by what.
         counter: is told of steps.
     """
 
     run: RunDirectory
-    ready: Prepared
+    frame: Frame
     counter: StepCounter
 
     def copy(self, number: int) -> RunDirectory:
@@ -121,28 +121,16 @@ def instability(
     if examples is not None:
         check_count("examples", examples)
     counter = StepCounter(display or Display(False, None))
-    plain = get_criterion("magnitude").score  # nothing is pruned here
-    directory, ready = reopen(
-        run,
-        model,
-        data,
-        loss=loss,
-        metric=metric,
-        forward=forward,
-        criterion=plain,
-        functions=functions,
-        device=device,
-        watch=counter,
-        trust=trust,
-    )
-    require_still_masks(ready)
-    view = torch_view(ready, "lottery instability measures", _IN_JAX)
+    given = Given(model, data, loss, metric, forward)
+    directory, frame = reopen(run, given, functions=functions, device=device, watch=counter, trust=trust)
+    require_still_masks(frame)
+    view = torch_view(frame, "lottery instability measures", _IN_JAX)
     if parts is None:
         parts = ("test" if view.parts.test is not None else "validation",)
     for part in parts:
         part_of(view.parts, part)  # what is wrong is said before anything is trained
     search = read_search(directory.path)
-    bench = _Bench(directory, ready, counter)
+    bench = _Bench(directory, frame, counter)
     asked = {level: _alive(search, level, replicates) for level in _levels(search, levels)}
     found = []
     with locked(directory.path / "instability", "instability"), counter.display.training(len(asked)):
@@ -201,12 +189,12 @@ def _train(bench: _Bench, level: int, seeds: Sequence[int], copies: int) -> None
     """Train what is missing of one level, all of it handed to the trainer in one piece."""
     jobs = {(seed, number): _job(bench, seed, level, number) for seed in seeds for number in range(copies)}
     missing = [(seed, number) for seed, number in jobs if not bench.copy(number).has(seed, level)]
-    for which, trained, seconds in train_missing(bench.ready, jobs, missing, bench.counter, level):
+    for which, trained, seconds in train_missing(bench.frame, jobs, missing, bench.counter, level):
         seed, number = which
         record = bench.run.read_record(seed, level)
         outcome = Outcome(jobs[which], trained, seed, level, record["init_sha256"], seconds)
         dense = bench.run.read_record(seed, 0) if level else None
-        store(bench.ready.plan, bench.copy(number), outcome, dense, {"copy": number, "job_seed": jobs[which].seed})
+        store(bench.frame.facts, bench.copy(number), outcome, dense, {"copy": number, "job_seed": jobs[which].seed})
 
 
 def _job(bench: _Bench, seed: int, level: int, number: int) -> Job:
@@ -216,12 +204,12 @@ def _job(bench: _Bench, seed: int, level: int, number: int) -> Job:
 
 def _start(bench: _Bench, seed: int, level: int) -> tuple[Params, Budget]:
     """Return the rewind point of a level, and from which step to which it trains."""
-    rewind, total = bench.ready.plan.rewind, bench.ready.plan.total_steps
+    rewind, total = bench.frame.rewind, bench.frame.setup.total_steps
     if level == 0 and rewind.to_step is None:
         return bench.run.read_rewound(seed, 0), Budget(0, total)
     if level == 0 and rewind.to_step:
         return bench.run.read_trained(seed, 0).snapshots[rewind.to_step], rewind.budget()
-    return bench.run.read_rewound(seed, level), own_budget(bench.ready.plan, bench.run, seed, level)
+    return bench.run.read_rewound(seed, level), own_budget(bench.frame, bench.run, seed, level)
 
 
 def _barriers(

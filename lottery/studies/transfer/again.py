@@ -9,6 +9,7 @@ from typing import Any
 from lottery.networks.objectives.metric import GivenMetric
 from lottery.networks.objectives.objective import GivenLoss
 from lottery.results.levels import Search
+from lottery.runs.given import Given
 from lottery.runs.records import split_seed
 from lottery.runs.ticket import Ticket
 from lottery.search.levels.progress import Display
@@ -16,7 +17,6 @@ from lottery.search.preparing.preparing import Request
 from lottery.search.running import run_search
 from lottery.settings.fields import field_names, layer
 from lottery.settings.functions import check_stored_functions
-from lottery.settings.trust import given_or_stored
 from lottery.trainers import TRAINERS
 from pruning.calls.calling import Forward
 from pruning.errors import BadValue
@@ -71,16 +71,13 @@ def train_ticket(
     if pruning:
         raise BadValue(f"{pruning[0]} prunes, and training a ticket again does not: leave it out")
     where = ticket.path or "this ticket"
-    model = given_or_stored("model", model, ticket.info, where, trust, ticket.named)
     same_data = data is None or (isinstance(data, str) and data == ticket.info.get("given", {}).get("data"))
-    data = given_or_stored("data", data, ticket.info, where, trust, ticket.named)
-    named = {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
+    given = Given(model, data, loss, metric, forward).or_stored(ticket.info, where, trust, ticket.named)
+    named = {key: value for key, value in (("model", given.model), ("data", given.data)) if isinstance(value, str)}
     inherited = _inherited(ticket, settings, same_data)
     check_stored_functions({key: inherited[key] for key in inherited.keys() - settings}, where, trust)
     merged = layer(inherited, settings, named, {"levels": 0, "prunable": tuple(ticket.mask)})
-    request = Request(
-        model, data, merged, loss, metric, out=Path(out), force=force, resume=resume, ticket=ticket, forward=forward
-    )
+    request = Request(given, merged, out=Path(out), force=force, resume=resume, ticket=ticket)
     return run_search(request, display or Display(False, None))
 
 

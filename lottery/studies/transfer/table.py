@@ -19,14 +19,14 @@ from lottery.networks.objectives.objective import GivenLoss
 from lottery.results.levels import Level
 from lottery.results.statistics import Estimate, by_seed, level_estimate, paired_difference, pairs
 from lottery.runs.directory import RunDirectory, locked
+from lottery.runs.given import Given
 from lottery.runs.reading import read_replicate
 from lottery.runs.records import split_seed
-from lottery.search.levels.drawing import Drawing
-from lottery.search.levels.engine import job_seed
-from lottery.search.levels.plan import Plan
+from lottery.search.frame.facts import Facts
+from lottery.search.frame.frame import Frame
+from lottery.search.frame.seeds import job_seed
 from lottery.search.levels.progress import Display, StepCounter
-from lottery.search.levels.reading import Outcome, store
-from lottery.search.preparing.preparing import Prepared
+from lottery.search.levels.storing import Outcome, store
 from lottery.settings.config import SearchConfig
 from lottery.settings.fields import build
 from lottery.settings.functions import functions_for
@@ -39,7 +39,6 @@ from lottery.studies.reopening import reopen
 from lottery.studies.transfer.members import Member, choose_members, common_seeds
 from pruning.alive_rows import keeping_rows, require_rows
 from pruning.calls.calling import Forward
-from pruning.criteria import CRITERIA
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Job
 from pruning.mask import Mask
@@ -141,30 +140,27 @@ def transfer_table(
         raise BadValue(f"functions must be one mapping, or one for each of the {len(runs)} runs, not {len(functions)}")
     members = choose_members([Path(run) for run in runs], density, level)
     out, counter = Path(out), StepCounter(display or Display(False, None))
-    given: dict[str, Any] = {"model": model, "loss": loss, "metric": metric, "forward": forward}
-    given |= {"device": device, "watch": counter, "trust": trust}
-    # No mask is drawn here: a run whose criterion is its owner's own function can lend its training too.
-    given["criterion"] = CRITERIA["magnitude"].value.score
     with locked(out, "transfer"), counter.display.training(len(members) ** 2):
         for target in range(len(members)):
             search = members[target].search
             of_run = functions if functions is None or isinstance(functions, Mapping) else functions[target]
-            given["functions"] = functions_for(of_run, search.config)
-            _, ready = reopen(search.run, data=data[target] if data else None, **given)
-            require_still_masks(ready)
+            given = Given(model, data[target] if data else None, loss, metric, forward)
+            own = functions_for(of_run, search.config)
+            _, frame = reopen(search.run, given, functions=own, device=device, watch=counter, trust=trust)
+            require_still_masks(frame)
             for source, seeds in _sources(members, target):
-                _train(_Frame(members, target, ready, out), source, seeds, counter)
+                _train(_Bench(members, target, frame, out), source, seeds, counter)
                 counter.display.passed()
     return _read(members, out)
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _Bench:
     """What the trainings in one run's way share."""
 
     members: tuple[Member, ...]
     target: int
-    ready: Prepared
+    frame: Frame
     out: Path
 
     @property
@@ -188,15 +184,15 @@ def _sources(members: Sequence[Member], target: int) -> list[tuple[int | None, l
     return [*others, (None, common_seeds(members[target], members[target]))]
 
 
-def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: StepCounter) -> None:
+def _train(bench: _Bench, source: int | None, seeds: Sequence[int], counter: StepCounter) -> None:
     """Train in one piece what is missing of one entry, and store each training as it is done.
 
     An entry is a piece of its own, so that no other run in the table has a part in its rounding.
     """
-    own, number = frame.own, frame.own.level.level
-    giver = own if source is None else frame.members[source]
-    folder = _folder(frame.members, source, frame.target, frame.out)
-    jobs = {seed: _job(frame, source, seed) for seed in seeds}
+    own, number = bench.own, bench.own.level.level
+    giver = own if source is None else bench.members[source]
+    folder = _folder(bench.members, source, bench.target, bench.out)
+    jobs = {seed: _job(bench, source, seed) for seed in seeds}
     names = {seed: _identity(own.run, number, job) for seed, job in jobs.items()}
     missing = [seed for seed in seeds if not folder.has(seed, number)]
     stored = [folder.level_path(seed, number) for seed in seeds if seed not in missing]
@@ -204,36 +200,38 @@ def _train(frame: _Frame, source: int | None, seeds: Sequence[int], counter: Ste
     for seed in set(seeds) - set(missing):
         if folder.read_record(seed, number).get("transfer", {}).get("identity") != names[seed]:
             raise ConfigMismatch(f"{folder.level_path(seed, number)} is of another ticket or run; use another --out")
-    plan = _plan(frame.ready.plan, _RANDOM if source is None else _found_by(giver))
-    facts = {
+    found = _RANDOM if source is None else _found_by(giver)
+    about = {
         "source": "random" if source is None else giver.search.run.name,
         "source_level": giver.level.level,
         "target": own.search.run.name,
     }
-    for seed, trained, seconds in train_missing(frame.ready, jobs, missing, counter, number):
+    for seed, trained, seconds in train_missing(bench.frame, jobs, missing, counter, number):
         record = giver.run.read_record(seed, 0)
         outcome = Outcome(jobs[seed], trained, seed, number, record["init_sha256"], seconds)
         dense = own.run.read_record(seed, 0)
-        store(plan, folder, outcome, dense, {"transfer": {**facts, "identity": names[seed]}})
+        store(
+            _facts(bench.frame.facts, found), folder, outcome, dense, {"transfer": {**about, "identity": names[seed]}}
+        )
 
 
-def _job(frame: _Frame, source: int | None, seed: int) -> Job:
+def _job(bench: _Bench, source: int | None, seed: int) -> Job:
     """Return the training of one ticket in the target's way: as the target's own ticket of that seed was trained."""
-    giver = frame.own if source is None else frame.members[source]
+    giver = bench.own if source is None else bench.members[source]
     mask = giver.run.read_mask(seed, giver.level.level)
     if source is None:
-        mask = _random_mask(mask, seed, giver.level.level, frame.ready.plan.drawing)
+        mask = _random_mask(mask, seed, giver.level.level, bench.frame)
     params = giver.run.read_rewound(seed, giver.level.level)
-    own = frame.own
-    budget = own_budget(frame.ready.plan, own.run, seed, own.level.level)
+    own = bench.own
+    budget = own_budget(bench.frame, own.run, seed, own.level.level)
     return Job(params, mask, job_seed(seed, own.level.level), budget)
 
 
-def _random_mask(mask: Mask, seed: int, level: int, drawing: Drawing) -> Mask:
+def _random_mask(mask: Mask, seed: int, level: int, frame: Frame) -> Mask:
     rng, dense = np.random.default_rng([seed, level, zlib.crc32(b"transfer")]), Mask.dense(mask.shapes())
     scores = {name: rng.random(keep.shape) for name, keep in mask.items()}
-    drawn = select(keeping_rows(scores, dense, drawing.guarded), dense, mask.counts(), 0, drawing.pattern)
-    require_rows(mask, drawn, drawing.guarded)
+    drawn = select(keeping_rows(scores, dense, frame.rows), dense, mask.counts(), 0, frame.pattern)
+    require_rows(mask, drawn, frame.rows)
     return drawn
 
 
@@ -249,11 +247,10 @@ def _found_by(member: Member) -> SearchConfig:
     return build(SearchConfig, {**config, "split_seed": split_seed(config)})
 
 
-def _plan(plan: Plan, found: SearchConfig) -> Plan:
-    """Return a target's plan with the criterion and scope that a ticket was found by, for its record."""
+def _facts(facts: Facts, found: SearchConfig) -> Facts:
+    """Return what a target's tickets record, with the criterion and scope that a ticket was found by."""
     how = {"criterion": found.criterion, "scope": found.scope}
-    about = {**plan.about, **how, "config": {**plan.about["config"], **how}}
-    return replace(plan, config=replace(found, measure_at=plan.config.measure_at), about=about)
+    return replace(facts, **how, config={**facts.config, **how})
 
 
 def _read(members: tuple[Member, ...], out: Path) -> TransferTable:

@@ -9,7 +9,7 @@ from typing import Any
 from lottery.results.card import card
 from lottery.results.delivery import report
 from lottery.runs.directory import RunDirectory
-from lottery.search.levels.plan import Plan
+from lottery.search.frame.facts import Facts
 from pruning.jobs import Job, Trained
 
 
@@ -35,31 +35,31 @@ class Outcome:
 
 
 def store(
-    plan: Plan,
+    facts: Facts,
     run: RunDirectory,
     outcome: Outcome,
     dense: Mapping[str, Any] | None,
-    facts: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write one training as a ticket directory.
 
     Args:
-        plan: of the search.
+        facts: what every ticket of the search records.
         run: where to.
         outcome: the training.
         dense: the record of the same replicate's dense level, or None for that level itself.
-        facts: what else the record says.
+        more: what else the record says.
     """
     job, seed, level = outcome.job, outcome.seed, outcome.level
-    found = report(outcome.trained, plan.config.measure_at)
+    found = report(outcome.trained, facts.measure_at)
     trained = found.trained
     mask = (trained.mask or job.mask).with_metadata(
-        criterion=plan.config.criterion,
-        scope=plan.config.scope,
+        criterion=facts.criterion,
+        scope=facts.scope,
         level=level,
         seed=seed,
-        framework=plan.about["framework"],
-        layout=plan.about["layout"],
+        framework=facts.framework,
+        layout=facts.layout,
         init_sha256=outcome.init_sha256,
     )
     record = {
@@ -82,8 +82,8 @@ def store(
         "diverged": trained.diverged,
         "seconds": outcome.seconds,
         "init_sha256": outcome.init_sha256,
-        **plan.about,
+        **facts.as_json(),
         **trained.facts,
-        **(facts or {}),
+        **(more or {}),
     }
     run.write_level(replace(job, mask=mask), trained, record, card(record), found.weights)
