@@ -124,7 +124,7 @@ def generation(rules: Rules, data: Any, where: NDArray[Any] | jax.Array, state: 
     sample = Sample(population[ends].astype(jnp.float32), losses[ends].astype(jnp.float32), task_key)
     later = Evolution(
         strategy=_choose(works, told, state.strategy),
-        fixed=_choose(works, dict(task.absorb(state.fixed, seen)), dict(state.fixed)),
+        fixed=_choose(works, dict(task.after_generation(state.fixed, seen)), dict(state.fixed)),
         key=state.key,
         generation=state.generation + 1,
         loss_sum=state.loss_sum + jnp.where(works, mean_loss, jnp.nan),

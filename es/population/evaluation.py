@@ -69,7 +69,7 @@ def population_outputs(
     if isinstance(where, Tracer):
         population = jnp.zeros((len(population), space.size), population.dtype).at[:, where].set(population)
         where = np.arange(space.size, dtype=np.int32)
-    network = _Network(apply, space, np.asarray(where), fixed)
+    network = _MaskedNetwork(apply, space, np.asarray(where), fixed)
     members, tile = population.shape[0], _tileable(network, inputs)
     guess = min(members, members_at_once or 8)
     program = network.trace(guess, inputs)
@@ -126,7 +126,7 @@ class _Program:
 
 
 @dataclass(frozen=True)
-class _Network:
+class _MaskedNetwork:
     apply: Apply
     space: Space
     where: NDArray[np.int32]
@@ -168,7 +168,7 @@ def _in_front(context: Context, value: Value) -> jax.Array:
     return jnp.broadcast_to(array, (context.members, *array.shape[1:])) if ndim or is_shared(value) else array
 
 
-def _tileable(network: _Network, inputs: Any) -> list[int] | None:
+def _tileable(network: _MaskedNetwork, inputs: Any) -> list[int] | None:
     """Return where every output has its examples, if the network treats every example on its own."""
     leaves = jax.tree.leaves(inputs)
     count = len(leaves[0]) if leaves and jnp.ndim(leaves[0]) else 0

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from es.population.cost import machine
 from es.population.interpreter import Context, rule
 from es.population.tables import FanIn, Panels, fan_in, panels
-from es.population.values import MEMBER, Members, Value, Weight, as_members, is_shared, numbers, shape_of, size
+from es.population.values import MEMBER, Members, Value, Weight, as_members, is_shared, members_of, shape_of, size
 
 
 @rule("dot_general")
@@ -193,7 +193,7 @@ def matmul(
     shared = activation.ndim == 2
 
     def dense(slots: NDArray[np.int32]) -> Members:
-        return numbers(Weight(slots, casts), context.population)
+        return members_of(Weight(slots, casts), context.population)
 
     def full_product(weights: Members, against: jax.Array) -> jax.Array:
         full = weights.ordered((MEMBER, *range(weights.ndim)))

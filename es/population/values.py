@@ -107,7 +107,7 @@ def canonical(ndim: int) -> tuple[int, ...]:
     return (MEMBER, *range(ndim))
 
 
-def numbers(weight: Weight, population: jax.Array) -> Members:
+def members_of(weight: Weight, population: jax.Array) -> Members:
     """Return a weight as numbers, [P, …], removed entries 0.
 
     A weight of which nothing is removed is a slice of the population, never a gather: its axes keep the order that
@@ -143,7 +143,7 @@ def as_members(value: Value, population: jax.Array) -> Members:
     [[2.0, 0.0, 1.0], [4.0, 0.0, 3.0]]
     """
     assert isinstance(value, (Members, Weight))
-    return numbers(value, population) if isinstance(value, Weight) else value
+    return members_of(value, population) if isinstance(value, Weight) else value
 
 
 def aligned(value: Value, order: Sequence[int], population: jax.Array) -> jax.Array:

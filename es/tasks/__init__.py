@@ -63,7 +63,7 @@ class Task(Protocol):
         """
         ...
 
-    def absorb(self, fixed: Arrays, seen: Any) -> Arrays:
+    def after_generation(self, fixed: Arrays, seen: Any) -> Arrays:
         """Return `fixed` as it is after a generation in which the members saw this (running statistics)."""
         ...
 

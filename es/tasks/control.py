@@ -120,7 +120,7 @@ class Control:
         )
         return -returns.mean(1).astype(jnp.float32), moments
 
-    def absorb(self, fixed: Arrays, seen: Moments) -> Arrays:
+    def after_generation(self, fixed: Arrays, seen: Moments) -> Arrays:
         """Return `fixed` with the statistics of observations brought up to date."""
         moments = seen.together()
         prefixes = self._statistics(fixed)

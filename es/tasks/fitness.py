@@ -68,7 +68,7 @@ class OwnFitness:
 
         return jax.vmap(loss)(population), ()
 
-    def absorb(self, fixed: Arrays, seen: tuple[()]) -> Arrays:
+    def after_generation(self, fixed: Arrays, seen: tuple[()]) -> Arrays:
         """Return `fixed`: a fitness function leaves nothing behind."""
         del seen
         return fixed

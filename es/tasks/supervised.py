@@ -128,7 +128,7 @@ class Supervised:
         inputs, targets = self._whole_batches(self.kept, self.train, key)
         return [jax.tree.map(lambda leaf, i=i: leaf[i], (inputs, targets)) for i in range(self._batches(self.kept)[1])]
 
-    def absorb(self, fixed: Arrays, seen: tuple[()]) -> Arrays:
+    def after_generation(self, fixed: Arrays, seen: tuple[()]) -> Arrays:
         """Return `fixed`: statistics stay frozen."""
         del seen
         return fixed

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.terminal.output import Result, numbers, people
+from lottery.cli.terminal.output import Result, people, whole_numbers
 from lottery.cli.terminal.trusting import Trust, look_here
 
 
@@ -50,7 +50,7 @@ def ablate(
     ablated = train_controls(
         run,
         kind,
-        levels=numbers("levels", levels) if levels is not None else None,
+        levels=whole_numbers("levels", levels) if levels is not None else None,
         repeats=repeats,
         rewind=rewind,
         model=model,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.terminal.output import Result, numbers, people
+from lottery.cli.terminal.output import Result, people, whole_numbers
 from lottery.cli.terminal.trusting import Trust, look_here
 
 
@@ -49,8 +49,8 @@ def instability(
         run,
         model,
         data,
-        levels=numbers("levels", levels) if levels is not None else None,
-        replicates=numbers("replicates", replicates) if replicates is not None else None,
+        levels=whole_numbers("levels", levels) if levels is not None else None,
+        replicates=whole_numbers("replicates", replicates) if replicates is not None else None,
         copies=copies,
         points=points,
         parts=part,

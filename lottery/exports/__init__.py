@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lottery.runs.network import Network
+from lottery.runs.network import TicketNetwork
 from pruning.calls.structures import tensors_in
 from pruning.errors import BadValue
 from pruning.registry import Registry, summary_of
@@ -27,8 +27,8 @@ Forward = Callable[[Any], Any]
 # How a note begins that says which batch size alone a file takes.
 FIXED = "for batches of exactly"
 
-Write = Callable[[Network, Path], Sequence[str]]
-Reload = Callable[[Path, Network], Forward]
+Write = Callable[[TicketNetwork, Path], Sequence[str]]
+Reload = Callable[[Path, TicketNetwork], Forward]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lottery.data.batch import is_divisible, rows, size
 from lottery.exports import EXPORTS, FIXED, Forward
 from lottery.networks.objectives.objective import call
 from lottery.runs.given import run_of
-from lottery.runs.network import Network, ticket_network
+from lottery.runs.network import TicketNetwork, ticket_network
 from lottery.runs.ticket import Ticket
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.randomness import seeded_everywhere
@@ -153,7 +153,7 @@ def export_ticket(
 
 def _largest_difference(
     forward: Forward,
-    network: Network,
+    network: TicketNetwork,
     tensors: Callable[[Any], list[torch.Tensor]] = tensors_in,
     resized: bool = True,
 ) -> float:

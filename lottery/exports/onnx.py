@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lottery.exports import Network, export
+from lottery.exports import TicketNetwork, export
 from lottery.exports.loaders import onnx as loader
 from lottery.exports.programs import flat_program, flat_tensors, input_names, tracing
 from pruning.calls.call import Call
@@ -24,7 +24,7 @@ _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _LARGEST = 2**30
 
 
-def _run_in_onnxruntime(folder: Path, network: Network) -> Callable[[Any], list[torch.Tensor]]:
+def _run_in_onnxruntime(folder: Path, network: TicketNetwork) -> Callable[[Any], list[torch.Tensor]]:
     """Read the file with onnxruntime; inputs and outputs are taken in their order."""
     session = loader.load(folder)
     names = [each.name for each in session.get_inputs()]
@@ -47,7 +47,7 @@ def _run_in_onnxruntime(folder: Path, network: Network) -> Callable[[Any], list[
     tensors=flat_tensors,
     source="torch.onnx of PyTorch; onnx.ai; onnxruntime.ai",
 )
-def onnx(network: Network, folder: Path) -> Sequence[str]:
+def onnx(network: TicketNetwork, folder: Path) -> Sequence[str]:
     """The compacted network in ONNX, for onnxruntime and others.
 
     For evaluation: dropout is gone and batch norm uses its running statistics. Any batch size runs, unless a note says

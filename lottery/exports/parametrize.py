@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.nn.utils import parametrize as torch_parametrize
 
-from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute, save_state
+from lottery.exports import TicketNetwork, export, first_line, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import parametrize as loader
 from lottery.exports.reaching import check_reached
 from pruning.copies.copying import copy_module
@@ -18,7 +18,7 @@ from pruning.errors import BadValue
 @export(
     "parametrize", loader=loader, reload=into_blank_model(loader.load), source="torch.nn.utils.parametrize of PyTorch"
 )
-def parametrize(network: Network, folder: Path) -> Sequence[str]:
+def parametrize(network: TicketNetwork, folder: Path) -> Sequence[str]:
     """A state dict with a mask as a parametrization: parametrizations.weight.original and .0.mask.
 
     Removed weights are 0 in `original` too. A mask takes one byte a weight.

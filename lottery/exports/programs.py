@@ -21,7 +21,7 @@ from torch.utils._pytree import (
     tree_unflatten,
 )
 
-from lottery.exports import FIXED, Network
+from lottery.exports import FIXED, TicketNetwork
 from pruning.calls.call import Call
 from pruning.calls.calling import Whole, spread
 from pruning.calls.structures import flattened, tensors_in
@@ -56,7 +56,7 @@ class Program:
     notes: tuple[str, ...]
 
 
-def compacted_program(network: Network) -> Program:
+def compacted_program(network: TicketNetwork) -> Program:
     """Return the network, as it is called, without what no weight reaches, traced with a free batch size.
 
     Raises:
@@ -69,7 +69,7 @@ def compacted_program(network: Network) -> Program:
         return _traced(smaller.module, call, True, _left(smaller.opaque))
 
 
-def flat_program(network: Network) -> Program:
+def flat_program(network: TicketNetwork) -> Program:
     """Return the network as a program whose outputs are its tensors, one after the other.
 
     Compacted with a free batch size where that can be traced; else the masked network as it is; else for batches of
@@ -159,7 +159,7 @@ def flat_tensors(outputs: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
 
-def _call(network: Network) -> Call:
+def _call(network: TicketNetwork) -> Call:
     inputs = network.inputs
     if isinstance(inputs, Whole):
         raise BadValue("the model is called by a function (forward=…), which no traced network takes; take csr")

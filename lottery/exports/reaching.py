@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from lottery.exports import Network
+from lottery.exports import TicketNetwork
 from lottery.networks.objectives.objective import call
 from pruning.copies.copying import copy_module
 from pruning.errors import BadValue
 
 
-def check_reached(network: Network, watched: nn.Module, by_name: Mapping[str, nn.Module], how: str) -> None:
+def check_reached(network: TicketNetwork, watched: nn.Module, by_name: Mapping[str, nn.Module], how: str) -> None:
     """Raise `BadValue` for a masked tensor that the forward pass reads although the module that masks it never runs.
 
     Attention reads the weight of its output projection without calling that layer: no hook on the layer ever runs. Such
@@ -40,7 +40,7 @@ def check_reached(network: Network, watched: nn.Module, by_name: Mapping[str, nn
             raise BadValue(f"{name!r} is read by its layer in a way that {how} does not see; take another format")
 
 
-def _reads(network: Network, name: str) -> bool:
+def _reads(network: TicketNetwork, name: str) -> bool:
     """Say whether the outputs depend on a tensor at all: an auxiliary head may be used in training only."""
     other = copy_module(network.model)
     with torch.no_grad():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.nn.utils import prune
 
-from lottery.exports import Network, export, first_line, into_blank_model, owner_and_attribute, save_state
+from lottery.exports import TicketNetwork, export, first_line, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import torch_prune as loader
 from lottery.exports.reaching import check_reached
 from pruning.copies.copying import copy_module
@@ -15,7 +15,7 @@ from pruning.errors import BadValue
 
 
 @export("torch-prune", loader=loader, reload=into_blank_model(loader.load), source="torch.nn.utils.prune of PyTorch")
-def torch_prune(network: Network, folder: Path) -> Sequence[str]:
+def torch_prune(network: TicketNetwork, folder: Path) -> Sequence[str]:
     """A state dict as `torch.nn.utils.prune` leaves it: weight_orig and weight_mask.
 
     Removed weights are 0 in `weight_orig` too. The bytes do not shrink: this is for code that prunes with PyTorch.

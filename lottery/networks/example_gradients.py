@@ -26,7 +26,7 @@ _CHUNK_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkLoss:
     """What gradients are taken of.
 
     Attributes:
@@ -44,7 +44,7 @@ class Network:
     instead: str
 
 
-def mean_squares(network: Network, batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
+def mean_squares(network: NetworkLoss, batches: Iterable[Batch]) -> dict[str, torch.Tensor]:
     """Return the mean over all examples of squared gradients, in float64, by name.
 
     Of a complex weight, the squares of both halves of the gradient, as the halves of a complex128 number.
@@ -103,7 +103,7 @@ class _Loss(nn.Module):
         return self.loss(call(self.model, inputs), targets)
 
 
-def _by_vmap(network: Network) -> _Squares:
+def _by_vmap(network: NetworkLoss) -> _Squares:
     """Return a function of a batch: the sum over its examples of squared gradients, by a transform of all at once."""
     loss = _Loss(network.model, network.loss)
     weights = {f"model.{name}": p.detach() for name, p in network.weights.items()}
@@ -124,7 +124,7 @@ def _by_vmap(network: Network) -> _Squares:
     return squares
 
 
-def _by_loop(network: Network, batch: Batch) -> dict[str, torch.Tensor]:
+def _by_loop(network: NetworkLoss, batch: Batch) -> dict[str, torch.Tensor]:
     """Return the sum over the batch's examples of squared gradients, one example after the other."""
     weights = network.weights
     total = {name: _zeros(p) for name, p in weights.items()}
@@ -153,7 +153,7 @@ def _squares(gradient: torch.Tensor) -> torch.Tensor:
     return torch.view_as_complex(squares) if gradient.is_complex() else squares
 
 
-def _agrees(transform: _Squares, network: Network, batch: Batch) -> bool:
+def _agrees(transform: _Squares, network: NetworkLoss, batch: Batch) -> bool:
     """Say whether the transform gives what autograd gives for the first example.
 
     Control flow that looks at values, modules that hold on to their weights and unusual batches break it, some of

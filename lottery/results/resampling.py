@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lottery.results.statistics import Estimate, differences, finite, without_spread
+from lottery.results.statistics import Estimate, differences, finite_array, without_spread
 from pruning.errors import BadValue
 
 RESAMPLES = 9_999
@@ -34,7 +34,7 @@ def bootstrap(
     Raises:
         BadValue: values that are no row of finite numbers.
     """
-    data = finite(values, 1)
+    data = finite_array(values, 1)
     if len(data) == 0:
         return None
     value = float(statistic(data))
@@ -68,7 +68,7 @@ def interquartile_mean(values: ArrayLike, resamples: int = RESAMPLES, seed: int 
     data = np.asarray(values, dtype=float)
     if data.ndim != 2:
         return bootstrap(data, middle_half, resamples, seed)
-    data = finite(data, 2)
+    data = finite_array(data, 2)
     if data.size == 0:
         return None
     value = float(middle_half(data.ravel()))

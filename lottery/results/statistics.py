@@ -45,7 +45,7 @@ def mean_t(values: ArrayLike) -> Estimate | None:
     >>> mean_t([0.5, 0.5])
     Estimate(value=0.5, low=0.5, high=0.5, n=2, method="Student's t")
     """
-    data = finite(values, 1)
+    data = finite_array(values, 1)
     if len(data) == 0:
         return None
     value = float(data.mean())
@@ -114,7 +114,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     >>> holm([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = finite(p_values, 1)
+    p = finite_array(p_values, 1)
     if ((p < 0) | (p > 1)).any():
         raise BadValue("p-values lie between 0 and 1")
     order = np.argsort(p, kind="stable")
@@ -125,7 +125,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 def differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
     """Return a − b, pair by pair; raises `BadValue` for rows of different length or values that are not finite."""
-    left, right = finite(a, 1), finite(b, 1)
+    left, right = finite_array(a, 1), finite_array(b, 1)
     if len(left) != len(right):
         raise BadValue(f"pairs need as many values on either side, not {len(left)} and {len(right)}")
     return left - right
@@ -140,7 +140,7 @@ def without_spread(values: NDArray[np.float64]) -> bool:
     return float(np.ptp(values)) <= 1e-12 * max(1.0, float(np.abs(values).max()))
 
 
-def finite(values: ArrayLike, axes: int) -> NDArray[np.float64]:
+def finite_array(values: ArrayLike, axes: int) -> NDArray[np.float64]:
     """Return an array of so many axes; raises `BadValue` for other shapes and for values that are not finite."""
     data = np.asarray(values, dtype=float)
     if data.ndim != axes:

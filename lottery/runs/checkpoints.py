@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.state.tensors import digest
-from pruning.disk.files import finite, read_tensors, write_tensors
+from pruning.disk.files import finite_json, read_tensors, write_tensors
 from pruning.errors import FileFormatError
 from pruning.jobs import Job
 from pruning.watch import Arrays
@@ -32,7 +32,7 @@ def write_checkpoint(folder: Path, jobs: Sequence[Job], arrays: Arrays, facts: S
     """
     names = [_identity(job) for job in jobs]
     path = folder / f"checkpoint-{hashlib.sha256(''.join(names).encode()).hexdigest()[:16]}.safetensors"
-    header = {"jobs": json.dumps(names), "facts": json.dumps(finite(list(facts)))}
+    header = {"jobs": json.dumps(names), "facts": json.dumps(finite_json(list(facts)))}
     write_tensors(path, arrays, {**header, "sha256": _hash(arrays, header)})
 
 

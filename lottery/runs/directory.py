@@ -30,7 +30,7 @@ from lottery.runs.records import check_level
 from lottery.runs.ticket_directory import CARD, HISTORY, MASK, RECORD, TicketDirectory, open_ticket, seal_ticket
 from lottery.state.behaviour import agree
 from pruning.disk.directories import atomic_directory, remove_leftovers
-from pruning.disk.files import finite, read_bytes, read_json, write_json, write_tensors, write_text
+from pruning.disk.files import finite_json, read_bytes, read_json, write_json, write_tensors, write_text
 from pruning.errors import BadValue, ConfigMismatch, RunBusy, storage_error
 from pruning.jobs import Evaluation, Job, Params, Trained
 from pruning.mask import Mask
@@ -56,7 +56,7 @@ class RunDirectory:
         path = self.path / "metrics.jsonl"
         try:
             with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(finite(row)) + "\n")
+                file.write(json.dumps(finite_json(row)) + "\n")
         except OSError as error:
             raise storage_error(path, error) from error
 
@@ -177,7 +177,7 @@ def open_run(out: Path, name: str, identity: Identity, *, force: bool, resume: b
         ConfigMismatch: the directory holds another configuration, or what cannot be told from another experiment.
         RunBusy: another process is working on this run.
     """
-    text = json.dumps(finite(identity.settings), sort_keys=True)
+    text = json.dumps(finite_json(identity.settings), sort_keys=True)
     readable = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-").lower()
     first = f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     for number in itertools.count(1):
@@ -199,7 +199,7 @@ def open_run(out: Path, name: str, identity: Identity, *, force: bool, resume: b
                     "starts over"
                 )
             if not (path / "config.json").exists():
-                described = {"behaviour": finite(identity.behaviour), "unsure": list(identity.unsure)}
+                described = {"behaviour": finite_json(identity.behaviour), "unsure": list(identity.unsure)}
                 write_json(path / "config.json", {**json.loads(text), **described})
             _tidy(run)
             yield run

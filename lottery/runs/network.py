@@ -33,7 +33,7 @@ _IN_JAX = f"take ticket.trained(model), whose removed weights are 0, or {TWIN}"
 
 
 @dataclass(frozen=True)
-class Network:
+class TicketNetwork:
     """A ticket's network.
 
     Attributes:
@@ -64,7 +64,7 @@ class Network:
     def masked(self) -> dict[str, torch.Tensor]:
         """Return the boolean mask of every masked entry of the state dict; a tied tensor has one for each name.
 
-        >>> network = Network(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}), torch.ones(1, 2))
+        >>> network = TicketNetwork(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}), torch.ones(1, 2))
         >>> network.masked()
         {'weight': tensor([[ True, False]])}
         """
@@ -97,7 +97,7 @@ def ticket_network(
     asked: str,
     trust: bool = False,
     forward: Forward | None = None,
-) -> Network:
+) -> TicketNetwork:
     """Return the masked dense network of a ticket in evaluation mode, with some examples.
 
     Args:
@@ -128,7 +128,7 @@ def ticket_network(
     merged = written_on_eval(network)
     apply_mask(network, mask).eval()
     # What a ticket delivers holds its mask, also over an adapter that eval() merges into a weight.
-    return Network(apply_mask(network, mask), mask, _examples(parts, float_type(network), examples), merged)
+    return TicketNetwork(apply_mask(network, mask), mask, _examples(parts, float_type(network), examples), merged)
 
 
 def _params(ticket: Ticket, weights: str) -> Params:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lottery.runs.records import KIND, check_history, check_ticket
-from pruning.disk.files import check_sha256, finite, is_there, read_bytes, read_json, read_tensors, write_json
+from pruning.disk.files import check_sha256, finite_json, is_there, read_bytes, read_json, read_tensors, write_json
 from pruning.errors import FileFormatError
 from pruning.jobs import Evaluation, Params
 from pruning.mask import Mask
@@ -153,7 +153,7 @@ def sealed(record: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, An
     >>> sorted(sealed({"level": 1}, {"model.safetensors": "…"}))
     ['files', 'level', 'record_sha256']
     """
-    whole = {**{key: value for key, value in finite(record).items() if key not in _SEAL}, "files": dict(hashes)}
+    whole = {**{key: value for key, value in finite_json(record).items() if key not in _SEAL}, "files": dict(hashes)}
     return {**whole, "record_sha256": _hash(whole)}
 
 

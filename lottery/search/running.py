@@ -13,7 +13,7 @@ from lottery.runs.replicates import depth, join, seeds_of
 from lottery.search.frame.frame import Frame
 from lottery.search.levels.engine import search_levels
 from lottery.search.levels.missing import Replicates
-from lottery.search.levels.plan import Plan
+from lottery.search.levels.plan import SearchPlan
 from lottery.search.levels.progress import Display, Recorder
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.state.machine.callers_settings import own_settings
@@ -44,7 +44,7 @@ def run_search(request: Request, display: Display) -> Search:
         return _conclude(frame, run, levels, len(plan.targets))
 
 
-def _replicates(plan: Plan, run: RunDirectory) -> Replicates:
+def _replicates(plan: SearchPlan, run: RunDirectory) -> Replicates:
     """Add the seeds that are asked for to the run, and tell how many of their trainings are stored already."""
     seeds, levels = plan.config.seeds, len(plan.targets)
     groups = join(run, seeds)

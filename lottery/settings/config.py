@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pruning.errors import BadValue, unknown
 from pruning.ladder import MAX_LEVELS, Target, check_fraction
 from pruning.patterns import get_pattern
-from pruning.scopes import SCOPES, Schedule, Tensors, place
+from pruning.scopes import SCOPES, PrunableTensors, Schedule, place
 from pruning.scopes.layer import tensor_rates
 from pruning.settings.ranges import check_ranges
 from pruning.uses.uses import Uses
@@ -220,7 +220,9 @@ def ladder(
         layer_densities=config.layer_densities,
     )
     shapes = shapes or {name: (size,) for name, size in sizes.items()}
-    tensors = Tensors(shapes, sizes, uses.order, uses.outputs) if uses is not None else Tensors(shapes, sizes)
+    tensors = (
+        PrunableTensors(shapes, sizes, uses.order, uses.outputs) if uses is not None else PrunableTensors(shapes, sizes)
+    )
     return place(config.scope, schedule, tensors)
 
 

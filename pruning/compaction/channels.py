@@ -186,7 +186,7 @@ def carried(link: Link, constant: Numbers, width: int) -> Numbers:
     return np.where(low == high, low, np.nan)
 
 
-def finite(constant: Numbers) -> Numbers:
+def unknown_where_infinite(constant: Numbers) -> Numbers:
     """Return constants with NaN for infinite ones: those are left to the network itself."""
     return np.where(np.isfinite(constant), constant, np.nan)
 

@@ -141,7 +141,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON to `path`, atomically; NaN becomes null."""
-    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(finite_json(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, expected: str | None = None) -> Any:
@@ -213,12 +213,12 @@ def _array(item: Mapping[str, Any]) -> np.ndarray[Any, Any]:
     return np.frombuffer(bytearray(item["data"]), _DTYPES[item["dtype"]]).reshape(item["shape"])
 
 
-def finite(value: Any) -> Any:
+def finite_json(value: Any) -> Any:
     """Return a JSON value with NaN and infinities replaced by None."""
     if isinstance(value, float) and not np.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
+        return {str(key): finite_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [finite_json(item) for item in value]
     return value

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.disk.files import finite, read_tensors, write_tensors
+from pruning.disk.files import finite_json, read_tensors, write_tensors
 from pruning.disk.plain_json import check_json
 from pruning.errors import FileFormatError
 
@@ -25,7 +25,7 @@ FORMAT = 1
 def write(path: Path, tensors: Mapping[str, NDArray[np.bool_]], metadata: Mapping[str, Any]) -> None:
     """Write boolean arrays and their metadata, atomically."""
     # safetensors stores tensors in an order of its own; the model's order is what tables show.
-    header = json.dumps({**finite(metadata), "format": FORMAT, "order": list(tensors)}, sort_keys=True)
+    header = json.dumps({**finite_json(metadata), "format": FORMAT, "order": list(tensors)}, sort_keys=True)
     write_tensors(path, tensors, {"lottery": header})
 
 

@@ -40,7 +40,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Tensors:
+class PrunableTensors:
     """The prunable tensors of a network, in the model's order.
 
     Attributes:
@@ -72,7 +72,7 @@ class Tensors:
         return frozenset(self.by_depth[-1:]) if self.outputs is None else self.outputs & set(self.shapes)
 
 
-ScopeFunction = Callable[[Schedule, Tensors], list[Target]]
+ScopeFunction = Callable[[Schedule, PrunableTensors], list[Target]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def scope(
     return register
 
 
-def place(name: str, schedule: Schedule, tensors: Tensors) -> list[Target]:
+def place(name: str, schedule: Schedule, tensors: PrunableTensors) -> list[Target]:
     """Return what every level keeps under the scope called `name`, level 0 first.
 
     Args:
@@ -126,7 +126,7 @@ def place(name: str, schedule: Schedule, tensors: Tensors) -> list[Target]:
         UnknownName: no such scope, or a name pattern that matches no tensor.
         BadValue: a level that cannot be met, or a table that the scope does not read.
 
-    >>> place("uniform", Schedule(levels=1), Tensors({"a": (4, 5), "b": (10,)}, {"a": 20, "b": 10}))
+    >>> place("uniform", Schedule(levels=1), PrunableTensors({"a": (4, 5), "b": (10,)}, {"a": 20, "b": 10}))
     [{'a': 20, 'b': 10}, {'a': 16, 'b': 8}]
     """
     chosen = SCOPES[name].value
@@ -137,7 +137,7 @@ def place(name: str, schedule: Schedule, tensors: Tensors) -> list[Target]:
     return chosen.targets(schedule, tensors)
 
 
-def follow(schedule: Schedule, tensors: Tensors, rates: Mapping[str, float], counted: str) -> list[Target]:
+def follow(schedule: Schedule, tensors: PrunableTensors, rates: Mapping[str, float], counted: str) -> list[Target]:
     """Return the ladder that the schedule asks for at these prune rates.
 
     Args:
@@ -157,10 +157,10 @@ def follow(schedule: Schedule, tensors: Tensors, rates: Mapping[str, float], cou
     return geometric(sizes, rates, schedule.levels, counted, schedule.guard)
 
 
-def level_totals(schedule: Schedule, tensors: Tensors) -> list[int]:
+def level_totals(schedule: Schedule, tensors: PrunableTensors) -> list[int]:
     """Return how many weights every level keeps in all: one prune rate for the whole network.
 
-    >>> level_totals(Schedule(levels=2), Tensors({"a": (10, 10)}, {"a": 100}))
+    >>> level_totals(Schedule(levels=2), PrunableTensors({"a": (10, 10)}, {"a": 100}))
     [100, 80, 64]
     """
     ladder = follow(schedule, tensors, dict.fromkeys(tensors.sizes, schedule.prune_rate), "global")

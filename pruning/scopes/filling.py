@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from pruning.errors import BadValue
 from pruning.ladder import Target
-from pruning.scopes import Schedule, Tensors, level_totals
+from pruning.scopes import PrunableTensors, Schedule, level_totals
 
 
 def fill(total: int, shares: Mapping[str, int], least: Mapping[str, int], most: Mapping[str, int]) -> dict[str, int]:
@@ -53,7 +53,7 @@ def fill(total: int, shares: Mapping[str, int], least: Mapping[str, int], most: 
     return counts
 
 
-def filled_levels(schedule: Schedule, tensors: Tensors, shares: Mapping[str, int]) -> list[Target]:
+def filled_levels(schedule: Schedule, tensors: PrunableTensors, shares: Mapping[str, int]) -> list[Target]:
     """Return the levels of one pool, each divided among the tensors in proportion to `shares`.
 
     No tensor gets more than it had at the level before, so that masks can be nested, and none less than the guard.
@@ -66,7 +66,7 @@ def filled_levels(schedule: Schedule, tensors: Tensors, shares: Mapping[str, int
     Raises:
         BadValue: a level that empties a tensor, or that nothing reaches.
 
-    >>> tensors = Tensors({"a": (10,), "b": (10,)}, {"a": 10, "b": 10})
+    >>> tensors = PrunableTensors({"a": (10,), "b": (10,)}, {"a": 10, "b": 10})
     >>> filled_levels(Schedule(densities=(0.5,)), tensors, {"a": 1, "b": 4})
     [{'a': 10, 'b': 10}, {'a': 2, 'b': 8}]
     """

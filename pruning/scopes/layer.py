@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pruning.ladder import Target
 from pruning.masks.names import match_patterns
-from pruning.scopes import Schedule, Tensors, follow, scope
+from pruning.scopes import PrunableTensors, Schedule, follow, scope
 
 
 @scope("layer", source="Frankle & Carbin 2019, section 2 (arXiv 1803.03635)", reads=("layer_rates",), follows=True)
-def layer(schedule: Schedule, tensors: Tensors) -> list[Target]:
+def layer(schedule: Schedule, tensors: PrunableTensors) -> list[Target]:
     """Weights compete within their tensor; the layer that makes the outputs is pruned at half the rate."""
     rates = tensor_rates(list(tensors.sizes), schedule.prune_rate, schedule.layer_rates, tensors.making_outputs)
     return follow(schedule, tensors, rates, "layer")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 from pruning.ladder import Target, round_half_up
-from pruning.scopes import Schedule, Tensors, level_totals, scope
+from pruning.scopes import PrunableTensors, Schedule, level_totals, scope
 from pruning.scopes.filling import fill
 
 _LINEAR = Fraction(3, 10)
 
 
 @scope("smart-ratio", source="Su et al. 2020, smart ratios (arXiv 2009.11094)", follows=True)
-def smart_ratio(schedule: Schedule, tensors: Tensors) -> list[Target]:
+def smart_ratio(schedule: Schedule, tensors: PrunableTensors) -> list[Target]:
     """Densities ∝ (L − l + 1)² + (L − l + 1) in layer l of L; the last linear layer keeps 30 %.
 
     Layers count in the order in which they run. Linear means a tensor of two axes. Where 30 % are more or less than
@@ -20,7 +20,7 @@ def smart_ratio(schedule: Schedule, tensors: Tensors) -> list[Target]:
     tensors in proportion.
 
     >>> shapes = {"1": (10, 10), "2": (10, 10), "last": (10, 10)}
-    >>> smart_ratio(Schedule(densities=(0.35,)), Tensors(shapes, dict.fromkeys(shapes, 100)))[1]
+    >>> smart_ratio(Schedule(densities=(0.35,)), PrunableTensors(shapes, dict.fromkeys(shapes, 100)))[1]
     {'1': 50, '2': 25, 'last': 30}
     """
     totals, least = tensors.totals, {name: min(schedule.guard, size) for name, size in tensors.sizes.items()}

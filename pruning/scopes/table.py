@@ -9,11 +9,11 @@ from fractions import Fraction
 from pruning.errors import BadValue
 from pruning.ladder import Target, check_fraction, rational, round_half_up
 from pruning.masks.names import match_patterns
-from pruning.scopes import Schedule, Tensors, scope
+from pruning.scopes import PrunableTensors, Schedule, scope
 
 
 @scope("table", source="Liu et al. 2019, predefined architectures (arXiv 1810.05270)", reads=("layer_densities",))
-def table(schedule: Schedule, tensors: Tensors) -> list[Target]:
+def table(schedule: Schedule, tensors: PrunableTensors) -> list[Target]:
     """The densities of `layer_densities` at the last level; every tensor not named stays dense.
 
     From level 0 to the last, each tensor's counts fall at a rate of its own. `prune_rate` is not used.

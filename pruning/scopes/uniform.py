@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pruning.ladder import Target
-from pruning.scopes import Schedule, Tensors, scope
+from pruning.scopes import PrunableTensors, Schedule, scope
 from pruning.scopes.filling import filled_levels
 
 
 @scope("uniform", source="Evci et al. 2020, section 3, uniform (arXiv 1911.11134)")
-def uniform(schedule: Schedule, tensors: Tensors) -> list[Target]:
+def uniform(schedule: Schedule, tensors: PrunableTensors) -> list[Target]:
     """The same density in every tensor.
 
     Evci et al. keep the first layer dense; here it is pruned like the others unless it is named in `skip`.

@@ -19,7 +19,7 @@ from pruning.errors import BadValue
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.network.example import alike, hidden_weights, side_effect
-from pruning.sparse.network.inference import Recipe, choose_recipe, make, run_itself
+from pruning.sparse.network.inference import InferenceRecipe, choose_recipe, make, run_itself
 from pruning.sparse.network.replacing import contiguous_tensors, hand_over_contiguous
 from pruning.sparse.network.report import SparseReport
 from pruning.sparse.network.reporting import report_of
@@ -55,7 +55,7 @@ class SparseModule(nn.Module):
         skeleton: nn.Module,
         mask: Mask,
         example: Call,
-        recipe: Recipe,
+        recipe: InferenceRecipe,
         report: SparseReport,
     ) -> None:
         super().__init__()

@@ -79,7 +79,7 @@ def everything(task):
 def generation(task):
     def run(data, where, population, fixed, key):
         got, seen = task.losses(data, where, population, fixed, key)
-        return got, task.absorb(fixed, seen)
+        return got, task.after_generation(fixed, seen)
 
     return run
 

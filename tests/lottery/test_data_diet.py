@@ -20,7 +20,7 @@ from lottery.runs.given import Given
 from lottery.search.data_scores import DATA_SCORES, data_score
 from lottery.search.data_scores.el2n import el2n
 from lottery.search.data_scores.grand import grand
-from lottery.search.frame.diet import keep_examples, network_seeds, on_diet
+from lottery.search.frame.diet import keep_examples, network_seeds, with_data_diet
 from lottery.settings.config import SearchConfig
 from lottery.studies.reopening import reopen
 from lottery.trainers import Ask
@@ -38,7 +38,9 @@ def dieted(data=None, model=tiny_model, seed=0, gd=None, **settings) -> Parts:
     config = SearchConfig(seed=seed, **(SETTINGS | settings))
     parts = prepare(data or Data(train=blobs(60), validation=blobs(30, seed=1)), 0)
     source = model_source(model, parts, "model")
-    found = on_diet(Ask(source, parts, gd or GDConfig(steps=20, batch_size=16), None, None, Silent(), seed), config)
+    found = with_data_diet(
+        Ask(source, parts, gd or GDConfig(steps=20, batch_size=16), None, None, Silent(), seed), config
+    )
     assert isinstance(found.parts, Parts)
     return found.parts
 

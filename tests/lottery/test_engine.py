@@ -18,7 +18,7 @@ from lottery.search.frame.facts import Facts
 from lottery.search.frame.rewind import parse_rewind
 from lottery.search.levels.drawing import Drawing
 from lottery.search.levels.engine import search_levels
-from lottery.search.levels.plan import Plan
+from lottery.search.levels.plan import SearchPlan
 from lottery.search.probes import NoProber
 from lottery.settings.config import SearchConfig, ladder
 from pruning.criteria import Criterion, get_criterion
@@ -31,7 +31,7 @@ from tests.lottery.helpers import FakeTrainer, Quiet, assert_same_arrays
 INITIAL = {seed: {"w": np.full((10, 10), 1.0 + seed, np.float32), "bias": np.zeros(3, np.float32)} for seed in range(5)}
 
 
-def plan(rewind: str = "0", criterion: Any = "magnitude", **settings: Any) -> Plan:
+def plan(rewind: str = "0", criterion: Any = "magnitude", **settings: Any) -> SearchPlan:
     config = SearchConfig(**({"levels": 3, "replicates": 2, "rewind": rewind} | settings))
     facts = Facts(
         **dict.fromkeys(("model", "data", "trainer", "criterion", "scope", "measure_at"), "x"),
@@ -49,7 +49,7 @@ def plan(rewind: str = "0", criterion: Any = "magnitude", **settings: Any) -> Pl
     found = get_criterion(criterion) if isinstance(criterion, str) else criterion
     dense = dict.fromkeys(range(5), Mask.dense({"w": (10, 10)}))
     drawing = Drawing(found, NoProber("nobody looks"), config.score_at or found.at, 1, config.candidates, config.guard)
-    return Plan(config, drawing, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), 100, facts)
+    return SearchPlan(config, drawing, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), 100, facts)
 
 
 def test_jobs_of_a_search_that_rewinds_to_the_start(tmp_path):

@@ -26,7 +26,7 @@ from lottery.exports.exporting import Exported, export_ticket
 from lottery.exports.loaders import csr
 from lottery.exports.loaders.onnx import load as load_onnx
 from lottery.exports.reaching import check_reached
-from lottery.runs.network import Network
+from lottery.runs.network import TicketNetwork
 from lottery.state.tensors import state_of
 from pruning.errors import BadValue, FileFormatError, MaskMismatch, RunError, UnknownName, UsageError
 from pruning.mask import Mask
@@ -569,7 +569,7 @@ class TestCommandLine:
 
 def test_a_file_is_read_into_a_model_without_values_and_a_program_without_a_model(tmp_path):
     model = nn.Linear(2, 1).eval()
-    network = Network(model, Mask({"weight": [[1, 0]]}), torch.ones(3, 2))
+    network = TicketNetwork(model, Mask({"weight": [[1, 0]]}), torch.ones(3, 2))
     assert into_blank_model(lambda blank, folder: blank)(tmp_path, network)(network.inputs).isnan().all()
     assert torch.equal(whole_program(lambda folder: model)(tmp_path, network)(network.inputs), model(network.inputs))
 
@@ -577,7 +577,7 @@ def test_a_file_is_read_into_a_model_without_values_and_a_program_without_a_mode
 def test_a_weight_that_is_read_without_its_layer_is_noticed():
     model = Attention().eval()
     names = ("fc.weight", "attention.out_proj.weight")
-    network = Network(
+    network = TicketNetwork(
         model, Mask.dense({name: tuple(model.get_parameter(name).shape) for name in names}), torch.ones(2, 5, 6)
     )
     watched = Attention().eval()

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from lottery import Ticket, find_ticket
 from lottery.data import Data
-from lottery.exports import EXPORTS, Network
+from lottery.exports import EXPORTS, TicketNetwork
 from lottery.exports.exporting import export_ticket
 from lottery.exports.loaders import csr
 from lottery.exports.programs import compacted_program, flat_program
@@ -156,7 +156,7 @@ def test_packed_inputs_of_a_program_are_one_line():
     mask = Mask({"rnn.weight_hh_l0": torch.eye(3).bool().numpy()})
     for inputs in (words, (words,)):
         with pytest.raises(BadValue, match="takes a PackedSequence"):
-            compacted_program(Network(Words().eval(), mask, inputs))
+            compacted_program(TicketNetwork(Words().eval(), mask, inputs))
 
 
 def test_a_model_that_fails_on_the_examples_is_one_line_with_its_place(tmp_path):
@@ -200,7 +200,7 @@ class OfGraphs(Net):
 
 def test_tensors_that_a_program_would_take_for_constants_are_one_line():
     """A tracer finds no tensor in an object of somebody's class: the file would answer for the example alone."""
-    network = Network(OfGraphs().eval(), Mask({"body.0.weight": torch.ones(8, 6)}), Graph(torch.ones(4, 6)))
+    network = TicketNetwork(OfGraphs().eval(), Mask({"body.0.weight": torch.ones(8, 6)}), Graph(torch.ones(4, 6)))
     with pytest.raises(BadValue, match="takes tensors inside of Graph, which no traced network takes"):
         flat_program(network)
 

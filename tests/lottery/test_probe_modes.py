@@ -13,7 +13,7 @@ from torch import nn
 
 from lottery.data import Data
 from lottery.data.batches import sample
-from lottery.networks.example_gradients import Network, mean_squares
+from lottery.networks.example_gradients import NetworkLoss, mean_squares
 from lottery.runs.given import Given
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.search.probes import TorchProber
@@ -152,7 +152,7 @@ class TestFisher:
         model = begun(with_norms())
         reference = with_statistics_of(copy.deepcopy(model), X)
         weights = {name: reference.get_parameter(name) for name in prunable(model)}
-        wanted = mean_squares(Network(reference, weights, F.cross_entropy, "x", "y"), [(X, Y)])
+        wanted = mean_squares(NetworkLoss(reference, weights, F.cross_entropy, "x", "y"), [(X, Y)])
         found = prober(model).look(job_of(model), 0.5, frozenset({"fisher"}))["fisher"]
         assert np.allclose(flat(found), np.concatenate([w.numpy().ravel() for w in wanted.values()]), rtol=1e-3)
 

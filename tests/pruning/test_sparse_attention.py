@@ -14,7 +14,7 @@ from pruning.mask import Mask
 from pruning.sparse.choosing.choosing import sparse_parts
 from pruning.sparse.forms import sparse_form
 from pruning.sparse.layers import LAYERS, NoSparseForm
-from pruning.sparse.layers.attention import step_around_dense_kernels
+from pruning.sparse.layers.attention import avoid_fused_encoder_kernels
 from pruning.sparse.weights.weight import SparseWeight, named_as_dense
 from pruning.torch_modules import apply_mask, hold_mask, prunable
 
@@ -106,7 +106,7 @@ def replaced(model, masks, backend="csr"):
         own = {name.removeprefix(f"{path}."): mask for name, mask in masks.items() if name.startswith(f"{path}.")}
         if own and type(module) in kinds:
             model.set_submodule(path, sparse_form(module, own))
-    step_around_dense_kernels(model)
+    avoid_fused_encoder_kernels(model)
     return use(model, backend)
 
 
@@ -422,13 +422,13 @@ def test_decoder_layers(batch_first, norm_first, mode):
 def test_nested_tensors_are_refused_with_the_way_out():
     _, sparse, _ = pair(batch_first=True)
     nested = torch.nested.nested_tensor([torch.zeros(2, E), torch.zeros(1, E)], dtype=torch.float64)
-    with pytest.raises(BadValue, match="call step_around_dense_kernels"):
+    with pytest.raises(BadValue, match="call avoid_fused_encoder_kernels"):
         sparse(nested, nested, nested)
 
 
 def test_a_model_without_sparse_layers_keeps_its_kernels():
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(E, HEADS, 12, batch_first=True), 1)
-    step_around_dense_kernels(model)
+    avoid_fused_encoder_kernels(model)
     assert model.use_nested_tensor and model.layers[0].activation_relu_or_gelu
 
 

@@ -163,11 +163,11 @@ def json_text(value: Any) -> str:
     >>> json_text("naïve \x9b")
     '"na\\u00efve \\u009b"'
     """
-    from pruning.disk.files import finite
+    from pruning.disk.files import finite_json
     from pruning.disk.plain import plain_lines
 
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False)
-    return text if plain_lines(text) == text else json.dumps(finite(value), indent=2).replace("\x7f", "\\u007f")
+    text = json.dumps(finite_json(value), indent=2, ensure_ascii=False)
+    return text if plain_lines(text) == text else json.dumps(finite_json(value), indent=2).replace("\x7f", "\\u007f")
 
 
 def _json(value: Mapping[str, Any], stream: TextIO) -> str:
@@ -191,10 +191,10 @@ def place(given: Any) -> Path:
     return Path(given)
 
 
-def numbers(option: str, text: str) -> list[int]:
+def whole_numbers(option: str, text: str) -> list[int]:
     """Read whole numbers between commas; raises `BadValue` for anything else.
 
-    >>> numbers("levels", "7,11")
+    >>> whole_numbers("levels", "7,11")
     [7, 11]
     """
     try:

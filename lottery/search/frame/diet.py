@@ -35,7 +35,7 @@ from pruning.watch import Silent
 _STREAM = 20210707
 
 
-def on_diet(ask: Ask, config: SearchConfig) -> Ask:
+def with_data_diet(ask: Ask, config: SearchConfig) -> Ask:
     """Return what the trainer is asked, with the training part that the search's diet leaves (all of it without one).
 
     The networks are trained by gradient descent with the search's own settings (the defaults where evolution trains)

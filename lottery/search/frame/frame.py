@@ -15,7 +15,7 @@ from lottery.networks.sources.redrawing import check_initializer, warn_same_repl
 from lottery.networks.sources.source import ModelSource, Source, Start
 from lottery.runs.given import Given
 from lottery.search.frame.coverage import coverage, warn_not_covered
-from lottery.search.frame.diet import on_diet
+from lottery.search.frame.diet import with_data_diet
 from lottery.search.frame.facts import Facts
 from lottery.search.frame.held_out import held_out
 from lottery.search.frame.resolving import parts_of, resolve
@@ -138,7 +138,7 @@ def _asked(
         )
     metric = config.metric if given.metric is None else given.metric
     ask = Ask(source, parts, trainer_config, given.loss, metric, watch, config.seed, config.split_seed)
-    return source, on_diet(smoothed(ask), config)
+    return source, with_data_diet(smoothed(ask), config)
 
 
 def _facts(given: Given, config: SearchConfig, ask: Ask, setup: Setup, dense: Mask, uses: Uses) -> Facts:

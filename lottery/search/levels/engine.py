@@ -20,7 +20,7 @@ from lottery.runs.directory import RunDirectory
 from lottery.runs.reading import read_replicate
 from lottery.search.levels.early_bird import with_answer_in_record
 from lottery.search.levels.missing import Replicates, check_beginnings, missing, wanted
-from lottery.search.levels.plan import Plan, Work
+from lottery.search.levels.plan import SearchPlan, Work
 from lottery.search.levels.storing import Outcome, store
 from lottery.state.tensors import digest
 from pruning.errors import BadValue, Diverged
@@ -40,7 +40,7 @@ class LevelReport(Protocol):
 
 
 def search_levels(
-    plan: Plan,
+    plan: SearchPlan,
     trainer: Trainer,
     initial: Mapping[int, Params],
     run: RunDirectory,

@@ -19,7 +19,7 @@ from pruning.selection import check_targets
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """Everything that decides a search, resolved.
 
     Attributes:
@@ -52,13 +52,13 @@ class Work:
         run: where levels are stored.
     """
 
-    plan: Plan
+    plan: SearchPlan
     trainer: Trainer
     initial: Mapping[int, Params]
     run: RunDirectory
 
 
-def plan_of(frame: Frame, drawing: Drawing) -> Plan:
+def plan_of(frame: Frame, drawing: Drawing) -> SearchPlan:
     """Return the plan of a search; raises `UsageError` for a schedule that this network cannot have."""
     config, dense = frame.config, frame.dense
     first = dense[config.seed]
@@ -66,4 +66,4 @@ def plan_of(frame: Frame, drawing: Drawing) -> Plan:
     for mask in dense.values():
         candidates = Mask.dense(mask.shapes()) if config.candidates == "all" else mask
         check_targets(targets, candidates, config.guard, frame.pattern)
-    return Plan(config, drawing, targets, dense, frame.rewind, frame.setup.total_steps, frame.facts)
+    return SearchPlan(config, drawing, targets, dense, frame.rewind, frame.setup.total_steps, frame.facts)

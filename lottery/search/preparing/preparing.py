@@ -12,7 +12,7 @@ from lottery.runs.identity import Identity
 from lottery.search.frame.frame import Frame, frame_of
 from lottery.search.levels.drawing import Drawing
 from lottery.search.levels.early_bird import check_early_bird
-from lottery.search.levels.plan import Plan, plan_of
+from lottery.search.levels.plan import SearchPlan, plan_of
 from lottery.search.preparing.probing import prober_for, refusals
 from lottery.search.preparing.telling_apart import identity_of
 from lottery.search.probes import TorchProber
@@ -62,7 +62,7 @@ class Prepared:
     """
 
     frame: Frame
-    plan: Plan
+    plan: SearchPlan
     identity: Identity
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lottery.data.batch import chunks
-from lottery.networks.example_gradients import Network, chunk_size, mean_squares
+from lottery.networks.example_gradients import NetworkLoss, chunk_size, mean_squares
 from lottery.search.probes import Look, probe
 from lottery.search.probes.modes import with_statistics_of
 
@@ -20,5 +20,5 @@ def fisher(look: Look) -> dict[str, torch.Tensor]:
         BadValue: a loss that cannot be computed for a single example.
     """
     model = with_statistics_of(look.model, look.examples[0])
-    network = Network(model, look.weights, look.loss, asker="criterion 'fisher'", instead="'taylor'")
+    network = NetworkLoss(model, look.weights, look.loss, asker="criterion 'fisher'", instead="'taylor'")
     return mean_squares(network, chunks(look.examples, chunk_size(look.weights)))

@@ -25,7 +25,7 @@ from lottery.state.counts import check_count
 from lottery.state.machine.bars import with_bar
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.tensors import digest
-from lottery.studies.measures.connectivity import POINTS, Curve, Line, check_same_tensors, connect
+from lottery.studies.measures.connectivity import POINTS, Curve, StraightLine, check_same_tensors, connect
 from lottery.studies.reopening import reopen
 from lottery.studies.view import TorchView, torch_view
 from pruning.calls.calling import Forward
@@ -53,7 +53,7 @@ class Connection:
 
     first: str
     second: str
-    line: Line
+    line: StraightLine
     same_rewind_point: bool
     same_split: bool
 

@@ -61,7 +61,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Line:
+class StraightLine:
     """The straight line between two networks.
 
     Attributes:
@@ -130,7 +130,7 @@ def connect(
     parts: Sequence[str] = ("train", "test"),
     examples: int | None = None,
     statistics_examples: int = 4096,
-) -> Line:
+) -> StraightLine:
     """Evaluate networks on the straight line from `a` to `b`, both ends included.
 
     Weights that both masks remove are 0 all along (the union of the masks holds). Between the ends, the running
@@ -171,7 +171,9 @@ def connect(
             for name, part in chosen.items():
                 measured[name].append(view.measure(network, part))
     overlap = mask_overlap(*masks) if masks is not None else None
-    return Line(alphas, {name: _curve(values, view.objective.metric) for name, values in measured.items()}, overlap)
+    return StraightLine(
+        alphas, {name: _curve(values, view.objective.metric) for name, values in measured.items()}, overlap
+    )
 
 
 def refresh_statistics(network: nn.Module, view: TorchView, names: Collection[str], examples: int) -> None:

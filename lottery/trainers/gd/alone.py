@@ -21,7 +21,7 @@ from lottery.trainers.gd.loop.best import Best
 from lottery.trainers.gd.loop.course import Course, course_of
 from lottery.trainers.gd.loop.history import History, MeanLoss, measured
 from lottery.trainers.gd.loop.learning import Learner, learner_for
-from lottery.trainers.gd.loop.network import Network, network_for
+from lottery.trainers.gd.loop.network import JobNetwork, network_for
 from lottery.trainers.gd.loop.snapshots import Snapshots
 from lottery.trainers.gd.loop.spread import estimator_for
 from lottery.trainers.gd.loop.stepping import in_steps
@@ -75,7 +75,7 @@ class _Training:
     frame: Frame
     job: Job
     objective: Objective
-    network: Network
+    network: JobNetwork
     learner: Learner
     weights: Weights
     spread: Estimator | None

@@ -20,7 +20,7 @@ from torch import nn
 from lottery.data.batch import chunks, is_divisible, move, rows, size
 from lottery.data.batches import Batch
 from lottery.data.parts import Loader, Part, Tensors
-from lottery.networks.example_gradients import Network, chunk_size, mean_squares, require_divisible
+from lottery.networks.example_gradients import NetworkLoss, chunk_size, mean_squares, require_divisible
 from lottery.networks.objectives.metric import BatchFunction
 from pruning.errors import BadValue
 from pruning.jobs import Job
@@ -207,7 +207,7 @@ class Fisher:
         """Average squared gradients over examples."""
         training = self._training
         weights = training.weights
-        network = Network(training.model.eval(), weights, training.loss, asker="std 'fisher'", instead="'swag'")
+        network = NetworkLoss(training.model.eval(), weights, training.loss, asker="std 'fisher'", instead="'swag'")
         found = mean_squares(network, _examples(training, chunk_size(weights)))
         examples = _count(training.part)
         std = {name: _of_precision(examples * halves(value)) for name, value in found.items()}

@@ -17,7 +17,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_arg
 
-from pruning.compaction.channels import Behaviour, Channels, Flags, Numbers, finite
+from pruning.compaction.channels import Behaviour, Channels, Flags, Numbers, unknown_where_infinite
 from pruning.compaction.observing import Observed
 from pruning.registry import Registry, summary_of
 
@@ -82,7 +82,7 @@ class Operation:
         args = map_arg(self.node.args, tensors.__getitem__)
         kwargs = map_arg(self.node.kwargs, tensors.__getitem__)
         result = self.call(*args, **kwargs)
-        return np.where(unknown, np.nan, finite(result.broadcast_to(1, width)[0].numpy()))
+        return np.where(unknown, np.nan, unknown_where_infinite(result.broadcast_to(1, width)[0].numpy()))
 
     def call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Run the operation on other arguments, in float64 on the CPU."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pruning.compaction.channels import Carry, Change, Channels, Cut, Flags, Link, Mix, Numbers, finite
+from pruning.compaction.channels import Carry, Change, Channels, Cut, Flags, Link, Mix, Numbers, unknown_where_infinite
 from pruning.compaction.rules import Operation, rule
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -56,7 +56,7 @@ def _mix(operation: Operation, module: nn.Linear | Convolution, axis: int, padde
     reaches = (connected & np.isnan(folded)).any(1)
     shift = weights.sum(2) @ np.nan_to_num(folded)
     bias = shift if module.bias is None else shift + _numbers(module.bias)
-    constant = finite(np.where(reaches, np.nan, bias))
+    constant = unknown_where_infinite(np.where(reaches, np.nan, bias))
 
     def narrow(cut: Cut) -> Change:
         rows = cut.right & np.isnan(constant)
@@ -87,7 +87,7 @@ def _groups(operation: Operation, axis: int) -> Carry | None:
     reaches = (connected & np.isnan(folded)).any(1)
     shift = (weights.sum(2) * np.nan_to_num(folded)).sum(1)
     own = np.zeros(rows) if module.bias is None else _numbers(module.bias)
-    constant = finite(np.where(reaches, np.nan, shift + own))
+    constant = unknown_where_infinite(np.where(reaches, np.nan, shift + own))
     read = connected & np.isnan(constant)[:, None]
 
     def narrow(cut: Cut) -> Change:

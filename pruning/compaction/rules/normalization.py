@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pruning.compaction.channels import Carry, Change, Channels, Cut, Link, finite
+from pruning.compaction.channels import Carry, Change, Channels, Cut, Link, unknown_where_infinite
 from pruning.compaction.rules import Operation, rule
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -26,7 +26,7 @@ def batch_norm(operation: Operation) -> Carry | None:
     removed = np.zeros(channels.width, bool)
     if module.affine and module.weight in operation.kept:
         removed = ~operation.kept[module.weight]
-    constant = finite(np.where(removed, shift, channels.constant * scale + shift))
+    constant = unknown_where_infinite(np.where(removed, shift, channels.constant * scale + shift))
     each = np.arange(channels.width)
 
     def narrow(cut: Cut) -> Change:

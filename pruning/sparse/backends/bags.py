@@ -16,7 +16,7 @@ import torch
 from pruning.sparse.backends import backend
 from pruning.sparse.plans.by_rows import by_rows
 from pruning.sparse.plans.cost import Machine, sparse_seconds
-from pruning.sparse.plans.pattern import Both, Pattern, linear_pattern
+from pruning.sparse.plans.pattern import RowPattern, RowPatternBothWays, linear_pattern
 from pruning.sparse.plans.plan import Plan
 
 # Activations that do not fit into a core's cache are taken in pieces, of at least so many examples, if they must be
@@ -44,7 +44,7 @@ def bags(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Tensor
     return gathered(values, inputs, linear_pattern(plan, inputs.device))
 
 
-def gathered(entries: torch.Tensor, inputs: torch.Tensor, pattern: Both) -> torch.Tensor:
+def gathered(entries: torch.Tensor, inputs: torch.Tensor, pattern: RowPatternBothWays) -> torch.Tensor:
     """Return the product of a sparse matrix, given by its entries row by row, and inputs [columns, B].
 
     >>> pattern = linear_pattern(Plan.of([[1, 0], [1, 1]]), torch.device("cpu"))
@@ -54,7 +54,7 @@ def gathered(entries: torch.Tensor, inputs: torch.Tensor, pattern: Both) -> torc
     return by_rows(_sums, entries, inputs, pattern)
 
 
-def _sums(entries: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+def _sums(entries: torch.Tensor, inputs: torch.Tensor, pattern: RowPattern) -> torch.Tensor:
     """Return the matrix [rows, B]; one that is feature-major in memory."""
     batch = inputs.shape[1]
     if not batch or not len(entries):
@@ -88,5 +88,5 @@ def feature_major(inputs: torch.Tensor) -> torch.Tensor:
     return torch.mul(inputs, 1, out=inputs.new_empty(inputs.shape))
 
 
-def _bag(entries: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+def _bag(entries: torch.Tensor, inputs: torch.Tensor, pattern: RowPattern) -> torch.Tensor:
     return torch.embedding_bag(inputs, pattern.columns, pattern.starts, False, 0, False, entries, True)[0]

@@ -8,7 +8,7 @@ from pruning.sparse.backends import backend
 from pruning.sparse.backends.bags import feature_major
 from pruning.sparse.plans.by_rows import by_rows
 from pruning.sparse.plans.cost import Machine
-from pruning.sparse.plans.pattern import Pattern, linear_pattern
+from pruning.sparse.plans.pattern import RowPattern, linear_pattern
 from pruning.sparse.plans.plan import Plan
 
 # The matrix is put together, and Python is in between.
@@ -38,7 +38,7 @@ def csr(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Tensor:
     return by_rows(_product, values, inputs, linear_pattern(plan, inputs.device))
 
 
-def _product(values: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+def _product(values: torch.Tensor, inputs: torch.Tensor, pattern: RowPattern) -> torch.Tensor:
     if not len(values) or not inputs.shape[1]:
         return inputs.new_zeros(pattern.shape[0], inputs.shape[1])
     matrix = torch.sparse_csr_tensor(

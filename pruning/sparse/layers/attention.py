@@ -117,7 +117,7 @@ class SparseAttention(nn.Module):
 
     def _check(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
         if any(each.is_nested for each in (query, key, value)):
-            raise BadValue("nested tensors have no sparse attention: call step_around_dense_kernels(model) once")
+            raise BadValue("nested tensors have no sparse attention: call avoid_fused_encoder_kernels(model) once")
         shapes = [tuple(each.shape) for each in (query, key, value)]
         batch = 0 if self.batch_first else 1
         if (
@@ -173,7 +173,7 @@ class SparseAttention(nn.Module):
         return k, v, None if mask is None else F.pad(mask, (0, k.shape[2] - steps))
 
 
-def step_around_dense_kernels(model: nn.Module) -> None:
+def avoid_fused_encoder_kernels(model: nn.Module) -> None:
     """Let transformer encoders with sparse layers run layer by layer; in place, once, after layers were replaced.
 
     In eval mode `nn.TransformerEncoder` and `nn.TransformerEncoderLayer` read the weights of the layers in them for a
@@ -184,7 +184,7 @@ def step_around_dense_kernels(model: nn.Module) -> None:
     >>> encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(2, 2, 4, batch_first=True), 1)
     >>> layer = encoder.layers[0]
     >>> layer.linear1 = SparseLinear(layer.linear1, {"weight": np.ones((4, 2), bool)})
-    >>> step_around_dense_kernels(encoder)
+    >>> avoid_fused_encoder_kernels(encoder)
     >>> encoder.eval()(torch.ones(1, 1, 2)).shape
     torch.Size([1, 1, 2])
     """

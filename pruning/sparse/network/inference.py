@@ -1,6 +1,6 @@
 """What runs where nothing is trained: the masked network, compacted, with sparse layers wherever they win.
 
-    dense network, mask, example ─▶ Recipe;      dense network of the same architecture, recipe ─▶ module
+    dense network, mask, example ─▶ InferenceRecipe;      dense network of the same architecture, recipe ─▶ module
 
 A recipe is made once; modules are made from it again whenever the weights have changed.
 """
@@ -30,7 +30,7 @@ DENSE, COMPACTED, SPARSE = "dense", "compacted", "sparse"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class InferenceRecipe:
     """How to make what runs out of a masked dense network.
 
     Attributes:
@@ -67,17 +67,17 @@ class Recipe:
         return COMPACTED not in self.refused
 
 
-def run_itself(mask: Mask, reason: str) -> Recipe:
+def run_itself(mask: Mask, reason: str) -> InferenceRecipe:
     """Return the recipe of a network that can only be run as it is, for this reason.
 
     >>> recipe = run_itself(Mask({"weight": [[1, 0]]}), "it does not run without gradients")
     >>> recipe.way, recipe.itself, recipe.layers[0].choice.reason
     ('dense', True, 'it does not run without gradients')
     """
-    return Recipe(DENSE, True, False, {}, left_dense(mask, reason), False, {"": reason}, None, None)
+    return InferenceRecipe(DENSE, True, False, {}, left_dense(mask, reason), False, {"": reason}, None, None)
 
 
-def make(recipe: Recipe, dense: nn.Module, mask: Mask, call: Call) -> nn.Module:
+def make(recipe: InferenceRecipe, dense: nn.Module, mask: Mask, call: Call) -> nn.Module:
     """Return what runs, in evaluation mode, made of a masked dense network that may be used up."""
     network = dense
     if recipe.way != DENSE:
@@ -101,7 +101,7 @@ class _Way:
     network: nn.Module
 
 
-def choose_recipe(dense: nn.Module, mask: Mask, call: Call, choosing: Choosing) -> Recipe:
+def choose_recipe(dense: nn.Module, mask: Mask, call: Call, choosing: Choosing) -> InferenceRecipe:
     """Return the fastest way to run a masked dense network, in evaluation mode, on an example.
 
     Dense is always a candidate. What computes anything else than the masked dense network, or fails, is none.
@@ -180,7 +180,7 @@ def _fastest(
     refused: Mapping[str, str],
     call: Call,
     choosing: Choosing,
-) -> Recipe:
+) -> InferenceRecipe:
     times: dict[str, float] = {}
     spreads: tuple[Spread, Spread] | None = None
     if choosing.backend is not None or choosing.by == "model":
@@ -197,7 +197,7 @@ def _fastest(
             if rival is not None:
                 spreads = duel(runs[DENSE], runs[rival], call.device, 2 * choosing.seconds)
     chosen = ways[winner]
-    return Recipe(
+    return InferenceRecipe(
         way=chosen.way,
         itself=False,
         graph=isinstance(chosen.network, Graphed),

@@ -15,7 +15,7 @@ from pruning.calls.structures import map_tensors
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
 from pruning.sparse.choosing.choosing import Choice, Undecided, sparse_parts
-from pruning.sparse.layers.attention import step_around_dense_kernels
+from pruning.sparse.layers.attention import avoid_fused_encoder_kernels
 from pruning.sparse.network.owners import Owned, owners
 
 
@@ -88,7 +88,7 @@ def replace_layers(network: nn.Module, mask: Mask, call: Call, choosing: Choosin
             undecided[owned.path] = Undecided(owned.path, owned.layer, owned.form, choosing, training)
             network = put(network, owned.path, undecided[owned.path])
     before = _encoder_settings(network)
-    step_around_dense_kernels(network)
+    avoid_fused_encoder_kernels(network)
     contiguous = False
     with torch.set_grad_enabled(training):
         try:
@@ -105,7 +105,7 @@ def replace_layers(network: nn.Module, mask: Mask, call: Call, choosing: Choosin
         network = put(network, path, case.winner)
     for encoder, name, value in before:
         setattr(encoder, name, value)
-    step_around_dense_kernels(network)
+    avoid_fused_encoder_kernels(network)
     return Replaced(network, [row for owned in found for row in _rows(owned, undecided.get(owned.path))], contiguous)
 
 
@@ -144,7 +144,7 @@ def put_layers(network: nn.Module, mask: Mask, backends: Mapping[str, str], cont
         if contiguous:
             hand_over_contiguous(owned.form)
         network = put(network, owned.path, owned.form)
-    step_around_dense_kernels(network)
+    avoid_fused_encoder_kernels(network)
     return network
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pruning.mask import Mask
 from pruning.sparse.choosing.choosing import CHEAPER, FASTER
 from pruning.sparse.choosing.spread import Spread, told_apart
-from pruning.sparse.network.inference import SPARSE, Recipe
+from pruning.sparse.network.inference import SPARSE, InferenceRecipe
 from pruning.sparse.network.replacing import Layer
 
 _INDEX = 4  # bytes of an index
@@ -217,7 +217,7 @@ def sparse_bytes(shape: tuple[int, ...], kept: int, width: int) -> int:
     return kept * (width + _INDEX) + (shape[0] + 1) * _INDEX
 
 
-def layer_reports(recipe: Recipe, mask: Mask, width: int) -> tuple[LayerReport, ...]:
+def layer_reports(recipe: InferenceRecipe, mask: Mask, width: int) -> tuple[LayerReport, ...]:
     """Return the reports of the masked tensors of a network.
 
     Args:
@@ -230,7 +230,7 @@ def layer_reports(recipe: Recipe, mask: Mask, width: int) -> tuple[LayerReport, 
 
 
 def _report(
-    name: str, shape: tuple[int, ...], kept: int, layer: Layer | None, recipe: Recipe, width: int
+    name: str, shape: tuple[int, ...], kept: int, layer: Layer | None, recipe: InferenceRecipe, width: int
 ) -> LayerReport:
     total = prod(shape)
     if layer is None and len(shape) < 2:

@@ -7,12 +7,14 @@ import torch
 from pruning.calls.call import Call
 from pruning.mask import Mask
 from pruning.sparse.choices import Choosing
-from pruning.sparse.network.inference import Recipe
+from pruning.sparse.network.inference import InferenceRecipe
 from pruning.sparse.network.report import SparseReport, layer_reports
 from pruning.sparse.network.training import Trainable
 
 
-def report_of(recipe: Recipe, trainable: Trainable, mask: Mask, call: Call, choosing: Choosing) -> SparseReport:
+def report_of(
+    recipe: InferenceRecipe, trainable: Trainable, mask: Mask, call: Call, choosing: Choosing
+) -> SparseReport:
     """Return the report of what was chosen for a masked network and an example of its calls.
 
     >>> from pruning.sparse.network.inference import run_itself

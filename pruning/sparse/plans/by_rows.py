@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from pruning.sparse.plans.pattern import Both, Pattern
+from pruning.sparse.plans.pattern import RowPattern, RowPatternBothWays
 
-Multiply = Callable[[torch.Tensor, torch.Tensor, Pattern], torch.Tensor]
+Multiply = Callable[[torch.Tensor, torch.Tensor, RowPattern], torch.Tensor]
 
 with warnings.catch_warnings():
     # PyTorch says once a process that compressed rows are in beta; here is nothing that anybody could do about it.
@@ -24,7 +24,9 @@ with warnings.catch_warnings():
     torch.eye(1).to_sparse_csr()
 
 
-def by_rows(multiply: Multiply, entries: torch.Tensor, inputs: torch.Tensor, pattern: Both) -> torch.Tensor:
+def by_rows(
+    multiply: Multiply, entries: torch.Tensor, inputs: torch.Tensor, pattern: RowPatternBothWays
+) -> torch.Tensor:
     """Return the product of a sparse matrix and inputs; differentiable once, in entries and inputs.
 
     Args:
@@ -41,7 +43,7 @@ def by_rows(multiply: Multiply, entries: torch.Tensor, inputs: torch.Tensor, pat
 class _ByRows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, multiply: Multiply, entries: torch.Tensor, inputs: torch.Tensor, pattern: Both
+        ctx: Any, multiply: Multiply, entries: torch.Tensor, inputs: torch.Tensor, pattern: RowPatternBothWays
     ) -> torch.Tensor:
         ctx.save_for_backward(entries, inputs)
         ctx.multiply, ctx.pattern = multiply, pattern
@@ -53,7 +55,7 @@ class _ByRows(torch.autograd.Function):
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[None, torch.Tensor | None, torch.Tensor | None, None]:
         entries, inputs = ctx.saved_tensors
-        pattern: Both = ctx.pattern
+        pattern: RowPatternBothWays = ctx.pattern
         by_entries = by_inputs = None
         if ctx.needs_input_grad[1]:
             by_entries = _sampled(gradient, inputs, pattern.forward).to(entries.dtype)
@@ -62,7 +64,7 @@ class _ByRows(torch.autograd.Function):
         return None, by_entries, by_inputs, None
 
 
-def _sampled(gradient: torch.Tensor, inputs: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+def _sampled(gradient: torch.Tensor, inputs: torch.Tensor, pattern: RowPattern) -> torch.Tensor:
     """Return `gradient · inputsᵀ` at the entries of the pattern, and nowhere else."""
     if not len(pattern.columns) or not inputs.shape[1]:
         return gradient.new_zeros(len(pattern.columns))

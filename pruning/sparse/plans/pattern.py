@@ -13,7 +13,7 @@ from pruning.sparse.plans.plan import Plan, Rows
 
 
 @dataclass(frozen=True)
-class Pattern:
+class RowPattern:
     """Where the entries of a sparse matrix lie, row by row; all tensors on one device.
 
     Attributes:
@@ -28,7 +28,7 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Both:
+class RowPatternBothWays:
     """A pattern, that of its transpose, and the way between them.
 
     Attributes:
@@ -37,12 +37,12 @@ class Both:
         order: `entries[order]` are the entries in the order of `backward`, int32.
     """
 
-    forward: Pattern
-    backward: Pattern
+    forward: RowPattern
+    backward: RowPattern
     order: torch.Tensor
 
 
-def linear_pattern(plan: Plan, device: torch.device) -> Both:
+def linear_pattern(plan: Plan, device: torch.device) -> RowPatternBothWays:
     """Return the pattern of a matrix and of its transpose on a device.
 
     >>> linear_pattern(Plan.of([[0, 1], [1, 1]]), torch.device("cpu")).order.tolist()
@@ -52,11 +52,11 @@ def linear_pattern(plan: Plan, device: torch.device) -> Both:
     if key not in plan.made:
         forward = _pattern(plan.rows, plan.shape, device)
         backward = _pattern(plan.transposed, (plan.shape[1], plan.shape[0]), device)
-        plan.made[key] = Both(forward, backward, _tensor(plan.to_transposed, device))
+        plan.made[key] = RowPatternBothWays(forward, backward, _tensor(plan.to_transposed, device))
     return plan.made[key]
 
 
-def convolution_pattern(plan: ConvPlan, size: Pair, device: torch.device) -> tuple[Both, torch.Tensor]:
+def convolution_pattern(plan: ConvPlan, size: Pair, device: torch.device) -> tuple[RowPatternBothWays, torch.Tensor]:
     """Return a convolution as a sparse matrix [out · H' · W', in · H · W], and which kept weight each entry is.
 
     Args:
@@ -75,12 +75,12 @@ def convolution_pattern(plan: ConvPlan, size: Pair, device: torch.device) -> tup
         starts = np.zeros(shape[1] + 1, np.int32)
         np.cumsum(np.bincount(taps.columns, minlength=shape[1]), out=starts[1:])
         backward = _pattern(Rows(starts, rows[order]), (shape[1], shape[0]), device)
-        made[key] = Both(forward, backward, _tensor(order, device)), _tensor(taps.source, device)
+        made[key] = RowPatternBothWays(forward, backward, _tensor(order, device)), _tensor(taps.source, device)
     return made[key]
 
 
-def _pattern(rows: Rows, shape: Pair, device: torch.device) -> Pattern:
-    return Pattern(shape, _tensor(rows.starts, device), _tensor(rows.columns, device))
+def _pattern(rows: Rows, shape: Pair, device: torch.device) -> RowPattern:
+    return RowPattern(shape, _tensor(rows.starts, device), _tensor(rows.columns, device))
 
 
 def _tensor(array: NDArray[np.int32], device: torch.device) -> torch.Tensor:

@@ -15,7 +15,7 @@ from lottery.data.parts import Tensors
 from lottery.networks.objectives.objective import Objective, call
 from lottery.trainers.gd.augment import AUGMENTATIONS
 from lottery.trainers.gd.frame import Frame
-from lottery.trainers.gd.loop.network import Network
+from lottery.trainers.gd.loop.network import JobNetwork
 from lottery.trainers.gd.loop.precision import autocast, scaler_for
 from lottery.trainers.gd.loop.stepping import Stepper, masked_parameters
 from lottery.trainers.gd.moving import Mover, mover_for, settle
@@ -80,7 +80,7 @@ class Learner:
         mover: moves the mask; None where it stays.
     """
 
-    network: Network
+    network: JobNetwork
     gradients: Gradients
     stepper: Stepper
     rates: Rates
@@ -111,7 +111,7 @@ class Learner:
         return True
 
 
-def learner_for(frame: Frame, job: Job, network: Network, optimizers: Optimizers, objective: Objective) -> Learner:
+def learner_for(frame: Frame, job: Job, network: JobNetwork, optimizers: Optimizers, objective: Objective) -> Learner:
     """Return what takes the steps of a job.
 
     Args:

@@ -17,7 +17,7 @@ from pruning.torch_modules import apply_mask
 
 
 @dataclass
-class Network:
+class JobNetwork:
     """The network of one job.
 
     Attributes:
@@ -52,7 +52,7 @@ class Network:
             parameter.requires_grad_(True)
 
 
-def network_for(model: nn.Module, job: Job, train_only: Sequence[str], device: torch.device) -> Network:
+def network_for(model: nn.Module, job: Job, train_only: Sequence[str], device: torch.device) -> JobNetwork:
     """Return a job's network at its rewind point, masked, with what `train_only` leaves alone frozen.
 
     Args:
@@ -67,4 +67,4 @@ def network_for(model: nn.Module, job: Job, train_only: Sequence[str], device: t
         copy.train()
     apply_mask(copy, job.mask)  # last: a model may write its weights on `train()`
     frozen = freeze_others(copy, train_only)
-    return Network(copy, job.mask, job.mask, frozen, frozenset({*job.params, *unset_buffers(model)}))
+    return JobNetwork(copy, job.mask, job.mask, frozen, frozenset({*job.params, *unset_buffers(model)}))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lottery.state.tensors import State
 from lottery.trainers.gd.loop.averaging import Average
-from lottery.trainers.gd.loop.network import Network
+from lottery.trainers.gd.loop.network import JobNetwork
 from lottery.trainers.gd.optimizers.given import Optimizers
 
 
@@ -22,7 +22,7 @@ class Weights:
         average: of the weights over steps; None where there is none.
     """
 
-    network: Network
+    network: JobNetwork
     optimizers: Optimizers
     average: Average | None
 
