@@ -57,14 +57,15 @@ class ESConfig:
         mean_decay: fraction of the mean that is taken away after every generation (the paper's weight decay).
         strategy_params: the strategy's own hyper-parameters, by name.
         batch_size: examples a generation; all members see the same ones. Where the loss or the metric depends on which
-            examples share a batch, a `DataLoader`'s batches stay as they are, as many of them as hold so many examples.
+            examples share a batch, a `DataLoader`'s batches stay as they are: as many of them as hold this many
+            examples.
         train_only: name patterns of the parameters that are evolved, or the named sets `norm`, `biases` and
             `all-but-first` (PyTorch modules only); everything where none is given.
         episodes: episodes that every member plays in a generation (environments only).
         episode_steps: longest episode (environments only); by default the environment's own limit.
         test_episodes: episodes that the mean plays for each of validation and test (environments only).
         eval_every: generations between evaluations of the mean; by default a twentieth of the training.
-        patience: end a level's evolution after so many evaluations without a smaller validation loss (not before the
+        patience: end a level's evolution after this many evaluations without a smaller validation loss (not before the
             generation to which survivors are rewound); by default it never ends early. Networks then evolve one after
             the other.
         precision: of matrix products on a GPU: `default` (TF32) or `float32`.

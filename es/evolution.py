@@ -168,7 +168,7 @@ def evaluated(states: Evolution) -> Evolution:
 def _repeated(
     step: Callable[[Evolution], tuple[Evolution, Sample]], states: Evolution, survivors: int, count: jax.Array
 ) -> tuple[Evolution, Sample]:
-    """Take a step so many times; the sample is that of the last one."""
+    """Take `count` steps; the sample is that of the last one."""
     stacked = states.generation.shape
     # Where JAX has float64, its zeros would be that.
     members, losses = (jnp.zeros((*stacked, *shape), jnp.float32) for shape in ((2, survivors), (2,)))

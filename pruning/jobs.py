@@ -143,9 +143,9 @@ class Trainer(Protocol):
 
 @runtime_checkable
 class Stacks(Protocol):
-    """What a trainer says that runs jobs stacked and keeps nothing of an unfinished stack.
+    """A trainer that trains several jobs as one stack, and saves nothing until the whole stack is done.
 
-    Rounding depends on what else is in a stack, so that a level which is half done is trained as it was begun: whole.
+    Rounding depends on which jobs share a stack. A level that was interrupted is therefore trained again as a whole.
     """
 
     def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:

@@ -124,7 +124,7 @@ def explicit(
 
 
 def _after(level: int, sizes: Mapping[str, int], rates: Mapping[str, float], scope: str) -> Target:
-    """Return what stays after so many levels of fixed rates."""
+    """Return how many weights stay after `level` levels of fixed rates."""
     keep = {name: 1 - rational(_checked_rate(name, rates[name])) for name in sizes}
     if scope == "global":
         if len(set(keep.values())) > 1:

@@ -62,7 +62,7 @@ def divisor(total: int, most: float, least: float = 1) -> int | None:
 
 
 def at_once(members: int, room: float) -> int:
-    """Return how many members to evaluate at once if there is room for so many: few left over in the last chunk.
+    """Return how many members to evaluate at once, at most `room` of them, so that the last chunk is nearly full.
 
     >>> at_once(128, 37.5), at_once(127, 40), at_once(3, 0.1)
     (32, 32, 1)

@@ -127,6 +127,8 @@ class _Program:
 
 @dataclass(frozen=True)
 class _MaskedNetwork:
+    """A network of which only the survivors (positions `where` of the space) differ between members."""
+
     apply: Apply
     space: Space
     where: NDArray[np.int32]
@@ -142,7 +144,7 @@ class _MaskedNetwork:
         return jax.make_jaxpr(run, return_shape=True)(shapes, dict(self.fixed), inputs)
 
     def trace(self, members: int, inputs: Any) -> _Program:
-        """Return the evaluation of so many members."""
+        """Return the evaluation of a population with `members` members."""
         closed, outputs = self.single(inputs)
 
         def run(population: jax.Array, shared: list[Any]) -> list[jax.Array]:

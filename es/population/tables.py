@@ -103,7 +103,7 @@ class Panels:
 
 
 def panels(slots: NDArray[np.int32], rows: int) -> Panels:
-    """Return a matrix of slots [O, I] in panels of so many rows; the last one is filled up with empty rows.
+    """Return a matrix of slots [O, I] in panels of `rows` rows; the last one is filled up with empty rows.
 
     >>> panels(np.array([[0, -1, 1], [-1, -1, 2]]), 2).columns.tolist()
     [[0, 2]]

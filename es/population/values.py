@@ -108,13 +108,13 @@ def canonical(ndim: int) -> tuple[int, ...]:
 
 
 def members_of(weight: Weight, population: jax.Array) -> Members:
-    """Return a weight as numbers, [P, …], removed entries 0.
+    """Return the values of a weight for every member, [P, …]; removed entries are 0.
 
     A weight of which nothing is removed is a slice of the population, never a gather: its axes keep the order that
     they have there. A gather is used rather than a scatter, which runs one entry at a time on a CPU.
 
     Args:
-        weight: to be made into numbers.
+        weight: which columns of the population it is made of.
         population: [P, D].
     """
     slots, count = weight.slots, population.shape[0]

@@ -64,7 +64,7 @@ class Task(Protocol):
         ...
 
     def after_generation(self, fixed: Arrays, seen: Any) -> Arrays:
-        """Return `fixed` as it is after a generation in which the members saw this (running statistics)."""
+        """Return `fixed` after a generation in which the members saw `seen`: with updated running statistics."""
         ...
 
     def measure(self, params: Arrays) -> Measured:

@@ -62,8 +62,8 @@ class Supervised:
         network: what is trained.
         space: its evolved parameters.
         train: inputs and targets, pytrees of arrays with the examples along the first axis.
-        validation: likewise.
-        test: likewise, or None.
+        validation: inputs and targets, in the same form.
+        test: inputs and targets, in the same form, or None.
         loss: `loss(outputs, targets)` returns a scalar.
         metric: returns a fresh reading of the metric.
         weigh: `weigh(loss, outputs, targets)` returns a batch's loss times its weight in the mean over a part, and that
@@ -168,7 +168,7 @@ class Supervised:
         return jax.tree.map(batches, data)
 
     def over(self, params: Arrays, part: Examples, at_once: int) -> tuple[float, float]:
-        """Return loss and metric of one network over a part, so many examples at once."""
+        """Return loss and metric of one network over a part, `at_once` examples at a time."""
         reading = self.metric()
         total, weights = 0.0, 0.0
         for start in range(0, size(part), at_once):

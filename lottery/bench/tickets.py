@@ -37,7 +37,7 @@ def sparse_reports(
     Args:
         ticket: with trained weights, or at its rewind point where it holds none.
         model: the architecture; by default the ticket's own, by name.
-        data: likewise.
+        data: the data; by default the ticket's own, by name.
         batches: sizes; where the data are fewer, examples come again.
         device: as for `lottery prune`.
         choosing: how backends are chosen; by default they are measured afresh and not remembered.

@@ -31,7 +31,7 @@ def show_analyses(
         names: of the analyses.
         figure: where to draw, for one analysis; by default `analysis-NAME.png` in the (first) run directory.
         model: of a run whose model has no name.
-        data: likewise.
+        data: of a run whose data have no name.
         trust: run a model that only a run's records name as `package.module:callable`.
         as_json: print for people on standard error, and return {name: arrays and facts}.
 

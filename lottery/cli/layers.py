@@ -25,7 +25,7 @@ def layers(
     prunable: Annotated[
         list[str] | None, typer.Option(help="Exactly these tensors: a name pattern; repeatable.")
     ] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Tensors that stay dense: likewise.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Tensors that stay dense: a name pattern; repeatable.")] = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> Result:

@@ -31,7 +31,9 @@ def show(
     model: Annotated[
         str | None, typer.Option(help="For an analysis: the model, where the run has no name for it.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="For an analysis: the data, likewise.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="For an analysis: the data, where the run has no name for them.")
+    ] = None,
     trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
 ) -> Result:

@@ -12,7 +12,7 @@ from pruning.errors import DataError
 
 _VALUES = np.arange(256)
 
-# So many pixels are counted at once: counting makes them integers of eight bytes.
+# At most this many pixels are counted at once: counting makes them integers of eight bytes.
 _AT_ONCE = 1_000_000
 
 # What `torch.aminmax` takes.

@@ -130,7 +130,7 @@ def rows(batch: Any, first: int, last: int) -> Any:
 
 
 def chunks(batch: Any, most: int) -> Iterator[Any]:
-    """Yield a batch in pieces of no more than so many examples; one that cannot be cut, as it is."""
+    """Yield a batch in pieces of at most `most` examples; a batch that cannot be cut comes as it is."""
     count = size(batch)
     step = most if is_divisible(batch) else count
     yield from (rows(batch, first, min(first + step, count)) for first in range(0, count, step))

@@ -14,7 +14,7 @@ __all__ = ["Batch", "evaluation_batches", "move", "sample", "size", "steps_per_e
 
 Batch = tuple[Any, Any]
 
-# So many times the examples that are asked for are read at most, where batches differ in their shapes.
+# Where batches differ in their shapes, at most this many times the examples asked for are read.
 _READ = 8
 
 

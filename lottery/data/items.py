@@ -41,7 +41,7 @@ def read_items(dataset: Any, name: str, adjective: str) -> Tensors:
         dataset: gives an item for every index: a pair of an input and a label, or a dictionary. Lists of numbers in a
             dictionary are vectors.
         name: of the part, for errors.
-        adjective: likewise.
+        adjective: of the part, for errors.
 
     Raises:
         DataError: items that are not of one shape, hold text, or are others each time.
@@ -104,7 +104,7 @@ def _checked(leaf: Any, name: str) -> Any:
 
 
 def _with_vectors(item: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return an item with its lists of numbers as tensors: stacking takes a list for so many fields."""
+    """Return an item with its lists of numbers as tensors: stacking would take each entry of a list for a field."""
     return {key: torch.tensor(value) if _is_numbers(value) else value for key, value in item.items()}
 
 

@@ -13,7 +13,7 @@ from lottery.state.identity import identify, short_hash
 from lottery.state.tensors import digest, to_numpy
 
 Pass = Callable[[], Iterable[Any]]
-# So many batches show whether a loader repeats itself.
+# This many batches show whether a loader repeats itself.
 FIRST = 2
 
 

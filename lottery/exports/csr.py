@@ -41,6 +41,6 @@ def _compressed(weight: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     starts, columns = torch.from_numpy(rows.starts), torch.from_numpy(rows.columns)
     with warnings.catch_warnings():
         # PyTorch says once a process that this layout is in beta, and 2.11 that its invariants go unchecked, which they
-        # do not here; there is nothing that anybody could do about either.
+        # do not here; a user cannot act on either.
         warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
         return torch.sparse_csr_tensor(starts, columns, matrix[kept], matrix.shape, check_invariants=True)

@@ -27,14 +27,14 @@ _CHUNK_EXAMPLES = 64
 
 @dataclass(frozen=True)
 class NetworkLoss:
-    """What gradients are taken of.
+    """A network, its loss, and the weights in which gradients are taken.
 
     Attributes:
         model: in evaluation mode: an example's loss may not depend on the others.
         weights: parameters of that model, by name.
         loss: `loss(outputs, targets)`, called with one example at a time.
         asker: who needs this, for the error message.
-        instead: what to use where it cannot be had, likewise.
+        instead: what the user may choose where gradients of single examples cannot be computed, for the same message.
     """
 
     model: nn.Module

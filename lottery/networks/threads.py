@@ -11,8 +11,8 @@ from torch import nn
 
 from lottery.networks.flops import forward_flops
 
-# Below so many operations a pass over a batch, several threads win little on an idle machine, and on a busy one they
-# wait for each other many times longer than they work.
+# Where a pass over a batch takes fewer operations than this, several threads win little on an idle machine, and on a
+# busy one they wait for each other many times longer than they work.
 _SMALL = 1_000_000_000
 
 
@@ -27,7 +27,7 @@ def threads_for(network: nn.Module, inputs: Any) -> int:
 
 @contextlib.contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """Let PyTorch use so many CPU threads while the block runs.
+    """Let PyTorch use `count` CPU threads while the block runs.
 
     >>> with using_threads(1):
     ...     torch.get_num_threads()

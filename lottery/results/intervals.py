@@ -16,7 +16,7 @@ _NORMAL = 1.959963984540054
 
 
 def t_quantile(freedom: int) -> float:
-    """Return the 0.975 quantile of Student's t with so many degrees of freedom.
+    """Return the 0.975 quantile of Student's t with `freedom` degrees of freedom.
 
     >>> round(t_quantile(1), 3)
     12.706

@@ -13,7 +13,7 @@ from lottery.results.intervals import standard_error, t_interval, wilson_interva
 from lottery.results.levels import Level, Replicate, mean
 from pruning.errors import BadValue
 
-# So many differences have 2 ** n signs that can all be looked at.
+# With up to this many differences, all 2 ** n assignments of signs are computed.
 _EXACT = 16
 
 
@@ -24,7 +24,7 @@ class Estimate:
     Attributes:
         value: the estimate.
         low: lower end of the interval, or None where a single value gives none.
-        high: upper end, likewise.
+        high: upper end of the interval, or None where a single value gives none.
         n: how many values (pairs, runs) it is of.
         method: how the interval was made, in words.
     """
@@ -141,7 +141,7 @@ def without_spread(values: NDArray[np.float64]) -> bool:
 
 
 def finite_array(values: ArrayLike, axes: int) -> NDArray[np.float64]:
-    """Return an array of so many axes; raises `BadValue` for other shapes and for values that are not finite."""
+    """Return an array with `axes` axes; raises `BadValue` for other shapes and for values that are not finite."""
     data = np.asarray(values, dtype=float)
     if data.ndim != axes:
         raise BadValue(f"expected {'a row' if axes == 1 else 'a matrix'} of numbers, not the shape {data.shape}")
@@ -185,7 +185,7 @@ def interval(level: Level, is_fraction: bool, examples: int | None) -> tuple[flo
     """Return a 95 % interval of the level's mean test metric.
 
     Over two or more replicates it is Student's t interval (of a fraction, within 0 and 1). With one replicate it is
-    Wilson's interval for a fraction of so many test examples, which knows nothing of the spread between seeds. None
+    Wilson's interval for a fraction of this many test examples, which knows nothing of the spread between seeds. None
     where neither can be had.
 
     >>> interval(Level(0, ()), True, 100) is None

@@ -34,7 +34,7 @@ _IN_JAX = f"take ticket.trained(model), whose removed weights are 0, or {TWIN}"
 
 @dataclass(frozen=True)
 class TicketNetwork:
-    """A ticket's network.
+    """The network of a ticket, with a batch of examples.
 
     Attributes:
         model: the masked dense network, on the CPU, in evaluation mode; never changed.
@@ -103,7 +103,7 @@ def ticket_network(
     Args:
         ticket: its record names the model and the data that it was found with.
         model: another one, as `find_ticket` takes it; None for the ticket's own.
-        data: likewise.
+        data: other data, as `find_ticket` takes them; None for the ticket's own.
         weights: `trained`, or `rewind` for the initialization that the ticket trains from.
         examples: how many: training examples, or first observations of an environment.
         asked: who wants it, with a verb, for the message: "lottery bench sparse times".

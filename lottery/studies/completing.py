@@ -1,4 +1,4 @@
-"""Trainings beside a search (controls, copies, transfers): what is missing of a group, trained as it was begun."""
+"""Trainings beside a search (controls, copies, transfers): those that are missing, in the same stacks as at first."""
 
 from __future__ import annotations
 

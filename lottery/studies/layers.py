@@ -101,10 +101,10 @@ def layers(
 
     Args:
         model: as `find_ticket` takes it.
-        data: likewise; by default `"digits"`, or nothing for a module that is given as such.
-        loss: likewise.
-        metric: likewise.
-        forward: likewise.
+        data: as for `find_ticket`; by default `"digits"`, or nothing for a module that is given as such.
+        loss: as for `find_ticket`.
+        metric: as for `find_ticket`.
+        forward: as for `find_ticket`.
         prunable: name patterns; where given, exactly these tensors are prunable.
         skip: name patterns of tensors that stay dense.
         seed: of the network.
@@ -134,7 +134,7 @@ def stored_layers(path: Path, model: Any = None, data: Any = None, *, trust: boo
     Args:
         path: a directory.
         model: the network, where the directory has no name for it.
-        data: likewise.
+        data: the data set, where the directory has no name for it.
         trust: run a model that only the directory names as `package.module:callable`.
 
     Raises:

@@ -73,7 +73,7 @@ def spread(model: nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str, An
 
     - A mapping gives keywords, if the model's `forward` takes its keys. One whose keys it knows none of is one
       argument, if that is all that `forward` asks for.
-    - A tuple or list is spread, if `forward` takes so many arguments. A named tuple that it does not take apart, and
+    - A tuple or list is spread, if `forward` takes that many arguments. A named tuple that it does not take apart, and
       a list of tensors of one kind (images of several sizes), are one argument.
     - Anything else is one argument: a tensor, a packed sequence, a batch object.
 

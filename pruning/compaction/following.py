@@ -51,7 +51,7 @@ def follow(
 
 
 def name_values_written_in_place(network: fx.GraphModule, observed: Observed) -> None:
-    """Let everything after `x.relu_()` read its result in the place of x: the same numbers, by the right name."""
+    """After `x.relu_()`, let later operations read the result of `relu_` and not `x`: the values are the same."""
     order = {node: place for place, node in enumerate(network.graph.nodes)}
     renamed: dict[fx.Node, fx.Node] = {}
     for node in network.graph.nodes:

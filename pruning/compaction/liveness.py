@@ -103,7 +103,7 @@ def _settle_link(
 
 
 def _fixed(graph: fx.Graph, followed: Followed) -> dict[fx.Node, Flags]:
-    """Return which channels nothing can leave away: those that come from values without channels, such as inputs."""
+    """Return which channels can never be removed: those that come from values without channels, such as inputs."""
     fixed: dict[fx.Node, Flags] = {}
     for node in graph.nodes:
         behaviour = followed.behaviours.get(node)

@@ -2,7 +2,7 @@
 
 A tensor is seen as a matrix, [out, rest]: a row for each output, and in a row, tap after tap, the inputs that a product
 sums over (`pruning.uses.axes`). A pattern cuts the matrix into tiles of one size, and either a tile stays or goes
-whole, or at most so many of its weights stay.
+whole, or at most a given number of its weights stay.
 """
 
 from __future__ import annotations

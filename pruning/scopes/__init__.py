@@ -27,7 +27,7 @@ class Schedule:
         densities: an explicit falling list of densities instead.
         guard: the fewest weights that every tensor keeps.
         layer_rates: prune rates by tensor-name pattern, for a scope that reads them.
-        layer_densities: densities at the last level by tensor-name pattern, likewise.
+        layer_densities: densities at the last level by tensor-name pattern, for a scope that reads them.
     """
 
     prune_rate: float = 0.2

@@ -128,7 +128,7 @@ def carried(
     Args:
         operation: of `torch.ops.aten`.
         arguments: what it was called with.
-        keywords: likewise.
+        keywords: the keyword arguments that it was called with.
         results: what it made.
         places_of: what is known of its operands.
 

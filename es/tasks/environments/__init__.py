@@ -30,7 +30,7 @@ class Continuous:
 
     Attributes:
         low: float32, of the action's shape.
-        high: likewise.
+        high: float32, of the same shape.
     """
 
     low: NDArray[np.float32]

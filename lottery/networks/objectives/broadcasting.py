@@ -21,7 +21,7 @@ def noticing_broadcasts(outputs: Any, targets: Any, what: str = "the loss") -> I
 
     Args:
         outputs: of the model; only a single tensor is watched.
-        targets: likewise.
+        targets: labels; only a single tensor is watched.
         what: runs, as the sentence's subject.
 
     Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lottery.data.fitness import Fitness
     from lottery.data.unseen import Unseen
 
-# So many examples are enough for a model that has no weights before it has seen some.
+# This many examples are shown to a model that makes its weights when it first sees some.
 FEW = 8
 
 

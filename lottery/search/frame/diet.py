@@ -36,7 +36,7 @@ _STREAM = 20210707
 
 
 def with_data_diet(ask: Ask, config: SearchConfig) -> Ask:
-    """Return what the trainer is asked, with the training part that the search's diet leaves (all of it without one).
+    """Return the request to the trainer with only the training examples that the data diet keeps (all without a diet).
 
     The networks are trained by gradient descent with the search's own settings (the defaults where evolution trains)
     on the training part alone; validation and test examples are neither scored nor looked at. They start where the

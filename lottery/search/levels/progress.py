@@ -48,7 +48,7 @@ class Display:
 
     @contextmanager
     def searching(self, levels: int, metric: Measure, examples: int | None) -> Iterator[None]:
-        """Show bars and the table's header while a search of so many levels runs."""
+        """Show bars and the table's header while a search of `levels` levels runs."""
         self._metric, self._examples = metric, examples
         with self.training(levels):
             self._line(HEADER)
@@ -56,7 +56,7 @@ class Display:
 
     @contextmanager
     def training(self, levels: int) -> Iterator[None]:
-        """Show bars while so many levels are trained."""
+        """Show bars while `levels` levels are trained."""
         if not self._bars:
             yield
             return
@@ -69,7 +69,7 @@ class Display:
             yield
 
     def started(self, level: int, steps: int) -> None:
-        """Begin a level of so many steps, all replicates together."""
+        """Begin a level of `steps` steps, counted over all replicates."""
         if self._steps is not None:
             self._steps.reset(total=steps)
             self._steps.set_description(f"level {level}")

@@ -46,9 +46,9 @@ class Look:
         input_shape: of one example.
         density: of the mask that is about to be drawn.
         probes: products with the Hessian that each tensor may cost, for a probe that takes some.
-        steps: for a probe that trains: how long.
-        lr: likewise: the learning rate, or None for the probe's own.
-        batch_size: likewise.
+        steps: how many steps a probe trains, where it trains.
+        lr: learning rate of a probe that trains, or None for the probe's own.
+        batch_size: batch size of a probe that trains.
         seed: of everything random.
         device: where the model is.
     """

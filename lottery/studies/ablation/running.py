@@ -104,12 +104,12 @@ def ablate(
         levels: which levels; by default every pruned one.
         repeats: how often every ticket is ablated.
         rewind: the other rewind point, for the kind `rewind`.
-        model: what the search was given; may be left out where it was a name.
-        data: likewise.
-        loss: likewise.
-        metric: likewise.
-        forward: likewise.
-        criterion: likewise, where it was a function; or its name.
+        model: the model of the search; may be left out where it was a name.
+        data: the data of the search; may be left out where they were a name.
+        loss: the loss that the search was given, if any.
+        metric: the metric that the search was given, if any.
+        forward: the `forward` that the search was given, if any.
+        criterion: the criterion of the search, where it was a function; or its name.
         functions: settings of the search that were functions, by name: `{"optimizer": make}`.
         device: where to train now.
         trust: run a model or criterion that only the run's records name as `package.module:name`.
@@ -133,7 +133,7 @@ def ablate(
     search = read_search(directory.path)
     numbers = _levels(search, request.levels)
     elsewhere = functools.cache(functools.partial(_elsewhere, frame, request.rewind or ""))
-    bench = _Bench(directory, frame, drawing_of(frame, criterion), request, elsewhere)
+    bench = _AblatedRun(directory, frame, drawing_of(frame, criterion), request, elsewhere)
     seeds_of = {number: [replicate.seed for replicate in search.levels[number].alive] for number in numbers}
     with locked(directory.path, "ablations"), counter.display.training(len(numbers)):
         _say_stored(bench, seeds_of)
@@ -156,7 +156,7 @@ def _levels(search: Search, wanted: Sequence[int] | None) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _AblatedRun:
     """What all controls of a call share."""
 
     run: RunDirectory
@@ -169,7 +169,7 @@ class _Bench:
         return RunDirectory(self.run.path / "ablations" / self.request.folder(kind) / f"repeat-{repeat}")
 
 
-def _say_stored(bench: _Bench, seeds_of: Mapping[int, Sequence[int]]) -> None:
+def _say_stored(bench: _AblatedRun, seeds_of: Mapping[int, Sequence[int]]) -> None:
     every = [(number, seed) for number, seeds in seeds_of.items() for seed in seeds]
     folders = [
         bench.directory(kind, repeat).level_path(seed, number)
@@ -179,7 +179,7 @@ def _say_stored(bench: _Bench, seeds_of: Mapping[int, Sequence[int]]) -> None:
     say_stored(bench.run.path / "ablations", stored, len(folders), "deleting the folder of a kind")
 
 
-def _train_level(bench: _Bench, number: int, seeds: Sequence[int], counter: StepCounter) -> None:
+def _train_level(bench: _AblatedRun, number: int, seeds: Sequence[int], counter: StepCounter) -> None:
     """Train the controls of one level that are missing, all in one piece, and store each as it is done."""
     run, request = bench.run, bench.request
     masks = {seed: run.read_mask(seed, number) for seed in seeds}
@@ -196,7 +196,7 @@ def _train_level(bench: _Bench, number: int, seeds: Sequence[int], counter: Step
         store(bench.frame.facts, bench.directory(kind, repeat), outcome, dense, facts)
 
 
-def _job(bench: _Bench, kind: str, subject: Subject) -> Job:
+def _job(bench: _AblatedRun, kind: str, subject: Subject) -> Job:
     control = ABLATIONS[kind].value(subject)
     budget = own_budget(bench.frame, bench.run, subject.seed, subject.level)
     if control.start is not None:
@@ -205,7 +205,7 @@ def _job(bench: _Bench, kind: str, subject: Subject) -> Job:
     return Job(control.params, control.mask, job_seed(subject.seed, subject.level), budget)
 
 
-def _subject(bench: _Bench, which: tuple[str, int, int, int], masks: Mapping[int, Mask]) -> Subject:
+def _subject(bench: _AblatedRun, which: tuple[str, int, int, int], masks: Mapping[int, Mask]) -> Subject:
     kind, repeat, seed, level = which
     run, drawing = bench.run, bench.drawing
     return Subject(
@@ -240,7 +240,7 @@ def _fresh(frame: Frame, seed: int, repeat: int) -> Params:
     return fresh
 
 
-def _redraw(bench: _Bench, seed: int, level: int, mask: Mask) -> Mask:
+def _redraw(bench: _AblatedRun, seed: int, level: int, mask: Mask) -> Mask:
     """Return the mask that the dense network's scores, turned upside down, give with the same counts."""
     run, drawing = bench.run, bench.drawing
     criterion = drawing.criterion

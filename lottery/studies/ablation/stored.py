@@ -18,10 +18,10 @@ class Ablated:
     """One kind of control of a search.
 
     Attributes:
-        kind: its name; with the other rewind point behind it, where there is one.
-        levels: with one replicate for each seed: its mean over repeats (the path is the first repeat's).
+        kind: its name, followed by the other rewind point where there is one.
+        levels: one replicate for each seed, with the mean of its repeats; its path is that of the first repeat.
         repeats: how often every ticket was ablated.
-        every: all trainings, by level and repeat.
+        every: all trainings, one `Level` for each repeat, by level.
     """
 
     kind: str

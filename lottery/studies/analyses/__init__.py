@@ -146,11 +146,11 @@ def study(
 
     Args:
         path: the run directory.
-        model: what the search was given; may be left out where it was a name.
-        data: likewise.
+        model: the model of the search; may be left out where it was a name.
+        data: the data of the search; may be left out where they were a name.
         loss: the search's loss, where it was the caller's own.
-        metric: likewise.
-        forward: likewise.
+        metric: the search's metric, where it was the caller's own.
+        forward: the search's `forward`, where it was the caller's own.
         functions: settings of the search that were functions, by name: `{"optimizer": make}`.
         trust: run a model that only the run's records name as `package.module:callable`; without it an analysis that
             needs that model raises `Untrusted`.

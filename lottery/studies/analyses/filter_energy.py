@@ -161,7 +161,7 @@ def component_groups(count: int) -> list[NDArray[np.int_]]:
 
 
 def _flat(freedom: int) -> tuple[float, float]:
-    """Return where 95 % of the mean of so many squared standard normal numbers lies."""
+    """Return the 95 % interval of the mean of `freedom` squared standard normal numbers."""
     from scipy import stats
 
     low, high = stats.chi2.ppf([0.025, 0.975], freedom) / freedom

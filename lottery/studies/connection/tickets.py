@@ -73,7 +73,7 @@ class Connections:
     points: int
 
     def warnings(self) -> list[str]:
-        """Return what makes a pair something else than two copies that differ in their noise."""
+        """Return warnings on pairs that differ in more than the noise of training."""
         apart = [pair for pair in self.pairs if not pair.same_rewind_point]
         split = [pair for pair in self.pairs if not pair.same_split]
         said = {
@@ -131,14 +131,14 @@ def connect_tickets(
     Args:
         paths: two or more ticket directories with trained weights.
         model: as `find_ticket` takes it; by default the first ticket's own.
-        data: likewise.
+        data: as for `find_ticket`; by default the first ticket's own.
         points: on every line, both ends included.
         parts: of the data: `train`, `validation`, `test`; by default train, and test (or validation without a test
             part).
         examples: the most examples of each part; by default all.
         loss: the loss of the search, where it was the caller's own.
-        metric: likewise.
-        forward: likewise.
+        metric: the metric of the search, where it was the caller's own.
+        forward: the `forward` of the search, where it was the caller's own.
         functions: settings of the search that were functions, by name: `{"optimizer": make}`. They are asked for where
             the search picked its training examples by training (`data_diet`).
         trust: run a model that only the first ticket's record names as `package.module:callable`.

@@ -27,7 +27,7 @@ class LevelStability:
         density: of its masks.
         seeds: of the replicates.
         error: error barriers by part of the data [replicates, pairs of copies]; NaN where a copy diverged.
-        loss: loss barriers, likewise.
+        loss: loss barriers, in the same shape.
     """
 
     level: int

@@ -47,13 +47,13 @@ _IN_JAX = (
 
 
 @dataclass(frozen=True)
-class _Bench:
-    """A run that copies are trained of.
+class _CopiedRun:
+    """A run whose tickets are trained again as copies.
 
     Attributes:
         run: its directory.
-        frame: what it trained, on what, by what.
-        counter: is told of steps.
+        frame: the model, data and trainer of the run.
+        counter: counts steps, for the progress bar.
     """
 
     run: RunDirectory
@@ -94,17 +94,17 @@ def instability(
 
     Args:
         run: the run directory.
-        model: what the search was given; may be left out where it was a name.
-        data: likewise.
+        model: the model of the search; may be left out where it was a name.
+        data: the data of the search; may be left out where they were a name.
         levels: which; by default the dense one, the winning ticket's and the last.
         replicates: seeds of the replicates; by default all.
         copies: of every ticket; 2 or more.
         points: on every line between two copies.
         parts: of the data; by default `test`, or `validation` where there is no test part.
         examples: the most examples of a part; by default all.
-        loss: what the search was given.
-        metric: likewise.
-        forward: likewise.
+        loss: the loss that the search was given.
+        metric: the metric that the search was given.
+        forward: the `forward` that the search was given.
         functions: settings of the search that were functions, by name: `{"optimizer": make}`.
         device: where to train now.
         trust: run a model that only the run's records name as `package.module:callable`.
@@ -130,7 +130,7 @@ def instability(
     for part in parts:
         part_of(view.parts, part)  # what is wrong is said before anything is trained
     search = read_search(directory.path)
-    bench = _Bench(directory, frame, counter)
+    bench = _CopiedRun(directory, frame, counter)
     asked = {level: _alive(search, level, replicates) for level in _levels(search, levels)}
     found = []
     with locked(directory.path / "instability", "instability"), counter.display.training(len(asked)):
@@ -185,7 +185,7 @@ def _alive(search: Search, level: int, replicates: Sequence[int] | None) -> list
     return alive if replicates is None else sorted(set(replicates))
 
 
-def _train(bench: _Bench, level: int, seeds: Sequence[int], copies: int) -> None:
+def _train(bench: _CopiedRun, level: int, seeds: Sequence[int], copies: int) -> None:
     """Train what is missing of one level, all of it handed to the trainer in one piece."""
     jobs = {(seed, number): _job(bench, seed, level, number) for seed in seeds for number in range(copies)}
     missing = [(seed, number) for seed, number in jobs if not bench.copy(number).has(seed, level)]
@@ -197,12 +197,12 @@ def _train(bench: _Bench, level: int, seeds: Sequence[int], copies: int) -> None
         store(bench.frame.facts, bench.copy(number), outcome, dense, {"copy": number, "job_seed": jobs[which].seed})
 
 
-def _job(bench: _Bench, seed: int, level: int, number: int) -> Job:
+def _job(bench: _CopiedRun, seed: int, level: int, number: int) -> Job:
     params, budget = _start(bench, seed, level)
     return Job(params, bench.run.read_mask(seed, level), copy_seed(seed, level, number), budget)
 
 
-def _start(bench: _Bench, seed: int, level: int) -> tuple[Params, Budget]:
+def _start(bench: _CopiedRun, seed: int, level: int) -> tuple[Params, Budget]:
     """Return the rewind point of a level, and from which step to which it trains."""
     rewind, total = bench.frame.rewind, bench.frame.setup.total_steps
     if level == 0 and rewind.to_step is None:
@@ -213,7 +213,7 @@ def _start(bench: _Bench, seed: int, level: int) -> tuple[Params, Budget]:
 
 
 def _barriers(
-    bench: _Bench,
+    bench: _CopiedRun,
     view: TorchView,
     seed: int,
     level: int,

@@ -180,7 +180,7 @@ def top_eigenvalues(where: Surface, count: int = 1, iterations: int = 20, seed: 
     """Return the largest eigenvalues (algebraically) of the Hessian, by Lanczos with full reorthogonalisation.
 
     Args:
-        where: the loss.
+        where: the loss as a function of the coordinates.
         count: how many.
         iterations: Hessian-vector products at most (as many as there are coordinates give all eigenvalues).
         seed: of the first vector.
@@ -218,7 +218,7 @@ def trace(where: Surface, probes: int = 10, seed: int = 0) -> Trace:
     """Return Hutchinson's estimate of the Hessian's trace: the mean of vᵀHv over vectors of random signs.
 
     Args:
-        where: the loss.
+        where: the loss as a function of the coordinates.
         probes: how many vectors; 2 or more, for the standard error.
         seed: of the signs.
 
@@ -245,7 +245,7 @@ def flatness(where: Surface, sigmas: Sequence[float], directions: int = 5, seed:
     flatness, as Lange & Sprekeler 2023 look at optima of evolution strategies, arXiv 2306.00045).
 
     Args:
-        where: the loss.
+        where: the loss as a function of the coordinates.
         sigmas: standard deviations of the step of a coordinate, 0 or more.
         directions: how many ε.
         seed: of the directions.

@@ -16,7 +16,7 @@ from lottery.studies.view import TorchView
 from pruning.copies.copying import copy_module
 from pruning.errors import BadValue
 
-# So many numbers of one layer are held at a time: 64 MiB in single precision.
+# At most this many numbers of one layer are held at a time: 64 MiB in single precision.
 _NUMBERS = 2**24
 
 

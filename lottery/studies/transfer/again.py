@@ -49,12 +49,12 @@ def train_ticket(
     Args:
         ticket: what to train.
         model: the architecture, as `find_ticket` takes it; by default the one that the ticket was found in.
-        data: likewise.
+        data: as for `find_ticket`; by default the data that the ticket was found with.
         settings: what differs from how the ticket was found: `trainer`, `strategy`, `steps`, `replicates`, … Settings
             of the ticket's own trainer are kept where the trainer stays the same.
-        loss: as `find_ticket` takes it.
-        metric: likewise.
-        forward: likewise.
+        loss: as for `find_ticket`.
+        metric: as for `find_ticket`.
+        forward: as for `find_ticket`.
         out: the folder in which runs are kept.
         force: start over.
         resume: go on with a stored run though nothing tells whether it is of the same experiment.

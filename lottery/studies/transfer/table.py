@@ -113,11 +113,11 @@ def transfer_table(
         runs: two or more run directories of one architecture.
         density: of the tickets: each run's pruned level that is nearest to it, by ratio.
         level: of the tickets in every run, instead. By default the lowest density that all of the runs reach.
-        model: what the searches were given; may be left out where it was a name.
-        data: likewise, one for each run.
-        loss: likewise.
-        metric: likewise.
-        forward: likewise.
+        model: the model of the searches; may be left out where it was a name.
+        data: the data of the searches, one for each run; may be left out where they were a name.
+        loss: the loss that the searches were given, if any.
+        metric: the metric that the searches were given, if any.
+        forward: the `forward` that the searches were given, if any.
         functions: settings of the searches that were functions, by name: `{"optimizer": make}`; one mapping of which
             each run takes what it was made with, or one for each run.
         device: where to train now.
@@ -149,14 +149,14 @@ def transfer_table(
             _, frame = reopen(search.run, given, functions=own, device=device, watch=counter, trust=trust)
             require_still_masks(frame)
             for source, seeds in _sources(members, target):
-                _train(_Bench(members, target, frame, out), source, seeds, counter)
+                _train(_TargetRun(members, target, frame, out), source, seeds, counter)
                 counter.display.passed()
     return _read(members, out)
 
 
 @dataclass(frozen=True)
-class _Bench:
-    """What the trainings in one run's way share."""
+class _TargetRun:
+    """The target run, in whose way tickets of all runs are trained, and what these trainings share."""
 
     members: tuple[Member, ...]
     target: int
@@ -184,7 +184,7 @@ def _sources(members: Sequence[Member], target: int) -> list[tuple[int | None, l
     return [*others, (None, common_seeds(members[target], members[target]))]
 
 
-def _train(bench: _Bench, source: int | None, seeds: Sequence[int], counter: StepCounter) -> None:
+def _train(bench: _TargetRun, source: int | None, seeds: Sequence[int], counter: StepCounter) -> None:
     """Train in one piece what is missing of one entry, and store each training as it is done.
 
     An entry is a piece of its own, so that no other run in the table has a part in its rounding.
@@ -215,7 +215,7 @@ def _train(bench: _Bench, source: int | None, seeds: Sequence[int], counter: Ste
         )
 
 
-def _job(bench: _Bench, source: int | None, seed: int) -> Job:
+def _job(bench: _TargetRun, source: int | None, seed: int) -> Job:
     """Return the training of one ticket in the target's way: as the target's own ticket of that seed was trained."""
     giver = bench.own if source is None else bench.members[source]
     mask = giver.run.read_mask(seed, giver.level.level)

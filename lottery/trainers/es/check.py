@@ -41,9 +41,9 @@ CLOSE = 1e-3
 CLOSE_WITH_TF32 = 2e-2
 # Values below this are rounding.
 NOTHING = 1e-6
-# A member's loss may be off by so many times what one rounding of every weight makes of it.
+# A member's loss may be off by this many times the change that rounding every weight once makes.
 ROUNDINGS = 16
-# So many observations are shown to a policy.
+# How many observations a policy is compared on.
 OBSERVATIONS = 256
 
 Confirm = Callable[[Params, Evaluation], None]

@@ -45,7 +45,7 @@ class InMemory:
         """Return the loaders' batches where it matters which examples share one; None where it does not.
 
         Args:
-            measure: `measure(examples, at_once)` returns loss and metric over examples, so many at once.
+            measure: `measure(examples, at_once)` returns loss and metric over examples, `at_once` of them at a time.
 
         Raises:
             DataError: it matters, and the batches of a part have different sizes.
@@ -92,7 +92,7 @@ def in_memory(parts: Parts, seed: int) -> InMemory:
 
 
 def measure_in_torch(source: ModelSource, seed: int, objective: Objective) -> MeasureExamples:
-    """Return how a module of PyTorch is measured on examples, so many at once."""
+    """Return the function that measures a PyTorch module on examples."""
     model = source.build(seed)
 
     def measure(examples: Any, at_once: int) -> tuple[float, float]:
@@ -107,7 +107,7 @@ def matters(measure: MeasureExamples, examples: Any, count: int) -> bool:
     """Say whether two batches as one measure otherwise than one by one.
 
     Args:
-        measure: `measure(examples, at_once)` returns loss and metric over these examples, so many at once.
+        measure: `measure(examples, at_once)` returns loss and metric over these examples, `at_once` of them at a time.
         examples: inputs and targets with the examples along the first axis; the first two batches are looked at.
         count: examples in a batch.
 

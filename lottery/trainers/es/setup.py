@@ -51,7 +51,7 @@ from pruning.errors import BadValue, DataError, NothingToPrune, RunError
 from pruning.jobs import Job
 from pruning.masks.names import match_patterns
 
-# So many observations are enough to see how a network computes.
+# This many observations show how a network computes.
 FEW = 8
 GENERATIONS = 600
 GENERATIONS_OF_EPISODES = 200

@@ -19,7 +19,7 @@ from lottery.trainers.gd.trainer import GDTrainer, isolated
 from pruning.calls.users_code import users_code
 from pruning.jobs import Job
 
-# So many batches are looked at.
+# How many of the first batches are looked at.
 FIRST = 2
 
 

@@ -64,7 +64,7 @@ class GDConfig:
         gamma: that factor.
         warmup: steps over which the learning rate rises linearly from 0.
         eval_every: steps between evaluations; by default a twentieth of the training.
-        patience: end a training after so many evaluations without a smaller validation loss (not before the step to
+        patience: end a training after this many evaluations without a smaller validation loss (not before the step to
             which survivors are rewound); by default it never ends early.
         precision: `float32`; `bf16` or `fp16` for autocast, `fp16` with scaled gradients.
         ema: decay of a running average of the weights (0.999), which is then what is measured, scored and delivered;

@@ -61,8 +61,8 @@ class Mover:
     def moved(self, model: nn.Module, mask: Mask, step: int) -> Mask | None:
         """Return the mask after this step, whose gradients `model` holds, or None where it does not move.
 
-        Nor does it move where no whole weight would leave, or on weights or gradients that are not finite (training
-        then ends as diverged): such a step is taken as any other.
+        The mask also stays where the fraction to remove is less than one weight, and where weights or gradients are
+        not finite (training then ends as diverged).
         """
         done = step - self.start
         if done % self.every or done >= self.last:

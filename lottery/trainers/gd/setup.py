@@ -37,8 +37,8 @@ from pruning.calls.users_code import users_code
 from pruning.copies.own_parameters import gradients_within, require_own_parameters
 from pruning.errors import BadValue, DataError, RunError
 
-# Below so many operations a forward pass, threads wait for each other longer than they work: one is as fast as two
-# on an idle machine, and many times faster on a busy one.
+# Where a forward pass takes fewer operations than this, threads wait for each other longer than they work: one is as
+# fast as two on an idle machine, and many times faster on a busy one.
 SINGLE_THREAD_FLOPS = 4_000_000
 
 _INSTEAD = (

@@ -28,8 +28,8 @@ from lottery.trainers.gd.stack import stack_of
 from pruning.copies.modes import switches_by_itself
 from pruning.jobs import BEST, Job
 
-# Where the forward pass of one network on one batch takes fewer operations, and there are so many jobs, they are
-# trained stacked. Measured on two busy CPU cores, float32, Adam, one thread: processor time one after the other by
+# Where the forward pass of one network on one batch takes fewer operations, and there are at least this many jobs, they
+# are trained stacked. Measured on two busy CPU cores, float32, Adam, one thread: processor time one after the other by
 # processor time stacked, medians. Digits MLP at batch 64 (0.8e6): 0.6 for 2 jobs, 0.85 for 3, 1.0 for 4, 1.2 for 5,
 # 1.7 for 10, 1.8 for 20; at batch 256 (3.3e6): 1.1 for 5, 1.4 for 10. LeNet-300-100 at batch 64 (34e6): 0.97 for 5,
 # 0.96 for 10: its arithmetic is all there is to it. Nothing is measured on CUDA yet: a step of a small network waits
@@ -167,7 +167,7 @@ def _random_state() -> tuple[object, ...]:
 
 
 def gains(model: nn.Module, flops: float, count: int, device: torch.device) -> bool:
-    """Say whether so many networks train faster stacked, whose forward passes take `flops` operations each.
+    """Say whether `count` networks, whose forward passes take `flops` operations each, train faster stacked.
 
     >>> small, cpu = nn.Linear(1, 1), torch.device("cpu")
     >>> gains(small, 1e3, 5, cpu), gains(small, 1e3, 1, cpu), gains(small, 1e9, 5, cpu)

@@ -19,7 +19,7 @@ from pruning.sparse.plans.cost import Machine, sparse_seconds
 from pruning.sparse.plans.pattern import RowPattern, RowPatternBothWays, linear_pattern
 from pruning.sparse.plans.plan import Plan
 
-# Activations that do not fit into a core's cache are taken in pieces, of at least so many examples, if they must be
+# Activations that do not fit into a core's cache are taken in pieces, of at least `_PIECE` examples, if they must be
 # copied anyway or every row is read often enough to pay for the copy.
 _CACHE, _PIECE, _OFTEN = 1 << 20, 64, 32
 

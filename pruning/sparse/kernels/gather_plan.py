@@ -91,7 +91,7 @@ def transposed_reads(plan: Plan) -> Reads:
 
 
 def sum_tile(fan_in: float, numbers: int, bytes_each: int) -> Tile:
-    """Return the tile of weighted sums of about `fan_in` weights and runs of so many numbers.
+    """Return the tile of weighted sums of about `fan_in` weights and runs of `numbers` numbers.
 
     16 numbers for each thread: enough loads under way at once, and registers left. 512 contiguous bytes are what a
     warp loads in one go; where runs are shorter, a program takes more weights, and more rows where weights are few.
@@ -126,7 +126,7 @@ def _run(numbers: int, bytes_each: int) -> tuple[int, int]:
 
 
 def parts_of(programs: int, steps: int) -> int:
-    """Return into how many parts a sum of so many steps is cut where programs are too few to fill a device.
+    """Return into how many parts a sum of `steps` steps is cut where programs are too few to fill a device.
 
     The parts are added afterwards, in order: no atomic additions, the same bits every time.
 
@@ -159,7 +159,7 @@ def row_groups(starts: NDArray[np.int32], rows: int) -> tuple[NDArray[np.int32],
 
 
 def segments(starts: NDArray[np.int32], weights: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the rows cut into segments of at most so many weights: row and first weight of each [segments].
+    """Return the rows cut into segments of at most `weights` weights: row and first weight of each [segments].
 
     >>> segments(np.array([0, 3, 3, 4], np.int32), weights=2)
     (array([0, 0, 2], dtype=int32), array([0, 2, 3], dtype=int32))

@@ -31,11 +31,11 @@ DENSE, COMPACTED, SPARSE = "dense", "compacted", "sparse"
 
 @dataclass(frozen=True)
 class InferenceRecipe:
-    """How to make what runs out of a masked dense network.
+    """How to turn a masked dense network into the network that runs.
 
     Attributes:
         way: `dense` (as it is), `compacted`, or `sparse` (compacted, with sparse layers).
-        itself: whether the network that trains runs, because a forward pass changes more than its outputs.
+        itself: whether the training network itself runs, not a copy of it: its forward pass has side effects.
         graph: whether it runs as one CUDA graph.
         backends: of each sparse tensor, by its name in the network.
         layers: what was chosen for each masked tensor that compaction left, and why.
@@ -43,9 +43,9 @@ class InferenceRecipe:
         opaque: parts that compaction left alone, with the reason.
         refused: ways that do not compute what the masked dense network computes, with the reason; none of them runs.
         dense_seconds: of the masked dense network; None where nothing was measured.
-        sparse_seconds: of what runs; None where nothing was measured.
+        sparse_seconds: of the network that runs; None where nothing was measured.
         dense_spread: of the masked dense network, measured pair by pair with its rival; None where nothing was.
-        rival_spread: of what runs, or, where that is the dense network, of the fastest other way.
+        rival_spread: of the network that runs, or, where that is the dense network, of the fastest other way.
     """
 
     way: str
@@ -78,7 +78,7 @@ def run_itself(mask: Mask, reason: str) -> InferenceRecipe:
 
 
 def make(recipe: InferenceRecipe, dense: nn.Module, mask: Mask, call: Call) -> nn.Module:
-    """Return what runs, in evaluation mode, made of a masked dense network that may be used up."""
+    """Return the network that runs, in evaluation mode, made from a masked dense network that may be changed."""
     network = dense
     if recipe.way != DENSE:
         if recipe.compacts:

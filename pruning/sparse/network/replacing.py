@@ -50,7 +50,7 @@ class Replaced:
     """A network with sparse layers.
 
     Attributes:
-        network: it.
+        network: the network itself.
         layers: what was chosen for each masked tensor.
         contiguous: whether sparse layers hand over contiguous outputs, because the network uses `view` on them.
     """

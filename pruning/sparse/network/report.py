@@ -56,7 +56,7 @@ class SparseReport:
         dense_seconds: of the whole masked dense network on the example; None where nothing was measured.
         sparse_seconds: of what runs now, on the same example; None where nothing was measured.
         step_dense_seconds: of a forward and backward pass of the masked dense network; None where nothing was measured.
-        step_sparse_seconds: of the form that trains, likewise.
+        step_sparse_seconds: the same of the form that trains; None where nothing was measured.
         way: what runs: `dense` (the network as it was), `compacted`, `sparse`, or `sparse, as one CUDA graph`.
         opaque: parts that compaction could not see through and left alone, each with the reason.
         batch: shape of the first tensor of the example.

@@ -19,7 +19,7 @@ from pruning.sparse.plans.pattern import RowPattern, RowPatternBothWays
 Multiply = Callable[[torch.Tensor, torch.Tensor, RowPattern], torch.Tensor]
 
 with warnings.catch_warnings():
-    # PyTorch says once a process that compressed rows are in beta; here is nothing that anybody could do about it.
+    # PyTorch warns once in each process that compressed rows are in beta. A user cannot act on that warning.
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
     torch.eye(1).to_sparse_csr()
 

@@ -23,7 +23,7 @@ class Geometry:
         stride: (down, right).
         padding: zeros ((above, below), (left, right)).
         dilation: (down, right).
-        groups: channels are split into so many groups that do not see each other.
+        groups: the number of groups that channels are split into; groups do not see each other.
 
     >>> Geometry((3, 3), padding=((1, 1), (1, 1))).output((28, 28))
     (28, 28)

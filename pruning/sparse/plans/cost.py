@@ -38,7 +38,7 @@ class Machine:
     fill: int
 
     def moved(self, size: float) -> float:
-        """Return the seconds in which so many bytes, used again and again, come to the processor."""
+        """Return the seconds that the processor needs to read `size` bytes that it uses again and again."""
         return size / (self.near if size <= self.cache else self.memory)
 
 

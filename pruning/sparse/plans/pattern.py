@@ -1,4 +1,4 @@
-"""The plan of a sparse matrix as PyTorch tensors on a device, made once for each."""
+"""The plan of a sparse matrix as PyTorch tensors on a device, made once for each device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RowPattern:
 
 @dataclass(frozen=True)
 class RowPatternBothWays:
-    """A pattern, that of its transpose, and the way between them.
+    """A pattern, the pattern of its transpose, and how entries are reordered from one to the other.
 
     Attributes:
         forward: the pattern.

@@ -18,7 +18,7 @@ from pruning.torch_modules import apply_mask
 
 @dataclass
 class JobNetwork:
-    """The network of one job.
+    """The network of one job, while it trains.
 
     Attributes:
         model: on the device, in the mode that it trains in.
@@ -43,7 +43,7 @@ class JobNetwork:
         return {name: value for name, value in state_of(self.model).items() if name in self.names}
 
     def moved_to(self, mask: Mask) -> None:
-        """Know that other weights take part from now on."""
+        """Record that from now on other weights take part."""
         self.mask, self.explored = mask, self.explored | mask
 
     def thaw(self) -> None:

@@ -39,7 +39,7 @@ class Rates(Protocol):
         ...
 
     def after(self, step: int) -> None:
-        """So many steps of the schedule are done."""
+        """Step number `step`, counted from 1, is done."""
         ...
 
     def evaluated(self, loss: float | None) -> None:
