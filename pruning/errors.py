@@ -92,6 +92,25 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot be written ({error.strerror or error}); what was complete is still there")
 
 
+def said(error: BaseException) -> str:
+    """Return the first line that an error says, or its kind where it says nothing.
+
+    >>> said(ValueError("too small\\nat least 3")), said(KeyError())
+    ('too small', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def first_line(error: BaseException) -> str:
+    """Return what kind an error is and the first line that it says, if it says anything.
+
+    >>> first_line(ValueError("too small\\nat least 3")), first_line(KeyError())
+    ('ValueError: too small', 'KeyError')
+    """
+    kind = type(error).__name__
+    return f"{kind}: {said(error)}" if str(error).strip() else kind
+
+
 def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """Return the known names closest to `name`: those that it begins first, then those that look alike.
 

@@ -15,6 +15,7 @@ import jax
 from jax.extend.core import Literal
 
 from es.network import Arrays, Network
+from pruning.errors import first_line
 from pruning.uses.axes import Axes
 from pruning.uses.uses import ADDED, NOTHING, TABLE, UNUSED, Trace, Uses, joined
 
@@ -118,7 +119,7 @@ def jax_uses(network: Network, params: Arrays, names: Iterable[str], inputs: Any
     try:
         program = jax.make_jaxpr(network.apply)(dict(params), inputs)
     except Exception as error:  # a caller's function may do anything
-        return Uses(reason=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+        return Uses(reason=first_line(error))
     leaves = sorted(params)  # a dictionary's leaves lie in the order of its keys
     given = [
         _Value(Trace(False, frozenset({name})), name, tuple(range(len(shapes[name])))) if name in shapes else _Value()

@@ -26,13 +26,13 @@ from es.translation.arrays import require_leaves, to_jax, to_jax_array, to_torch
 from es.translation.outputs import plain, restored
 from es.translation.programs import Prepared, Programs
 from es.translation.randomness import noisy_layers, without_draws
-from es.translation.refusals import called_in, first_line
+from es.translation.refusals import called_in
 from pruning.calls.calling import Whole, call_once
 from pruning.copies.copying import copy_module, tensors_within
 from pruning.copies.modes import written_on_eval
 from pruning.copies.own_parameters import check_as_it_runs
 from pruning.copies.shared_memory import groups_in_memory
-from pruning.errors import BadValue
+from pruning.errors import BadValue, first_line
 from pruning.torch_modules import is_trainable, unwrap
 
 jax.tree_util.register_pytree_node(

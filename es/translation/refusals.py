@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from torch import nn
 
-from pruning.errors import BadValue
+from pruning.errors import BadValue, first_line
 
 
 class NoForm(Exception):
@@ -107,12 +107,3 @@ def called_in(name: str, layer: Any) -> str:
     ('layers.3 (ReLU)', 'ReLU')
     """
     return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
-
-
-def first_line(error: Exception) -> str:
-    """Return an error in one line.
-
-    >>> first_line(ValueError("no such axis\\nin a long story")), first_line(KeyError())
-    ('ValueError: no such axis', 'KeyError: ')
-    """
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

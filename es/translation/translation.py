@@ -24,9 +24,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from es.translation.arrays import jax_dtype
 from es.translation.operations import decomposition, find, function_of, functional
-from es.translation.refusals import DependsOnValues, DrawsNumbers, NoForm, OperationFailed, ReadsValues, first_line
+from es.translation.refusals import DependsOnValues, DrawsNumbers, NoForm, OperationFailed, ReadsValues
 from es.translation.shadows import Shadows
-from pruning.errors import BadValue
+from pruning.errors import BadValue, first_line
 from pruning.uses.operations import Operations
 
 # What these return is memory that nobody has written yet: as a constant it may be any number, too large ones as well.

@@ -15,7 +15,7 @@ from lottery.data.part import Tensors
 from lottery.data.passes import repeats
 from lottery.state.randomness import seeded_everywhere
 from pruning.calls.users_code import users_code
-from pruning.errors import DataError
+from pruning.errors import DataError, said
 
 _INSTEAD = "wrap it in a DataLoader (its collate_fn may pad), which is used as given"
 
@@ -62,9 +62,7 @@ def read_items(dataset: Any, name: str, adjective: str) -> Tensors:
     try:
         batch = default_collate([_with_vectors(item) if isinstance(item, Mapping) else item for item in items])
     except (TypeError, RuntimeError, KeyError, ValueError) as error:
-        raise DataError(
-            f"{name}: the items of this Dataset cannot be stacked ({(str(error).splitlines() or [''])[0]}): {_INSTEAD}"
-        ) from error
+        raise DataError(f"{name}: the items of this Dataset cannot be stacked ({said(error)}): {_INSTEAD}") from error
     if random:
         raise DataError(
             f"{name}: this Dataset returns something else each time (a random transform?); "

@@ -114,16 +114,6 @@ def owner_and_attribute(name: str) -> tuple[str, str]:
     return owner, attribute
 
 
-def first_line(error: BaseException) -> str:
-    """Return what kind an error is and the first line that it says.
-
-    >>> first_line(ValueError("too small\\nat least 3"))
-    'ValueError: too small'
-    """
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-
-
 def _as_function(model: nn.Module) -> Forward:
     from lottery.networks.objectives.objective import call
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch.nn.utils import parametrize as torch_parametrize
 
-from lottery.exports import TicketNetwork, export, first_line, into_blank_model, owner_and_attribute, save_state
+from lottery.exports import TicketNetwork, export, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import parametrize as loader
 from lottery.exports.reaching import check_reached
 from pruning.copies.copying import copy_module
-from pruning.errors import BadValue
+from pruning.errors import BadValue, first_line
 
 
 @export(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch.nn.utils import prune
 
-from lottery.exports import TicketNetwork, export, first_line, into_blank_model, owner_and_attribute, save_state
+from lottery.exports import TicketNetwork, export, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import torch_prune as loader
 from lottery.exports.reaching import check_reached
 from pruning.copies.copying import copy_module
-from pruning.errors import BadValue
+from pruning.errors import BadValue, first_line
 
 
 @export("torch-prune", loader=loader, reload=into_blank_model(loader.load), source="torch.nn.utils.prune of PyTorch")

@@ -17,7 +17,7 @@ from lottery.data.batch import is_divisible, rows, size
 from lottery.data.batches import Batch
 from lottery.networks.objectives.metric import BatchFunction
 from lottery.networks.objectives.objective import call
-from pruning.errors import BadValue
+from pruning.errors import BadValue, said
 from pruning.masks.complex_tensors import halves
 
 # Values that the gradients of one chunk of examples may take together: 256 MiB of float32.
@@ -134,9 +134,8 @@ def _by_loop(network: NetworkLoss, batch: Batch) -> dict[str, torch.Tensor]:
             loss = network.loss(call(network.model, inputs), targets)
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         except Exception as error:  # a caller's model or loss may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BadValue(
-                f"{network.asker} needs the loss of single examples, which fails ({reason}); use {network.instead}"
+                f"{network.asker} needs the loss of single examples, which fails ({said(error)}); use {network.instead}"
             ) from error
         for value, gradient in zip(total.values(), gradients, strict=True):
             if gradient is not None:

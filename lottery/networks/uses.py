@@ -14,6 +14,7 @@ from lottery.state.randomness import seeded_everywhere
 from pruning.calls.calling import call_once
 from pruning.calls.structures import tensors_in
 from pruning.copies.copying import copy_module
+from pruning.errors import first_line
 from pruning.uses.following import Following
 from pruning.uses.torch_axes import torch_axes
 from pruning.uses.uses import Trace, Uses
@@ -53,7 +54,7 @@ def torch_uses(
             with seeded_everywhere(0), torch.enable_grad(), following:
                 outputs = call_once(network, batch)
         except Exception as error:  # a caller's model may do anything
-            failed = failed or f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            failed = failed or first_line(error)
             continue
         made_by = _made_by(following, outputs, loss, targets)
         reason = "" if made_by else "its outputs do not depend on them by any operation that could be followed"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from pruning.errors import LotteryError, RunError
+from pruning.errors import LotteryError, RunError, first_line
 
 _OURS = tuple(str(Path(__file__).resolve().parents[2] / package) for package in ("lottery", "pruning", "es"))
 _LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -47,9 +47,8 @@ def users_code(what: str, kind: type[LotteryError] = RunError) -> Iterator[None]
 
 def one_line(error: BaseException) -> str:
     """Return an exception's kind and first line, and the last place in the caller's own code that it passed."""
-    lines = str(error).strip().splitlines()
     place = _users_place(error.__traceback__)
-    return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}{f' ({place})' if place else ''}"
+    return f"{first_line(error)}{f' ({place})' if place else ''}"
 
 
 def _users_place(trace: TracebackType | None) -> str | None:

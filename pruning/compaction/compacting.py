@@ -23,7 +23,7 @@ from pruning.compaction.preparing import named_mask, prepared
 from pruning.compaction.result import Compacted, LayerWidths
 from pruning.compaction.rewriting import rewrite
 from pruning.compaction.tracing import Traced, trace
-from pruning.errors import BadValue
+from pruning.errors import BadValue, first_line
 from pruning.mask import Mask
 
 Kept = Mapping[torch.Tensor, Flags]
@@ -61,10 +61,7 @@ def compact(model: nn.Module, mask: Mask, /, *inputs: Any, **named: Any) -> Comp
     try:
         expected = call.run(masked)
     except Exception as error:  # the model's own code may raise anything
-        raise BadValue(
-            f"the example does not go through {type(model).__name__}: {type(error).__name__}: "
-            f"{next(iter(str(error).splitlines()), '')}"
-        ) from error
+        raise BadValue(f"the example does not go through {type(model).__name__}: {first_line(error)}") from error
     part = _compacted(masked, call, expected, kept)
     smaller = named_mask(part.module, {**kept, **part.kept}, mask.metadata)
     return Compacted(part.module.eval(), smaller, part.layers, part.opaque, part.folded)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import fx, nn
 
 from pruning.calls.call import Call
+from pruning.errors import first_line
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
@@ -40,7 +41,7 @@ def trace(root: nn.Module, call: Call) -> Traced:
             graph = tracer.trace(root)
             network = fx.GraphModule(root, graph, class_name=type(root).__name__)
         except Exception as error:  # tracing runs the module's own code, which may raise anything
-            opaque[tracer.stuck or ""] = f"it cannot be traced: {_first_line(error)}"
+            opaque[tracer.stuck or ""] = f"it cannot be traced: {first_line(error)}"
         else:
             called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
             return Traced(network, {name: reason for name, reason in opaque.items() if name in called})
@@ -107,8 +108,3 @@ def _positional_names(forward: Any, args: tuple[Any, ...]) -> list[str]:
 
 def _hooked(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in _HOOKS)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
