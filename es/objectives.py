@@ -1,4 +1,4 @@
-"""Losses and metrics of a batch, in JAX: the same definitions as in the gradient-descent trainer."""
+"""Losses of a batch, in JAX: the same definitions as in the gradient-descent trainer."""
 
 from __future__ import annotations
 
@@ -25,16 +25,6 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     return -jnp.where(counts, own, 0.0).sum() / counts.sum()
 
 
-def accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Return the fraction of labels that the largest output hits; classes lie along axis 1.
-
-    A row with a NaN hits nothing.
-    """
-    hits = (outputs.argmax(1) if outputs.ndim > 1 else outputs) == targets
-    broken = jnp.isnan(outputs).any(axis=1) if outputs.ndim > 1 else jnp.isnan(outputs)
-    return (hits & ~broken).mean(dtype=jnp.float32)
-
-
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Return the mean squared error; [N, 1] outputs fit [N] targets.
 
@@ -48,11 +38,6 @@ def binary_cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Return the mean cross-entropy of logits with boolean labels."""
     logits = _like(outputs, targets)
     return jnp.mean(jax.nn.softplus(logits) - logits * targets.astype(logits.dtype))
-
-
-def binary_accuracy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Return the fraction of boolean labels that the sign of a logit hits."""
-    return jnp.mean((_like(outputs, targets) > 0) == targets, dtype=jnp.float32)
 
 
 def _like(outputs: jax.Array, targets: jax.Array) -> jax.Array:

@@ -193,26 +193,6 @@ def clean_copy(model: nn.Module) -> tuple[nn.Module, Mask | None]:
     return release_mask(duplicate), Mask(found) if found else None
 
 
-def split_torch_prune(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], Mask | None]:
-    """Read a state dict that `torch.nn.utils.prune` left: `weight_orig` and `weight_mask` become weight and mask.
-
-    Returns:
-        The plain state dict (removed weights at their last values) and the mask, or None where there is none.
-
-    >>> state = {"fc.weight_orig": torch.ones(2), "fc.weight_mask": torch.tensor([1.0, 0.0])}
-    >>> plain, mask = split_torch_prune(state)
-    >>> list(plain), mask.counts()
-    (['fc.weight'], {'fc.weight': 1})
-    """
-    pruned = [key.removesuffix("_orig") for key in state if key.endswith("_orig")]
-    pruned = [name for name in pruned if f"{name}_mask" in state]
-    masks = {name: state[f"{name}_mask"] for name in pruned}
-    hidden = {f"{name}_mask" for name in pruned}
-    renamed = {f"{name}_orig": name for name in pruned}
-    plain = {renamed.get(key, key): value for key, value in state.items() if key not in hidden}
-    return plain, Mask(masks) if masks else None
-
-
 def own_tensors(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[tuple[str, nn.Parameter]]:
     """Return the parameters of all layers of these kinds, by the name that the layer itself has for them.
 

@@ -124,9 +124,3 @@ def action_of(action: Discrete | Continuous, outputs: jax.Array) -> jax.Array:
         return jnp.argmax(outputs, -1).astype(jnp.int32)
     middle, half = jnp.asarray(action.high + action.low) / 2, jnp.asarray(action.high - action.low) / 2
     return middle + half * jnp.tanh(outputs).reshape(*outputs.shape[:-1], *action.shape)
-
-
-def normalize(observations: jax.Array, moments: Moments) -> jax.Array:
-    """Return what a policy's first layer makes of observations: standardized and clipped to ±10, as is before any."""
-    scaled = (observations - moments.mean) / jnp.sqrt(moments.var + 1e-8)
-    return jnp.where(moments.count > 0, jnp.clip(scaled, -10.0, 10.0), observations)

@@ -184,38 +184,6 @@ class Supervised:
         return outputs, jnp.asarray(self.loss(outputs, targets), jnp.float32).reshape(())
 
 
-def by_examples(loss: float, outputs: Any, targets: Any) -> tuple[float, float]:
-    """Weigh a batch's loss by its number of examples.
-
-    >>> by_examples(0.5, jnp.zeros(4), jnp.zeros(4))
-    (2.0, 4.0)
-    """
-    del outputs
-    return loss * size(targets), float(size(targets))
-
-
-@dataclass
-class MeanOver:
-    """A metric that is a mean over examples.
-
-    Attributes:
-        function: `function(outputs, targets)` returns the mean of a batch.
-    """
-
-    function: BatchFunction
-    _total: float = 0.0
-    _examples: int = 0
-
-    def add(self, outputs: Any, targets: Any) -> None:
-        """See one batch."""
-        self._total += float(self.function(outputs, targets)) * size(targets)
-        self._examples += size(targets)
-
-    def value(self) -> float:
-        """Return the mean over all examples so far."""
-        return self._total / self._examples
-
-
 def size(examples: Any) -> int:
     """Return the number of examples: the length of the first array in a pytree."""
     return len(jax.tree.leaves(examples)[0])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lottery.results.statistics import Estimate, differences, finite_array, without_spread
+from lottery.results.statistics import Estimate, finite_array, without_spread
 from pruning.errors import BadValue
 
 RESAMPLES = 9_999
@@ -94,11 +94,6 @@ def middle_half(values: ArrayLike, axis: int = -1) -> Any:
     # What of the unit at each rank lies between the first and the third quarter.
     weights = np.clip(np.minimum(ranks + 1, 0.75 * n) - np.maximum(ranks, 0.25 * n), 0, 1)
     return np.moveaxis(data, axis, -1) @ (weights / weights.sum())
-
-
-def paired_bootstrap(a: ArrayLike, b: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> Estimate | None:
-    """Return the mean of a − b with its bootstrap interval over the pairs (see `bootstrap`)."""
-    return bootstrap(differences(a, b), np.mean, resamples, seed)
 
 
 def _bounds(

@@ -206,11 +206,6 @@ def against_dense(level: Level, dense: Level) -> float | None:
     return mean(here) - mean(there) if here else None
 
 
-def estimate_against_dense(level: Level, dense: Level) -> Estimate | None:
-    """Return the paired difference of the test metric to the dense network of the same seed, with its interval."""
-    return paired_difference(*pairs(_tests(level), _tests(dense)))
-
-
 def _tests(level: Level) -> dict[int, float]:
     values = {replicate.seed: replicate.test for replicate in level.alive if replicate.test is not None}
     return {seed: value for seed, value in values.items() if math.isfinite(value)}

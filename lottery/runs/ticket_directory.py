@@ -26,7 +26,6 @@ from pruning.jobs import Evaluation, Params
 from pruning.mask import Mask
 
 RECORD, CARD, HISTORY, MASK = "config.json", "README.md", "history.json", "mask.safetensors"
-TENSORS = ("model", "trained", "best", "last", "std")
 _SEAL = ("files", "record_sha256")
 _OURS = re.compile(r"(model|mask|trained|best|last|std|step-\d+)\.safetensors|history\.json")
 _SNAPSHOT = re.compile(r"step-(0|[1-9][0-9]{0,17})\.safetensors")

@@ -10,7 +10,6 @@ from pruning.errors import BadValue, unknown
 from pruning.ladder import MAX_LEVELS, Target, check_fraction
 from pruning.patterns import get_pattern
 from pruning.scopes import SCOPES, PrunableTensors, Schedule, place
-from pruning.scopes.layer import tensor_rates
 from pruning.settings.ranges import check_ranges
 from pruning.uses.uses import Uses
 
@@ -224,12 +223,3 @@ def ladder(
         PrunableTensors(shapes, sizes, uses.order, uses.outputs) if uses is not None else PrunableTensors(shapes, sizes)
     )
     return place(config.scope, schedule, tensors)
-
-
-def prune_rates(config: SearchConfig, names: list[str]) -> dict[str, float]:
-    """Return every tensor's prune rate under scope `layer`, where the last makes the outputs.
-
-    Raises:
-        UnknownName: a pattern that matches nothing.
-    """
-    return tensor_rates(names, config.prune_rate, config.layer_rates, names[-1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 from es.config import ESConfig
 from es.coordinates import Space
 from es.network import Network
-from es.objectives import accuracy, cross_entropy
-from es.tasks.supervised import MeanOver, Supervised, by_examples
+from es.objectives import cross_entropy
+from es.tasks.supervised import Supervised, size
 from es.trainer import ESTrainer
 from pruning.jobs import Budget, Evaluation, Job
 from pruning.mask import Mask
@@ -51,6 +51,32 @@ def mask(kept: int | None = None) -> Mask:
         flat[np.random.Generator(np.random.PCG64(kept)).permutation(45)[:kept]] = True
         dense = {"in.weight": flat[:30].reshape(5, 6), "out.weight": flat[30:].reshape(3, 5)}
     return Mask(dense)
+
+
+def by_examples(loss: float, outputs: Any, targets: Any) -> tuple[float, float]:
+    """Weigh a batch's loss by its number of examples."""
+    del outputs
+    return loss * size(targets), float(size(targets))
+
+
+@dataclass
+class MeanOver:
+    """A metric that is a mean over examples: `function(outputs, targets)` returns that of a batch."""
+
+    function: Callable[[Any, Any], Any]
+    _total: float = 0.0
+    _examples: int = 0
+
+    def add(self, outputs: Any, targets: Any) -> None:
+        self._total += float(self.function(outputs, targets)) * size(targets)
+        self._examples += size(targets)
+
+    def value(self) -> float:
+        return self._total / self._examples
+
+
+def accuracy(outputs: Any, targets: Any) -> Any:
+    return (outputs.argmax(1) == targets).mean(dtype=jnp.float32)
 
 
 @cache

@@ -18,7 +18,7 @@ from es.coordinates import Space
 from es.network import Network
 from es.tasks.control import Control
 from es.tasks.environments import SUITES, Continuous, Discrete, Environment, is_environment, make_environment
-from es.tasks.episodes import Moments, action_of, normalize, rollout
+from es.tasks.episodes import Moments, action_of, rollout
 from es.translation.functions import to_jax, torch_network
 from lottery.networks.models import MODELS
 from pruning.errors import BadValue, UnknownName, UsageError
@@ -46,6 +46,12 @@ def countdown(action: Discrete | Continuous = TWO, limit=10) -> Environment:
         return observation(new), new, reward, new["time"] >= new["ends"]
 
     return Environment("test:countdown", (2,), action, limit, reset, step)
+
+
+def normalize(observations: jax.Array, moments: Moments) -> jax.Array:
+    """Return what a policy's first layer makes of observations: standardized and clipped to ±10, as is before any."""
+    scaled = (observations - moments.mean) / jnp.sqrt(moments.var + 1e-8)
+    return jnp.where(moments.count > 0, jnp.clip(scaled, -10.0, 10.0), observations)
 
 
 def linear(environment, statistics=False):

@@ -6,10 +6,11 @@ import pytest
 
 from lottery.search.frame.resolving import resolve
 from lottery.search.frame.rewind import Rewind, parse_rewind
-from lottery.settings.config import SearchConfig, ladder, prune_rates
+from lottery.settings.config import SearchConfig, ladder
 from lottery.settings.fields import build, layer, parse_assignments, read_toml
 from lottery.settings.recipes import read_recipe, recipe_names, recipe_settings
 from pruning.errors import BadValue, FileFormatError, UnknownName, UsageError
+from pruning.scopes.layer import tensor_rates
 
 
 def test_later_layers_win_and_replace_what_contradicts_them():
@@ -96,13 +97,15 @@ def test_the_protocol_of_frankle_and_carbin_lenet():
     search, trainer = resolve(recipe_settings("frankle2019-lenet"))
     assert (trainer.optimizer, trainer.lr, trainer.batch_size, trainer.steps) == ("adam", 1.2e-3, 60, 50_000)
     assert (trainer.eval_every, search.validation_size, search.replicates) == (100, 5_000, 5)
-    rates = prune_rates(search, ["fc1.weight", "fc2.weight", "fc3.weight"])
+    names = ["fc1.weight", "fc2.weight", "fc3.weight"]
+    rates = tensor_rates(names, search.prune_rate, search.layer_rates, names[-1:])
     assert rates == {"fc1.weight": 0.2, "fc2.weight": 0.2, "fc3.weight": 0.1}
 
 
 def test_the_rates_of_frankle_and_carbin_conv_6():
     search, _ = resolve(recipe_settings("frankle2019-conv6"))
-    assert prune_rates(search, ["conv1.weight", "fc1.weight", "fc3.weight"]) == {
+    names = ["conv1.weight", "fc1.weight", "fc3.weight"]
+    assert tensor_rates(names, search.prune_rate, search.layer_rates, names[-1:]) == {
         "conv1.weight": 0.15,
         "fc1.weight": 0.2,
         "fc3.weight": 0.1,

@@ -10,11 +10,10 @@ from scipy import stats
 
 from lottery.results.intervals import standard_error, t_quantile, wilson_interval
 from lottery.results.levels import Level, Replicate
-from lottery.results.resampling import bootstrap, interquartile_mean, middle_half, paired_bootstrap
+from lottery.results.resampling import bootstrap, interquartile_mean, middle_half
 from lottery.results.statistics import (
     against_dense,
     by_seed,
-    estimate_against_dense,
     holm,
     interval,
     level_estimate,
@@ -154,8 +153,6 @@ def test_the_bootstrap_is_seeded_and_says_where_bca_does_not_exist():
     # Without any one of them the median stays 1: there is no acceleration to correct for.
     flat = bootstrap([1.0, 1.0, 1.0, 5.0], np.median)
     assert flat is not None and (flat.method, flat.low, flat.high) == ("percentile bootstrap", 1.0, 5.0)
-    pairs = paired_bootstrap(values, values - 1.0)
-    assert pairs is not None and (pairs.low, pairs.high) == pytest.approx((1.0, 1.0))
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -186,12 +183,9 @@ def test_tests_are_wrong_no_more_often_than_they_say():
 def test_a_level_counts_seeds_that_lived():
     dense, pruned = level(0.80, 0.90, 0.70, number=0), level(0.85, 0.91, 0.10, diverged=(2,))
     assert by_seed(pruned) == {0: 0.85, 1: 0.91}
-    found = estimate_against_dense(pruned, dense)
-    assert found is not None
-    assert (found.value, found.n) == (pytest.approx(0.03), 2)
     assert against_dense(pruned, dense) == pytest.approx(0.03)
     assert by_seed(level(None)) == {0: 0.5}
-    assert estimate_against_dense(level(None), dense) is None and against_dense(level(None), dense) is None
+    assert against_dense(level(None), dense) is None
 
 
 def test_the_estimate_of_a_level_has_the_interval_of_the_table():

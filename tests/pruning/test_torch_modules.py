@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 
 from pruning.errors import MaskMismatch, NothingToPrune, UnknownName
 from pruning.mask import Mask
-from pruning.torch_modules import apply_mask, clean_copy, prunable, split_torch_prune, unwrap
+from pruning.torch_modules import apply_mask, clean_copy, prunable, unwrap
 
 
 class Everything(nn.Module):
@@ -102,11 +102,5 @@ class TestTorchPrune:
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
         assert prune.is_pruned(model)
 
-    def test_a_state_dict_is_split(self, model):
-        plain, mask = split_torch_prune(model.state_dict())
-        assert sorted(plain) == ["0.bias", "0.weight", "2.bias", "2.weight"]
-        assert mask is not None and mask.counts() == {"0.weight": 4}
-
     def test_a_module_without_hooks_has_no_mask(self):
         assert clean_copy(nn.Linear(2, 2))[1] is None
-        assert split_torch_prune(nn.Linear(2, 2).state_dict())[1] is None

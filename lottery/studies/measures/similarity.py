@@ -13,33 +13,6 @@ from pruning.errors import BadValue
 _COLUMNS = 4096
 
 
-def linear_cka(x: ArrayLike, y: ArrayLike, debiased: bool = False) -> float:
-    """Return the linear CKA of two representations: 1 for the same up to rotation and scale, 0 for unrelated ones.
-
-    Args:
-        x: features of N examples, [N, F].
-        y: features of the same examples in the same order, [N, G].
-        debiased: without the upward bias of many features and few examples; may fall below 0. Needs N > 3.
-
-    Returns:
-        ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) of centred features; NaN where all examples have the same features.
-
-    Raises:
-        BadValue: not two matrices with the same number of rows, or too few of these.
-
-    Source: Kornblith et al. 2019, section 3 (arXiv 1905.00414); without bias by Song et al. 2007, equation 4, in the
-    U-centred form of Székely & Rizzo 2014.
-
-    >>> x = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0], [3.0, 5.0]])
-    >>> round(linear_cka(x, 3 * x[:, ::-1]), 12)
-    1.0
-    """
-    first, second = unit_kernel(x, debiased), unit_kernel(y, debiased)
-    if first.shape != second.shape:
-        raise BadValue(f"CKA compares the same examples: got {len(first)} and {len(second)}")
-    return kernel_alignment(first, second)
-
-
 def unit_kernel(features: ArrayLike, debiased: bool = False) -> NDArray[np.float64]:
     """Return the centred linear kernel of a representation, scaled to Frobenius norm 1.
 
@@ -71,7 +44,13 @@ def unit_kernel(features: ArrayLike, debiased: bool = False) -> NDArray[np.float
 
 
 def kernel_alignment(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> float:
-    """Return the CKA of two representations, from their unit kernels (see `unit_kernel`).
+    """Return the CKA of two representations of the same examples, from their unit kernels (see `unit_kernel`).
+
+    1 for the same up to rotation and scale, 0 for unrelated ones, below which it may fall where debiased: of centred
+    features ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖), and NaN where all examples have the same features.
+
+    Source: Kornblith et al. 2019, section 3 (arXiv 1905.00414); without bias by Song et al. 2007, equation 4, in the
+    U-centred form of Székely & Rizzo 2014.
 
     >>> one = unit_kernel(np.array([[1.0], [-1.0]]))
     >>> kernel_alignment(one, one)
