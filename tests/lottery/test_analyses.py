@@ -315,7 +315,7 @@ def test_a_search_whose_last_level_diverged_is_analysed_without_it(studied):
     last = studied.search.levels[-1]
     dead = replace(last, replicates=tuple(replace(r, diverged="the loss is not finite") for r in last.replicates))
     shorter = Study(
-        replace(studied.search, levels=(*studied.search.levels[:-1], dead), winner=None), studied.run, studied.prepare
+        replace(studied.search, levels=(*studied.search.levels[:-1], dead), winner=None), studied.run, studied.reopen
     )
     assert (shorter.seeds, shorter.chosen, shorter.milestones) == ((0, 1, 2), 2, (1, 2))
     assert len(layer_density(shorter).arrays["density"]) == 3
