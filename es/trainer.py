@@ -46,7 +46,7 @@ class ESTrainer:
         config: how to evolve.
         total_generations: of a whole training.
         devices: where to evolve; members are spread over several.
-        watch: is told of progress, and keeps checkpoints.
+        watch: receives progress, and keeps checkpoints.
         compare: is shown two members of the first generation that a compiled program ran: the whole network, the key of
             what it saw, its loss there, and the generation's number. Raises where that loss is another one.
     """

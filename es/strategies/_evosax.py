@@ -122,7 +122,7 @@ _BEST = {"best_solution": "best_fitness", "best_solution_shaped": "best_fitness_
 
 
 def _with_best(told: State, population: jax.Array, fitness: jax.Array, state: State) -> State:
-    """Return what was told with a best solution that does not depend on the order of equally good members."""
+    """Return the state after `tell`, with a best solution that does not depend on the order of equally good members."""
     nearest, known = nearest_best(population, fitness, state.mean), [name for name in _BEST if hasattr(state, name)]
     better = {name: jnp.min(fitness) < getattr(state, _BEST[name]) for name in known}
     return told.replace(**{name: jnp.where(better[name], nearest, getattr(state, name)) for name in known})

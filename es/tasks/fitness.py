@@ -1,4 +1,4 @@
-"""A function of one's own in the place of data: fitness of parameters and a random key."""
+"""A fitness function of the caller's, of parameters and a random key, instead of data."""
 
 from __future__ import annotations
 

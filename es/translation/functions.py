@@ -210,7 +210,7 @@ def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> Non
 
 
 def _run_torch(prepare: Callable[[], Prepared], label: str) -> tuple[Any, bool]:
-    """Return what torch returns, and whether the code takes derivatives of its own and needs them recorded."""
+    """Return torch's result, and whether the code itself takes derivatives and needs them recorded."""
     for grad in (False, True):
         try:
             called, run, _ = prepare()

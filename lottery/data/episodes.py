@@ -1,4 +1,4 @@
-"""An environment in the place of examples: learning from rewards."""
+"""An environment instead of examples: learning from rewards."""
 
 from __future__ import annotations
 

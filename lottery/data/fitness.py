@@ -1,4 +1,4 @@
-"""A fitness function of the caller's own, in the place of examples."""
+"""A fitness function of the caller's own, instead of examples."""
 
 from __future__ import annotations
 

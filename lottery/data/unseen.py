@@ -10,7 +10,7 @@ from pruning.errors import BadValue
 
 @dataclass(frozen=True)
 class Unseen:
-    """Stands where data would be, for a training that nothing is known of but what its functions return."""
+    """Takes the place of data where the caller's own functions train and evaluate, and only they see data."""
 
     name: str = "own-data"
 

@@ -40,7 +40,7 @@ _TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how close it is to the masked dense network.
+    """The files of an export, and how close they are to the masked dense network.
 
     Attributes:
         path: the folder.
@@ -201,7 +201,7 @@ def _default_folder(ticket: Ticket, to: str) -> Path:
 
 
 def exported_text(exported: Exported) -> str:
-    """Return what a person reads of an export.
+    """Return the summary of an export, for people.
 
     >>> made = Exported(Path("out"), "csr", "trained", 0.5, {"w.pt": 10}, 20, 32, 1e-7, 1e-5, ("A note.",))
     >>> print(exported_text(made))

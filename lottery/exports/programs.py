@@ -57,7 +57,7 @@ class Program:
 
 
 def compacted_program(network: TicketNetwork) -> Program:
-    """Return the network, as it is called, without what no weight reaches, traced with a free batch size.
+    """Trace the network with a free batch size, without the parts that no weight reaches.
 
     Raises:
         BadValue: packed inputs, a batch that a function of the caller's hands over, or a network that torch.export
@@ -213,7 +213,7 @@ def tracing(what: str) -> Iterator[None]:
 
 
 def whole_reason(error: BaseException) -> str:
-    """Return what kind an error is and all that it says, in one line; of a long text the beginning and the end.
+    """Return the class of an error and its whole message in one line; a long message loses its middle.
 
     >>> whole_reason(ValueError("too \\x1b[1msmall\\x1b[0m\\n  at least 3"))
     'ValueError: too small at least 3'

@@ -1,1 +1,1 @@
-"""A network and what is asked of it: outputs, losses, gradients, operations."""
+"""Networks: their outputs, losses, gradients and operations."""

@@ -58,7 +58,7 @@ def evaluate(
 
 
 class InEvaluation:
-    """What a model computes in evaluation mode, computed by a copy of it: whatever that writes, training goes on as is.
+    """Outputs of a model in evaluation mode, computed by a copy: what the copy writes does not reach the training.
 
     Buffers, counters, caches that grow, random generators that the model holds, adapters that are merged into weights
     on `eval()`: all are the copy's. Gradients are not recorded, unless the model takes some itself and cannot do

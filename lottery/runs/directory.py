@@ -74,7 +74,7 @@ class RunDirectory:
         """Write one finished level as a ticket directory: all of it, or nothing.
 
         Args:
-            job: what was trained.
+            job: the job that was trained.
             trained: what came out.
             record: the level's `config.json`.
             readme: the ticket's card.

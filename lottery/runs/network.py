@@ -142,7 +142,7 @@ def _params(ticket: Ticket, weights: str) -> Params:
 
 
 def _parts(ticket: Ticket, data: Any, forward: Forward | None) -> Parts | Episodes:
-    """Return the data as the search that found the ticket saw it, as far as a model's sizes and examples go."""
+    """Return the data of the search that found the ticket: what is needed for a model's sizes and examples."""
     if isinstance(data, str) and ":" in data:
         from es.tasks.environments import is_environment
 

@@ -1,1 +1,1 @@
-"""The search for tickets: what it is given, made ready, and its levels one after the other."""
+"""The search for tickets: it prepares what the caller gave, then runs one level after the other."""

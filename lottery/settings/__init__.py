@@ -1,1 +1,1 @@
-"""What people may set, and how a value gets there: flags, files, recipes, defaults."""
+"""The settings, and where their values come from: flags, files, recipes, defaults."""

@@ -1,4 +1,4 @@
-"""The configuration of a search: what `find_ticket` and `lottery prune` can be told, with its defaults."""
+"""The configuration of a search: the settings of `find_ticket` and `lottery prune`, with their defaults."""
 
 from __future__ import annotations
 

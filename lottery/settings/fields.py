@@ -120,7 +120,7 @@ def build(kind: type[ConfigT], settings: Mapping[str, Any]) -> ConfigT:
 
 
 def recorded(config: Any) -> dict[str, Any]:
-    """Return a configuration as records hold it: plain values; a function of the caller's by what it is called.
+    """Return a configuration as records hold it: plain values, and the names of the caller's functions.
 
     >>> from lottery.trainers.gd.config import GDConfig
     >>> recorded(GDConfig(optimizer=max))["optimizer"], "optimizer_params" in recorded(GDConfig())
@@ -153,7 +153,7 @@ def spoken(value: Any) -> Any:
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
-    """Return what a field of a dataclass holds where nothing is said.
+    """Return the default of a dataclass's field.
 
     >>> default_of(dataclasses.field(default=3)), default_of(dataclasses.field(default_factory=dict))
     (3, {})

@@ -55,7 +55,7 @@ def function_of(name: str, value: Any) -> Any:
 
 
 def functions_in(config: Any) -> dict[str, Any]:
-    """Return the caller's functions in a trainer's configuration, by setting: parts of what a run is found by.
+    """Return the caller's functions in a trainer's configuration, by setting: they are part of a run's identity.
 
     >>> functions_in(dataclasses.make_dataclass("Config", ["optimizer", "lr"])(max, 0.1))
     {'optimizer': <built-in function max>}

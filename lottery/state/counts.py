@@ -9,7 +9,7 @@ from pruning.errors import BadValue
 
 
 def check_count(name: str, value: Any, least: int = 1, why: str = "") -> None:
-    """Raise `BadValue` for what is no whole number from `least` on; NaN, fractions and booleans are none.
+    """Raise `BadValue` unless a value is a whole number of at least `least`; NaN, fractions and booleans are not.
 
     Args:
         name: what the caller calls it.

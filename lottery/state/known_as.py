@@ -1,4 +1,4 @@
-"""Names of this toolkit's own modules as identities have them: those of the first runs, wherever a module lies by now.
+"""Names of this toolkit's own modules in identities: those that the first runs used, wherever a module is now.
 
 A run is found again by the names of what it was made with. A module that moves keeps its name here.
 """

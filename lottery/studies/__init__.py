@@ -1,1 +1,1 @@
-"""What is asked of a finished run: controls, stability, connectivity, transfer, analyses."""
+"""Studies of a finished run: controls, instability, connectivity, transfer, analyses."""

@@ -1,4 +1,4 @@
-"""The tensors of a network, one by one: what is prunable, what is not and why, with shares of weights and of work."""
+"""The tensors of a network: which are prunable, which are not and why, with shares of weights and of work."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layers:
-    """The tensors of a network, in its order, and what masks cover of them together."""
+    """The tensors of a network, in its order, and the share of them that masks cover."""
 
     rows: tuple[Layer, ...]
     coverage: Coverage
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the object that `--json` prints."""
         return {"rows": [asdict(row) for row in self.rows], "coverage": self.coverage.as_json()}
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ def layers(
 
 
 def stored_layers(path: Path, model: Any = None, data: Any = None, *, trust: bool = False) -> Layers:
-    """Return what `layers` does for the network of a run or a ticket directory.
+    """As `layers`, for the network of a run or a ticket directory.
 
     Args:
         path: a directory.

@@ -36,7 +36,7 @@ def reopen(
         given: what the search was given; model and data may be left out where they were names.
         functions: what the search was given as functions among its settings, by name: `optimizer`, `schedule`, `train`.
         device: where to train now; by default the trainer's own choice.
-        watch: is told of progress.
+        watch: receives progress.
         trust: run a model that only the run's records name as `package.module:name`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A search's networks and data in PyTorch, whoever trained them: what analyses look at."""
+"""A search's networks and data in PyTorch, for analyses, whichever trainer trained them."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from pruning.watch import Watch
 
 @dataclass(frozen=True)
 class Setup:
-    """A trainer that is ready, and what a search must know to plan with it.
+    """A trainer that is ready, and the figures that a search plans with.
 
     Attributes:
         trainer: trains jobs.
@@ -64,7 +64,7 @@ class TrainerKind:
 
 @dataclass(frozen=True)
 class Ask:
-    """What `TrainerKind.setup` is given.
+    """The arguments of `TrainerKind.setup`.
 
     Attributes:
         source: where networks come from.
@@ -72,7 +72,7 @@ class Ask:
         config: an instance of the kind's `config`.
         loss: the caller's own loss, or None.
         metric: the caller's own metric, or None.
-        watch: is told of progress.
+        watch: receives progress.
         seed: of the network that is used to check that model and data fit.
         split_seed: of the episodes that policies are measured on.
     """

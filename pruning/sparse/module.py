@@ -203,7 +203,7 @@ class SparseModule(nn.Module):
         return hidden["inference"]
 
     def _dense(self) -> nn.Module:
-        """Return a dense network of its own with the present weights, masked, in evaluation mode."""
+        """Return a new dense network with the present weights, masked, in evaluation mode."""
         state = {
             name: value.detach().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
             for name, value in self.network.state_dict().items()

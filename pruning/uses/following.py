@@ -48,7 +48,7 @@ class Following(Operations):
             self.set(leaf, Trace(True))
 
     def uses(self, by_kind: Mapping[str, Axes], outputs: frozenset[str], reason: str) -> Uses:
-        """Return what was found out.
+        """Return the uses that were found.
 
         Args:
             by_kind: axes that are known otherwise, and win.

@@ -1,4 +1,4 @@
-"""Linear layers of anybody's: found by what a module does with its weight, whatever its class is called."""
+"""Linear layers of any class: a module is recognized by how it uses its weight."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _squares(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _growth(made: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return how much larger than the weight squared is what was made of it; 1 where the weight is 0."""
+    """Return the square of a computed weight over the square of the given one; 1 where that is 0."""
     if made.dtype == weight.dtype and torch.equal(made, weight):
         return torch.ones((), dtype=torch.float64, device=weight.device)
     below = _squares(weight)

@@ -1,4 +1,4 @@
-"""Environments as objects: what has `reset` and `step` of gymnax's or of Brax's kind, whoever wrote it."""
+"""Environments as objects: any with `reset` and `step` as gymnax or Brax have them."""
 
 from __future__ import annotations
 

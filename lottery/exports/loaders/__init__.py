@@ -1,1 +1,1 @@
-"""What becomes `load.py` beside an exported file: a module for each format, which needs nothing of this toolkit."""
+"""The modules that are copied beside an exported file as `load.py`: one for each format, without this toolkit."""

@@ -1,4 +1,4 @@
-"""The weights of a module's layers with their fans: what initializers draw, one matrix for each gate or projection."""
+"""The weights that initializers draw, with their fans: one matrix for each gate or projection."""
 
 from __future__ import annotations
 

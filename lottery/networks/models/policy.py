@@ -45,7 +45,7 @@ class Observations(nn.Module):
 
 
 class ChannelsFirst(nn.Module):
-    """Turns images with their channels last, as environments give them, into what a convolution takes."""
+    """Moves the channels of images, which environments give last, to where a convolution expects them."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return [B, C, H, W] for [B, H, W, C]."""

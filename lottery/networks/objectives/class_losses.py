@@ -1,4 +1,4 @@
-"""What a classification loss leaves out and how it averages, as far as a loss says so itself."""
+"""Which labels a classification loss ignores and how it averages, where its attributes say so."""
 
 from __future__ import annotations
 

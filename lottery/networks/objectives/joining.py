@@ -1,4 +1,4 @@
-"""Batches of a pytree joined into one: what a metric sees that looks at a whole part of the data."""
+"""Batches of a pytree joined into one, for a metric that needs a whole part of the data at once."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _unlike(arrays: Sequence[Any], counts: Sequence[int]) -> str | None:
 
 
 def _parts(value: Any) -> dict[Any, Any] | None:
-    """Return what a container holds, by key, field or position; None for anything else."""
+    """Return the items of a container, by key, field or position; None for anything else."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""Metrics: what "as good as dense" is measured with, and how callers give it."""
+"""Metrics: they decide what "as good as dense" means; and the forms in which callers give them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from pruning.errors import BadValue, DataError, unknown
 
 @dataclass(frozen=True)
 class Objective:
-    """What training minimizes and what a search compares.
+    """The loss, which training minimizes, and the metric, by which a search compares.
 
     Attributes:
         loss: `loss(outputs, targets)` returns a scalar tensor.
@@ -41,12 +41,12 @@ class Objective:
     name: str
 
     def private(self) -> Objective:
-        """Return an objective of its own for one training: a loss or a metric may keep state."""
+        """Return a copy for one training: a loss or a metric may keep state."""
         return replace(self, loss=own(self.loss), metric=replace(self.metric, function=own(self.metric.function)))
 
     @contextlib.contextmanager
     def measuring(self) -> Iterator[None]:
-        """Put a loss and a metric that are modules in evaluation mode: what is measured must not be learned from."""
+        """Put a loss and a metric that are modules in evaluation mode: measuring must not train them."""
         given = [function for function in (self.loss, self.metric.function) if isinstance(function, nn.Module)]
         modes = [(module, module.training) for function in given for module in function.modules()]
         for function in given:

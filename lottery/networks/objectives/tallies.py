@@ -47,7 +47,7 @@ class Tally:
         self._loss = torch.zeros(2, dtype=torch.float64)
 
     def add(self, outputs: Any, targets: Any) -> None:
-        """See one batch; raises what the caller's loss or metric raises as one `LotteryError`."""
+        """Add one batch; an exception of the caller's loss or metric becomes a `LotteryError`."""
         self._loss += loss_sums(self._objective.loss, outputs, targets).cpu()
         self._reading.add(outputs, targets)
 
@@ -113,7 +113,7 @@ def ratio(pair: torch.Tensor) -> float:
 
 
 def number(value: Any, what: str) -> torch.Tensor:
-    """Return what a loss or a metric returned as a float64 scalar tensor.
+    """Return the value of a loss or a metric as a float64 scalar tensor.
 
     Raises:
         DataError: no number, or several.

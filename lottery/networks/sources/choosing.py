@@ -73,7 +73,7 @@ def model_source(model: Any, parts: Parts | Episodes | Fitness | Unseen, init: s
 
 
 def torch_source(model: Any, parts: Parts | Episodes | Fitness | Unseen, init: str) -> ModelSource:
-    """Return what `model_source` does, for PyTorch only; raises `BadValue` for a JAX model."""
+    """As `model_source`, for PyTorch only; raises `BadValue` for a JAX model."""
     return require_torch(model_source(model, parts, init), "this benchmark runs", "name a PyTorch model")
 
 
@@ -123,7 +123,7 @@ def seeded_maker(function: Callable[..., Any]) -> Make:
 
 
 def _streams(seed: int, called: str) -> Any:
-    """Return what JAX people call `key`, or `rngs`."""
+    """Return the random key under the name that the model takes: `key`, or `rngs`."""
     if called == "key":
         import jax
 

@@ -74,7 +74,7 @@ def _recorded_name(info: Mapping[str, Any]) -> str:
 
 
 def _recorded_sizes(info: Mapping[str, Any]) -> Sizes | None:
-    """Return what the record says of one example's shape and the number of outputs, or None."""
+    """Return the shape of one example and the number of outputs from the record, or None."""
     sizes = info.get("sizes")
     shape, outputs = (sizes.get("input_shape"), sizes.get("outputs")) if isinstance(sizes, Mapping) else (None, None)
     if not isinstance(shape, list) or not all(type(size) is int and size > 0 for size in [*shape, outputs]):

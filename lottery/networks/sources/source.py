@@ -53,7 +53,7 @@ class Source(Protocol):
         ...
 
     def initial_mask(self, seed: int) -> Mask | None:
-        """Return what was already removed from the network of one seed."""
+        """Return the weights already removed from the network of one seed."""
         ...
 
     def prunable(
@@ -63,7 +63,7 @@ class Source(Protocol):
         ...
 
     def facts(self, seed: int) -> Mapping[str, Any]:
-        """Return what a ticket's record says of how one seed's network is made again."""
+        """Return the entries of a ticket's record from which one seed's network can be made again."""
         ...
 
     def fingerprint(self, seed: int) -> str:
@@ -115,7 +115,7 @@ class ModelSource:
         return self._build(seed)[0]
 
     def initial_mask(self, seed: int) -> Mask | None:
-        """Return what `torch.nn.utils.prune` had already removed from the network of one seed."""
+        """Return the mask that `torch.nn.utils.prune` had left in the network of one seed."""
         return self._build(seed)[1]
 
     def initial_state(self, seed: int) -> dict[str, np.ndarray[Any, Any]]:

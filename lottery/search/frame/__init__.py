@@ -1,1 +1,1 @@
-"""The frame of a search: what is trained, on what, by what. Every study of a search starts from the same one."""
+"""The frame of a search: model, data and trainer. Every study of a search starts from the same frame."""

@@ -1,4 +1,4 @@
-"""What a mask covers of a network and what it leaves out: shares of the weights and of the work, in one line."""
+"""Which part of a network masks cover, as shares of the weights and of the work, in one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NotPrunable(UserWarning):
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a search's masks cover.
+    """Which part of a network a search's masks cover.
 
     Attributes:
         parameters: share of all numbers that the network learns or keeps as parameters.
@@ -52,12 +52,12 @@ class Coverage:
         return f"masks cover {_percent(self.parameters)} of the parameters{work}{left}{unseen}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return what records of a run hold."""
+        """Return the coverage as the records of a run hold it."""
         return asdict(self)
 
 
 def coverage_of(sizes: Mapping[str, int], vectors: Collection[str], covered: Collection[str], uses: Uses) -> Coverage:
-    """Return what masks of these tensors cover.
+    """Return which part of a network masks of these tensors cover.
 
     Args:
         sizes: how many numbers every parameter of the network holds.
@@ -85,7 +85,7 @@ def coverage_of(sizes: Mapping[str, int], vectors: Collection[str], covered: Col
 
 
 def coverage(ask: Ask, covered: Collection[str], uses: Uses) -> Coverage:
-    """Return what masks of these tensors cover of a search's network."""
+    """Return which part of a search's network masks of these tensors cover."""
     if isinstance(ask.source, ModelSource):
         parameters = dict(ask.source.build(ask.seed).named_parameters())
         sizes = {name: parameter.numel() for name, parameter in parameters.items()}
@@ -96,7 +96,7 @@ def coverage(ask: Ask, covered: Collection[str], uses: Uses) -> Coverage:
 
 
 def warn_not_covered(ask: Ask, config: SearchConfig, covered: Collection[str], uses: Uses) -> None:
-    """Warn of weights that stay dense without anybody having asked for it.
+    """Warn of weights that stay dense although the user did not ask for it.
 
     Those are trainable tensors of two or more axes that look like weights and are none that a mask could cover: a
     weight is computed from them that is not 0 where they are (orthogonal parametrizations), or they multiply

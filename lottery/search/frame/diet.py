@@ -99,7 +99,7 @@ def keep_examples(scores: NDArray[np.float64], count: int, keep: str) -> NDArray
 
 
 def _for_torch(device: str) -> str:
-    """Return the device on which PyTorch scores for a trainer that has devices of its own: what its name means here."""
+    """Return the device on which PyTorch scores, for a trainer that names its devices in its own way."""
     return "cpu" if device == "cpu" or not torch.cuda.is_available() else "auto"
 
 

@@ -1,4 +1,4 @@
-"""What every ticket of a search records of how it was found."""
+"""The facts of a search: the part of a ticket's record that all its tickets share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lottery.search.frame.coverage import Coverage
 
 @dataclass(frozen=True)
 class Facts:
-    """What every ticket of a search records of how it was found.
+    """How the tickets of a search were found, as each of them records it.
 
     Attributes:
         model: its name.

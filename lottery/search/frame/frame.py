@@ -1,4 +1,4 @@
-"""What is trained, on what, by what: made once, and what a search and every study of it start from.
+"""The model, the data and the trainer of a search: made once; the search and every study of it start from them.
 
 model, data, loss, metric, settings ─▶ frame ─▶ search, control, instability, transfer, connection, analysis
 """
@@ -43,7 +43,7 @@ _NO_RESULT = ("device", "checkpoint_seconds")
 
 @dataclass(frozen=True)
 class Frame:
-    """What is trained, on what, by what; nothing of it depends on how weights are scored.
+    """The model, the data and the trainer of a search; nothing here depends on how weights are scored.
 
     Attributes:
         config: settings of the search.
@@ -85,12 +85,12 @@ class Frame:
 
 
 def frame_of(given: Given, settings: Mapping[str, Any], watch: Watch, ticket: Ticket | None = None) -> Frame:
-    """Resolve and check what is trained; nothing is written, and nothing trained but for a data diet.
+    """Resolve and check model, data and trainer; nothing is written, and only a data diet trains anything.
 
     Args:
         given: model, data, loss, metric.
         settings: flat settings of a search and of its trainer.
-        watch: is told of the trainer's progress.
+        watch: receives the trainer's progress.
         ticket: where training begins, instead of at the model's own initialization.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How many validation examples there are: what a mean over them can tell apart."""
+"""How many validation examples there are: they limit which differences of a mean can be seen."""
 
 from __future__ import annotations
 

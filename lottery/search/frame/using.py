@@ -1,4 +1,4 @@
-"""How a search's network uses its tensors, as far as the search must know, and what follows for masks.
+"""What a search must know of how its network uses its tensors, and what follows for masks.
 
 One small batch goes through it. What is prunable follows from it, and for a scope that looks at the order of layers, or
 a pattern that would remove outputs, what they need to know.
@@ -22,7 +22,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class OrderNotFollowed(UserWarning):
-    """Which layer makes the outputs was not found out by running the network; the message says what was taken."""
+    """The layer that makes the outputs was not found by running the network; the message says which one was assumed."""
 
 
 def uses_for(ask: Ask, config: SearchConfig) -> Uses:

@@ -1,4 +1,4 @@
-"""Drawing the next mask: what is scored, in how many rounds, among which weights.
+"""Drawing the next mask: which weights are scored, and in how many rounds.
 
 weights, mask ─▶ evidence ─▶ criterion ─▶ scores ─▶ select ─▶ mask     (once, or in rounds)
 """

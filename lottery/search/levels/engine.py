@@ -28,7 +28,7 @@ from pruning.jobs import Job, Params, Trainer
 
 
 class LevelReport(Protocol):
-    """Is told of every level as it begins and as it is finished."""
+    """Receives every level when it begins and when it is finished."""
 
     def level_started(self, level: int, jobs: Mapping[int, Job]) -> None:
         """These jobs of a level, by replicate seed, will be trained now."""
@@ -54,7 +54,7 @@ def search_levels(
         trainer: turns jobs into trained weights.
         initial: initial weights of each replicate, by seed.
         run: where levels are stored.
-        report: is told of levels.
+        report: receives each level when it begins and when it is finished.
         replicates: which seeds; by default those of the configuration, as one group.
 
     Raises:
@@ -107,7 +107,7 @@ def _survivors(level: Level) -> list[int]:
 
 
 def _check_trainer(work: Work) -> None:
-    """Raise `BadValue` for what the trainer cannot give or keep, before anything is trained."""
+    """Raise `BadValue`, before anything is trained, where the trainer cannot give or keep what the search needs."""
     plan, criterion = work.plan, work.plan.drawing.criterion
     lacking = criterion.needs - work.trainer.provides - plan.drawing.prober.provides
     if lacking:

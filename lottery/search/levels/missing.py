@@ -1,4 +1,4 @@
-"""What is still to be trained of a level: after a search that was cut off, and where replicates are stacked."""
+"""Which jobs of a level are still to be trained: after an interruption, and where replicates are stacked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Replicates:
 
 
 def missing(work: Work, replicates: Replicates, alive: Sequence[int], level: int) -> list[Mapping[int, Job]]:
-    """Return what is to be trained of a level, group by group: what is asked for and not on disk.
+    """Return the jobs of a level that are asked for and not on disk, group by group.
 
     The bits of a stack depend on all that is in it: where the trainer stacks a group, all of it is trained again.
 
@@ -64,7 +64,7 @@ def check_beginnings(work: Work, seeds: Sequence[int]) -> None:
 
 
 def wanted(work: Work) -> frozenset[str]:
-    """Return what the trainer is asked for beside the trained weights, in every training of a search."""
+    """Return what every training of a search must give beside the trained weights."""
     trainer = work.trainer
     return (work.plan.drawing.criterion.needs & trainer.provides) | reported(work.plan.config, trainer)
 

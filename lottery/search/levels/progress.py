@@ -24,7 +24,7 @@ Write = Callable[[str], None]
 
 
 class Display:
-    """What people see while a search runs.
+    """Progress bars and the table of levels, while a search runs.
 
     Args:
         bars: whether to draw progress bars on standard error.
@@ -120,7 +120,7 @@ class StepCounter(Silent):
 
 
 class Recorder:
-    """Tells the display and the run directory what a trainer and the engine report."""
+    """Passes what the trainer and the engine report on to the display and the run directory."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
@@ -141,7 +141,7 @@ class Recorder:
         self._display.started(level, sum(job.budget.stop - job.budget.start for job in jobs.values()))
 
     def level_finished(self, level: Level, dense: Level) -> None:
-        """Pass the level on; what was kept of it while it was trained is of no use any more."""
+        """Report the level, and remove the files that were kept while it was trained."""
         if self._run is not None and self._training == level.level:
             clear_checkpoints(self._run.path)
         self._display.finished(level, dense)

@@ -1,4 +1,4 @@
-"""Where a level starts: the weights at the rewind point, under a mask that is drawn from what was trained before."""
+"""Where a level starts: at the weights of the rewind point, under a mask drawn from an earlier training."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Outcome:
     """One training of a search or of a control, and which it was.
 
     Attributes:
-        job: what was trained.
+        job: the job that was trained.
         trained: what came out.
         seed: of the replicate.
         level: its level.

@@ -1,1 +1,1 @@
-"""Before the first level: what was asked is checked and made ready."""
+"""Before the first level: the request is checked, and the search is prepared."""

@@ -1,4 +1,4 @@
-"""From what people ask for to a search that is ready to run: a frame, how masks are drawn, how many weights stay."""
+"""From a request to a search that is ready to run: the frame, how masks are drawn, how many weights stay."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller asks for.
+    """A search as a caller asks for it.
 
     Attributes:
         given: model, data, loss, metric.
@@ -56,9 +56,9 @@ class Prepared:
     """A search that is ready to run.
 
     Attributes:
-        frame: what is trained, on what, by what.
+        frame: the model, the data and the trainer.
         plan: everything that decides it.
-        identity: what tells its run from others.
+        identity: tells its run from other runs.
     """
 
     frame: Frame
@@ -67,11 +67,11 @@ class Prepared:
 
 
 def prepare_search(request: Request, watch: Watch) -> Prepared:
-    """Resolve and check everything that a request names; nothing is written, and nothing trained but for a data diet.
+    """Resolve and check everything that a request names; nothing is written, and only a data diet trains anything.
 
     Args:
-        request: what is asked for.
-        watch: is told of the trainer's progress.
+        request: model, data and settings.
+        watch: receives the trainer's progress.
 
     Raises:
         UsageError: something in the request is wrong.
@@ -113,7 +113,7 @@ def drawing_of(frame: Frame, criterion: str | ScoreFunction | None = None) -> Dr
 
 
 def _check_needs(criterion: Criterion, frame: Frame, prober: Prober) -> None:
-    """Raise `BadValue` with the reason why what the criterion needs cannot be had."""
+    """Raise `BadValue` where something that the criterion needs is not available, with the reason."""
     for need in sorted(criterion.needs - frame.setup.trainer.provides - prober.provides):
         reasons = {**frame.setup.refusals, **refusals(prober)}
         if need in reasons:

@@ -20,7 +20,7 @@ from pruning.jobs import Prober
 
 
 def prober_for(ask: Ask, config: SearchConfig, needs: frozenset[str]) -> Prober:
-    """Return what looks at this search's networks: PyTorch, whatever trains them.
+    """Return the prober of this search's networks: it uses PyTorch, also where another trainer trains them.
 
     Args:
         ask: model and data, as the trainer was given them.

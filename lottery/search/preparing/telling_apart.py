@@ -22,7 +22,7 @@ FIRST_SEED = 0
 
 
 def identity_of(frame: Frame, criterion: Criterion | None = None) -> Identity:
-    """Return what tells a search from others: read, hashed and tried out, but for training.
+    """Return the identity of a search. Data and code are hashed, and the network is run, but nothing is trained.
 
     Seeds are replicates of one experiment, where another seed gives another network. They have no part in it there.
 

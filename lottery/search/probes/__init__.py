@@ -33,7 +33,7 @@ PROBES_OF_CURVATURE = 64
 
 @dataclass(frozen=True)
 class Look:
-    """What a probe may look at.
+    """A network, data and settings: everything that a probe may use.
 
     Attributes:
         model: a private copy on the device, masked, in the modes in which it trains (`lottery.search.probes.modes`); a
@@ -192,7 +192,7 @@ class NoProber:
     """Sees nothing, and says why.
 
     Attributes:
-        reason: what a criterion that needs more is told.
+        reason: why there is no more; part of the error for a criterion that needs more.
     """
 
     reason: str

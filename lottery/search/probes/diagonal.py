@@ -32,7 +32,7 @@ _SAME = 1e-3
 
 @dataclass(frozen=True)
 class Scene:
-    """What the curvature is taken of.
+    """The network, batch and loss whose curvature is computed.
 
     Attributes:
         model: in the mode that counts, twice differentiable.

@@ -1,4 +1,4 @@
-"""Norms of what weights are multiplied by."""
+"""Norms of the inputs that weights are multiplied by."""
 
 from __future__ import annotations
 

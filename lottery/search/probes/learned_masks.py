@@ -1,4 +1,4 @@
-"""What probes that learn a mask share: a training in which the prunable weights are made from other tensors.
+"""Shared by probes that learn a mask: a training in which the prunable weights are computed from other tensors.
 
 tensors ─▶ make ─▶ weights ─▶ network ─▶ loss;  d loss / d weights ─▶ through make ─▶ tensors
 """

@@ -21,7 +21,7 @@ from lottery.networks.objectives.objective import call
 
 
 def without_noise(model: nn.Module) -> nn.Module:
-    """Let a network compute in its present modes, but for what draws random numbers; in place.
+    """Keep a network's present modes, except in modules that draw random numbers; in place.
 
     What a step of training sees, on average: a unit that dropout happens to remove would seem to be worth nothing.
     Off are modules that hold neither tensors nor modules (every kind of dropout and of added noise is one), and the

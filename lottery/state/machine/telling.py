@@ -1,4 +1,4 @@
-"""What people are told whether they asked for it or not: that a result was stored before."""
+"""Messages that are always shown: that a result comes from an earlier run."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ IN_JAX = (
 
 @dataclass(frozen=True)
 class Study:
-    """A search on disk, and what an analysis may want of it.
+    """A search on disk, with everything that an analysis may need.
 
     Attributes:
         search: its levels.

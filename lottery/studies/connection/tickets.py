@@ -126,7 +126,7 @@ def connect_tickets(
     functions: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> Connections:
-    """Evaluate the straight line between the trained weights of every pair of tickets, whoever trained them.
+    """Evaluate the straight line between the trained weights of every pair of tickets, whichever trainer trained them.
 
     Args:
         paths: two or more ticket directories with trained weights.
@@ -220,7 +220,7 @@ def _starts(ticket: Ticket) -> set[str]:
 
 
 def _view(ticket: Ticket, given: Given, functions: Mapping[str, Any], trust: bool) -> TorchView:
-    """Return a ticket's model and data in PyTorch, whoever trained it."""
+    """Return a ticket's model and data in PyTorch, whichever trainer trained it."""
     found = given.or_stored(ticket.info, ticket.path, trust, ticket.named)
     if ticket.info["metric"]["name"] == "reward":
         raise BadValue(f"{found.data} is an environment: connecting tickets needs labelled examples")

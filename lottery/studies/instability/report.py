@@ -1,4 +1,4 @@
-"""What an instability analysis found: as plain data, as JSON, as a table and as a figure."""
+"""The result of an instability analysis: as plain data, as JSON, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LevelStability:
 
 @dataclass(frozen=True)
 class Stability:
-    """What an instability analysis found.
+    """The result of an instability analysis.
 
     Attributes:
         run: the run directory.

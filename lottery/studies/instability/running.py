@@ -186,7 +186,7 @@ def _alive(search: Search, level: int, replicates: Sequence[int] | None) -> list
 
 
 def _train(bench: _CopiedRun, level: int, seeds: Sequence[int], copies: int) -> None:
-    """Train what is missing of one level, all of it handed to the trainer in one piece."""
+    """Train the missing copies of one level; the trainer gets all of them at once."""
     jobs = {(seed, number): _job(bench, seed, level, number) for seed in seeds for number in range(copies)}
     missing = [(seed, number) for seed, number in jobs if not bench.copy(number).has(seed, level)]
     for which, trained, seconds in train_missing(bench.frame, jobs, missing, bench.counter, level):

@@ -283,7 +283,7 @@ def _gather(coordinates: dict[str, tuple[nn.Parameter, torch.Tensor]], tensors: 
 
 
 def _orthogonal(vector: torch.Tensor, basis: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return a vector without what lies along the basis; twice, because once leaves rounding behind."""
+    """Return a vector without its part along the basis, subtracted twice because once leaves rounding errors."""
     matrix = torch.stack(list(basis))
     for _ in range(2):
         vector = vector - matrix.T @ (matrix @ vector)

@@ -1,4 +1,4 @@
-"""What the first layer of a network sees: the patches of its input."""
+"""The patches of the input that the first layer of a network sees."""
 
 from __future__ import annotations
 

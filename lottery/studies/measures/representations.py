@@ -1,4 +1,4 @@
-"""What every layer of a network says about some examples: the outputs of its layers."""
+"""Representations: the outputs of every layer of a network for some examples."""
 
 from __future__ import annotations
 

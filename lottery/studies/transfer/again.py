@@ -82,7 +82,7 @@ def train_ticket(
 
 
 def _inherited(ticket: Ticket, settings: Mapping[str, Any], same_data: bool) -> dict[str, Any]:
-    """Return how the ticket was trained, as far as it still applies."""
+    """Return the settings that the ticket was trained with and that still apply."""
     found: Mapping[str, Any] = ticket.info.get("config", {})
     trainer = settings.get("trainer", found.get("trainer", "gd"))
     inherited = {"trainer": trainer, **{key: found[key] for key in _KEPT if found.get(key) is not None}}

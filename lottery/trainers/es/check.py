@@ -1,4 +1,4 @@
-"""Evolved networks, measured again in PyTorch: what evolution recorded must be what the delivered weights give.
+"""Evolved networks, measured again in PyTorch: the results must equal those that evolution recorded.
 
 Evolution computes with a translation of the module to JAX. Before anything is evolved, it is compared with PyTorch on a
 few examples at the first weights; it may not hold for other weights or other examples, and what the compiler makes of
@@ -164,7 +164,7 @@ class _Examples:
 
 @dataclass(frozen=True)
 class _Policy:
-    """Confirms what a policy does on observations: episodes are played in JAX alone."""
+    """Compares the actions of a policy on observations; episodes themselves are played in JAX only."""
 
     source: ModelSource
     seed: int

@@ -145,7 +145,7 @@ def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
 
 
 def _training_only(network: Network, only: Sequence[str]) -> Network:
-    """Return a network of JAX with no more than what these patterns name evolved."""
+    """Return a JAX network of which only the parameters that these patterns name are evolved."""
     named = [text for text in only if text in NAMED]
     if named:
         raise BadValue(f"train_only {named[0]!r} looks at the layers of a PyTorch module; name arrays")

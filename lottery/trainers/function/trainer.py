@@ -67,7 +67,7 @@ class LoopTrainer:
         total_steps: of a whole training.
         steps_per_epoch: of the training part.
         device: where networks are.
-        watch: is told of progress.
+        watch: receives progress.
     """
 
     model: nn.Module
@@ -110,7 +110,7 @@ class LoopTrainer:
         return Trained(state, [point], snapshots)
 
     def _trained(self, job: Job, state: Mapping[str, Any], start: int, stop: int) -> State:
-        """Return what the caller's function makes of a network between two steps, checked."""
+        """Train a network between two steps with the caller's function, and check the result."""
         model = hold_mask(self._network(state), job.mask)
         epochs = (stop - start) / self.steps_per_epoch
         budget = TrainingBudget(start, stop, self.total_steps, epochs, job.seed, self.device)
@@ -176,7 +176,7 @@ def measured_by(function: Callable[[nn.Module], Any]) -> Any:
 
 
 def _checked(returned: Any, model: nn.Module, job: Job) -> State:
-    """Return the tensors of what the caller's function returned: the job's, by name and shape, still masked."""
+    """Return the tensors that the caller's function returned; names, shapes and mask must be the job's."""
     state = _tensors(returned, model)
     if not job.params.keys() <= state.keys():  # a wrapper may have put something before every name
         try:

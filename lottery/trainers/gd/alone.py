@@ -33,7 +33,7 @@ from pruning.settings.patience import PATIENCE_ENDED
 
 
 def train_alone(frame: Frame, job: Job, needs: frozenset[str]) -> Trained:
-    """Train one job in a loop of its own.
+    """Train one job by itself.
 
     Args:
         frame: how to train.
@@ -93,7 +93,7 @@ class _Training:
         return enumerate(in_steps(batches, each), start=budget.start + 1)
 
     def step(self, step: int, batches: list[Batch]) -> None:
-        """Take a step, and keep what it leaves."""
+        """Take a step, and keep the snapshots that are due after it."""
         self.losses.add(self.learner.step(step, batches))
         self.weights.stepped()
         if self.spread is not None:
@@ -126,7 +126,7 @@ class _Training:
         return not finite or (self.asking is not None and self.asking.ends(so_far))
 
     def result(self) -> Trained:
-        """Return what came of it."""
+        """Return the result of the training."""
         failed = self.history.failed
         trained = self._finished() if failed is None else self._failed(failed)
         return trained if self.asking is None else self.asking.answered(trained, self.job.budget.stop)

@@ -1,4 +1,4 @@
-"""What a network, its loss and its metric do before any training by gradient descent."""
+"""The behaviour of a network, its loss and its metric before any training by gradient descent."""
 
 from __future__ import annotations
 

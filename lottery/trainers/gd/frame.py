@@ -1,4 +1,4 @@
-"""What all trainings of one search by gradient descent share, whether they run alone or stacked."""
+"""The settings that all trainings of one search by gradient descent share, alone or stacked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pruning.watch import Watch
 
 
 class Frame(Protocol):
-    """How to train, on what, and who is told; none of it changes from job to job."""
+    """Settings, data and progress report of the trainings; the same for every job."""
 
     @property
     def model(self) -> nn.Module:
@@ -49,7 +49,7 @@ class Frame(Protocol):
 
     @property
     def watch(self) -> Watch:
-        """Is told of progress."""
+        """Receives progress."""
         ...
 
     @property

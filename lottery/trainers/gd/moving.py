@@ -1,4 +1,4 @@
-"""The mask of one training as it moves: when, from what is seen, and what becomes of weights and optimizer."""
+"""Masks that move during training: when they move, from which values, and the effect on weights and optimizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pruning.torch_modules import apply_mask
 
 
 class Settings(Protocol):
-    """What moving masks look at."""
+    """The settings that moving masks read."""
 
     @property
     def moves(self) -> str: ...  # noqa: D102
@@ -81,7 +81,7 @@ class Mover:
 
 
 def mover_for(settings: Settings, job: Job, model: nn.Module, rows: Rows) -> Mover | None:
-    """Return what moves the mask of a job, or None where the mask stays.
+    """Return the object that moves the mask of a job, or None where the mask stays.
 
     Args:
         settings: the trainer's.

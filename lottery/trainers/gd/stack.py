@@ -46,13 +46,13 @@ class Stack:
         return vmap(one)(self.trained, self.fixed, inputs, targets)
 
     def in_evaluation(self) -> Stack:
-        """Return the networks as they are now, in evaluation mode: whatever they write there, these go on as is."""
+        """Return copies of the networks in evaluation mode: what the copies write does not reach the training."""
         fixed = {name: tensor.clone() for name, tensor in self.fixed.items()}
         return Stack(copy_module(self.model).eval(), self.trained, fixed)
 
     @torch.no_grad()
     def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what every network gives for the same inputs [B, …]: [J, …]."""
+        """Return the outputs of every network for the same inputs [B, …]: [J, …]."""
 
         def one(trained: Any, fixed: Any) -> torch.Tensor:
             return functional_call(self.model, (trained, fixed), (inputs,))

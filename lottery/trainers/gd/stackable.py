@@ -57,7 +57,7 @@ _TRIAL_EXAMPLES = 4
 def can_stack(
     model: nn.Module, config: GDConfig, parts: Parts, jobs: Sequence[Job], needs: frozenset[str]
 ) -> str | None:
-    """Return why these jobs cannot be trained stacked, as far as one can see without trying; None for no reason.
+    """Return why these jobs cannot be trained stacked, or None if no reason shows before training.
 
     Args:
         model: the architecture.

@@ -104,7 +104,7 @@ def train_stacked(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str] = f
 
 @dataclass
 class _Row:
-    """What one job of a stack has given so far.
+    """The results of one job of a stack so far.
 
     Attributes:
         index: of the job in the stack.

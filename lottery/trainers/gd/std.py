@@ -37,7 +37,7 @@ SECOND_MOMENT = ("adam", "adamw")
 
 @dataclass(frozen=True)
 class Training:
-    """What an estimator may look at: one training, from before its first step.
+    """One training, from before its first step, as an estimator sees it.
 
     Attributes:
         model: on the device; its weights change under the estimator.

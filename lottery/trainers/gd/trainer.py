@@ -33,7 +33,7 @@ class GDTrainer:
         total_steps: steps of a whole training, the length of the learning-rate schedule.
         device: where to train.
         threads: how many CPU threads PyTorch may use.
-        watch: is told of progress.
+        watch: receives progress.
         rows: of tensors whose rows a moving mask must not empty, the axes that number them.
     """
 

@@ -10,7 +10,7 @@ from pruning.jobs import Answer, Question, Trained
 
 @dataclass
 class Asking:
-    """What came of a question so far.
+    """The answer to a question so far.
 
     Attributes:
         question: of the budget.
@@ -31,10 +31,10 @@ class Asking:
         return self.question.ends and self.found is not None
 
     def answered(self, trained: Trained, stop: int) -> Trained:
-        """Return what came of a training, with the answer, and with the weights at that time unless it ended there.
+        """Return the result of a training with the answer, and with the weights at that time unless it ended there.
 
         Args:
-            trained: what came of it otherwise.
+            trained: the result without the answer.
             stop: the last step of its budget.
         """
         if self.found is None:

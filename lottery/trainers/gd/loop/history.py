@@ -1,4 +1,4 @@
-"""What is measured while a network trains: the mean of its losses, and points of a history."""
+"""Measurements while a network trains: the mean of its losses, and the points of its history."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class MeanLoss:
 
 @dataclass
 class History:
-    """The evaluations of one training, and what follows from them.
+    """The evaluations of one training, and the decisions that follow from them.
 
     Attributes:
         best: keeps the weights of the best one; None where nobody asks for them.
@@ -77,7 +77,7 @@ class History:
 
     @property
     def best_params(self) -> Params | None:
-        """The weights at the smallest validation loss, where they are kept and there are any."""
+        """The weights at the smallest validation loss, or None where they are not kept."""
         return self.best.params if self.best is not None else None
 
 

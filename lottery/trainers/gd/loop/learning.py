@@ -112,7 +112,7 @@ class Learner:
 
 
 def learner_for(frame: Frame, job: Job, network: JobNetwork, optimizers: Optimizers, objective: Objective) -> Learner:
-    """Return what takes the steps of a job.
+    """Return the learner that takes the steps of a job.
 
     Args:
         frame: how to train.

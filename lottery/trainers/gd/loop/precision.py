@@ -23,5 +23,5 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 def scaler_for(precision: str, device: torch.device) -> GradScaler | None:
-    """Return what scales losses, so that small gradients are not 0; None where the numbers are wide enough."""
+    """Return the scaler that keeps small gradients from becoming 0; None where the precision needs none."""
     return GradScaler(device.type) if precision == "fp16" else None

@@ -22,7 +22,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Moment:
-    """What a move may look at.
+    """The state of a training when its mask moves.
 
     Attributes:
         weights: of the tensors whose mask moves, by name.
@@ -43,7 +43,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a move wants.
+    """The proposal of a move.
 
     Attributes:
         fraction: of every tensor's survivors that leaves, rounded down to whole weights.

@@ -37,7 +37,7 @@ _SPLIT = (
 
 @dataclass(frozen=True)
 class Optimizers:
-    """What takes the steps of one training.
+    """The optimizers that take the steps of one training.
 
     Attributes:
         each: one optimizer, or several of which each trains a part.

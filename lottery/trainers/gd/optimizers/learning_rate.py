@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 
 class Settings(Protocol):
-    """What a schedule looks at."""
+    """The settings that a schedule reads."""
 
     @property
     def lr(self) -> float: ...  # noqa: D102

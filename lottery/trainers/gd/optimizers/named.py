@@ -14,7 +14,7 @@ from pruning.errors import BadValue, NothingToPrune
 
 
 class Settings(Protocol):
-    """What an optimizer looks at."""
+    """The settings that an optimizer reads."""
 
     @property
     def lr(self) -> float: ...  # noqa: D102

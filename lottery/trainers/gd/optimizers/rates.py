@@ -1,4 +1,4 @@
-"""What moves the learning rates of one training: our schedules, a scheduler of PyTorch, or the caller's own."""
+"""Learning rates of one training: by our schedules, a scheduler of PyTorch, or the caller's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rates(Protocol):
 
     @property
     def follows_loss(self) -> bool:
-        """Whether it looks at the validation loss: a rate in the middle of a training then follows from what was."""
+        """Whether it reads the validation loss: then a learning rate depends on the training so far."""
         ...
 
     def before(self, step: int) -> None:
@@ -69,7 +69,7 @@ def schedule_name(value: Any) -> Any:
 
 
 def rates_for(optimizers: Optimizers, config: Any, start: int, total: int) -> Rates:
-    """Return what moves the learning rates.
+    """Return the object that sets the learning rates.
 
     Args:
         optimizers: of the training.

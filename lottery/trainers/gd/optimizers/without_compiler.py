@@ -19,7 +19,7 @@ _sgd_step, _adam_step = inspect.unwrap(SGD.step), inspect.unwrap(Adam.step)
 
 
 class _Plain(Optimizer):
-    """What all optimizers share, without torch's wrappers."""
+    """The base class of all optimizers, without torch's wrappers."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         _add_param_group(self, param_group)
