@@ -179,7 +179,7 @@ def _repeated(
 def _losses(
     rules: Rules, data: Any, where: NDArray[Any] | jax.Array, population: jax.Array, fixed: Arrays, key: jax.Array
 ) -> tuple[jax.Array, Any]:
-    """Return what `Task.losses` does; of several devices each evaluates its share of the members."""
+    """As `Task.losses`; with several devices, each evaluates its share of the members."""
     if len(rules.devices) == 1:
         return rules.task.losses(data, where, population, fixed, key)
     share = population.shape[0] // len(rules.devices)

@@ -86,7 +86,7 @@ class ESTrainer:
 
     def _groups(self, jobs: Sequence[Job]) -> list[list[Job]]:
         """Return the jobs that are evolved together: as many as it takes to fill the machine."""
-        # With patience each ends at a generation of its own.
+        # With patience, each ends at a different generation.
         alike = len({(job.mask.kept, _halved(self.space, job.mask), job.budget) for job in jobs}) <= 1
         alike = alike and self.config.patience is None
         full = STACKED_FLOPS.get(self.devices[0].platform, STACKED_FLOPS["gpu"])
@@ -126,7 +126,7 @@ class _Compiled:
     made: tuple[Strategy, Advance] | None = None
 
     def get(self, key: Any, make: Callable[[], tuple[Strategy, Advance]]) -> tuple[Strategy, Advance]:
-        """Return what was made for this key, if that was the last one; otherwise make it."""
+        """Return the object made for this key, if it was the last one made; otherwise make it."""
         if self.made is None or key != self.key:
             self.key, self.made = key, make()
         return self.made
@@ -204,7 +204,7 @@ class _Group:
         return done if over and all(step in record.snapshots for step in budget.snapshots) else None
 
     def result(self, row: int, states: Evolution, record: Record, needs: frozenset[str]) -> Trained:
-        """Return what one job's evolution gave."""
+        """Return the result of one job's evolution."""
         job, state = self.jobs[row], _row(states, row)
         params = self._network(row, state)
         failed = None

@@ -36,7 +36,7 @@ def check_fraction(name: str, value: float, *, zero: bool) -> None:
 def geometric(
     sizes: Mapping[str, int], rates: Mapping[str, float], levels: int, scope: str, guard: int = 1
 ) -> list[Target]:
-    """Return what levels 0 to `levels` keep when every level removes a fixed fraction of the survivors.
+    """Return how many weights levels 0 to `levels` keep when every level removes a fixed fraction of the survivors.
 
     Args:
         sizes: prunable weights in each tensor.

@@ -161,7 +161,7 @@ class Mask(Mapping[str, NDArray[np.bool_]]):
         return self | other
 
     def issubset(self, other: Mask) -> bool:
-        """Say whether everything kept here is kept there too (masks of one run are nested)."""
+        """Say whether every weight kept here is also kept there (masks of one run are nested)."""
         return (self & other).kept == self.kept
 
     def overlap(self, other: Mask) -> float:

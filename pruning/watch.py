@@ -34,7 +34,7 @@ class Watch(Protocol):
         ...
 
     def restore(self, jobs: Sequence[Job]) -> tuple[Arrays, Sequence[Mapping[str, Any]]] | None:
-        """Return what `checkpoint` last kept of these very jobs, a row and a JSON value for each, or None."""
+        """Return the last checkpoint of exactly these jobs, a row and a JSON value for each, or None."""
         ...
 
 

@@ -160,7 +160,7 @@ def _is_fixed(name: str, fixed: Collection[str]) -> bool:
 
 
 def _multiplies(name: str, array: Any, uses: Uses) -> bool:
-    """Say whether an array is seen to be a factor, whatever its name says; a table of embeddings stays one."""
+    """Say whether an array was seen as a factor, whatever its name; a table of embeddings stays an embedding."""
     return name in uses.factors and sum(size > 1 for size in array.shape) > 1 and not _TABLES & set(_own_words(name))
 
 

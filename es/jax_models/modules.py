@@ -1,4 +1,4 @@
-"""Models of JAX people in one form: a tree of arrays, a function of it, and the way back to what was given.
+"""JAX models in one form: a tree of arrays, a function of it, and a way back to the model that was given.
 
 Networks are evaluated as they are used: nothing is random and no statistics are written. A module is put into its
 evaluation mode, an argument called `train` is False and one called `deterministic` is True, and a random key that a
@@ -32,11 +32,11 @@ class JaxModel:
     """A JAX model.
 
     Attributes:
-        kind: what was given, in words (`es.jax_models.kinds`).
+        kind: the kind of model, in words (`es.jax_models.kinds`).
         tree: its arrays, and whatever else its tree holds. Names of leaves are those of masks.
         apply: `apply(tree, inputs)` returns the outputs for a batch, in evaluation mode. Pure.
         code: what tells its function from another one: functions, modules, classes, texts.
-        given: `given(tree)` returns what was given, with these arrays.
+        given: `given(tree)` returns the caller's model with these arrays.
         shown: `shown(tree)` returns what a fitness function is given.
         fixed: names of arrays that training leaves alone: statistics, caches.
     """
@@ -233,7 +233,7 @@ def _equinox_with_state(module: Any, state: Any) -> JaxModel:
 
 
 def _equinox_partition(arrays: Any, rest: Any) -> JaxModel:
-    """Return what `equinox.partition(module, equinox.is_array)` made of a module."""
+    """Return the two parts that `equinox.partition(module, equinox.is_array)` gives."""
     import equinox
 
     whole = _equinox(equinox.combine(arrays, rest))
@@ -254,7 +254,7 @@ _ONE_EXAMPLE = (
 
 
 def _first(thing: Any, seed: int, example: Any, keywords: Keywords) -> Any:
-    """Return what a model's `init` makes of a key and a batch; of shapes alone, zeros that take no memory."""
+    """Return the variables of a model's `init` for a key and a batch; for shapes alone, zeros without memory."""
     if example is None:
         raise BadValue(
             f"{type(thing).__name__} has no weights before it has seen a batch: give the pair "

@@ -156,7 +156,7 @@ def _run(program: Any, given: Sequence[_Value], found: _Found) -> list[_Value]:
 
 
 def _plain(step: Any, taken: Sequence[_Value], found: _Found) -> _Value:
-    """Return what one operation makes."""
+    """Return the results of one operation."""
     trace, used = joined([value.trace for value in taken])
     found.used(used)
     kind = step.primitive.name
@@ -202,7 +202,7 @@ def _axes(step: Any, side: int) -> tuple[list[int], list[int]]:
 
 
 def _inside(step: Any, taken: Sequence[_Value], found: _Found) -> list[_Value] | None:
-    """Return what an operation with programs inside makes; None for one that has none."""
+    """Return the results of an operation with programs inside; None where it has none."""
     params = step.params
     match step.primitive.name:
         case "cond":
@@ -235,12 +235,12 @@ def _repeated(
 
 
 def _sliced(value: _Value) -> _Value:
-    """Return one entry along the first axis: of stacked layers, every entry has units of its own."""
+    """Return one entry along the first axis: each entry of stacked layers has its own units."""
     return value if value.places is None else replace(value, places=value.places[1:])
 
 
 def _either(values: Sequence[_Value]) -> _Value:
-    """Return what is known where it may be any of these."""
+    """Return what is known of a value that may be any of these."""
     if len(set(values)) == 1:
         return values[0]
     live = [value.trace for value in values if value.trace.live] or [value.trace for value in values]

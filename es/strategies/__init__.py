@@ -180,7 +180,7 @@ def _plain(name: str) -> str:
 
 
 def strategy_name(strategy: Choice) -> str:
-    """Return what messages call a strategy."""
+    """Return the name of a strategy in messages."""
     return strategy if isinstance(strategy, str) else getattr(strategy, "__name__", type(strategy).__name__)
 
 

@@ -76,7 +76,7 @@ def adapt(
         start: changes the first state.
         ties: `ties(params, fitness)` returns the parameters with what belongs to ranks shared among equal members.
         teaches: says of a fitness [P] and a state whether anything can be learned.
-        before_tell: changes population, fitness and state before they are told.
+        before_tell: changes population, fitness and state before `tell` gets them.
         after_tell: changes the state after it.
         clock: fields of the state that follow from the number of generations alone.
         centre: fields of the state that `with_mean` sets.
@@ -188,7 +188,7 @@ CLOCK = ("generation_counter",)
 
 
 def with_std(schedule: Callable[[Any], jax.Array]) -> Callable[[State], State]:
-    """Return what puts the schedule's standard deviation for the next generation into a state that was told.
+    """Return a function that sets the schedule's standard deviation for the next generation, after `tell`.
 
     evosax puts the one of the generation that is over, so that its first two generations have the same.
 

@@ -30,7 +30,7 @@ def failed_are_worst(fitness: jax.Array) -> jax.Array:
 
 
 def differ(fitness: jax.Array, state: Any = None) -> jax.Array:
-    """Say whether any member is better than another: whether a generation teaches anything."""
+    """Say whether any member is better than another; if none is, a generation teaches nothing."""
     del state
     return jnp.any(fitness != fitness[0])
 
@@ -55,7 +55,7 @@ def shared(values: jax.Array, fitness: jax.Array) -> jax.Array:
 
 
 def earned(weights: jax.Array, fitness: jax.Array) -> jax.Array:
-    """Return what each member gets of `weights` [P], those of ranks 0, 1, 2, …"""
+    """Return each member's share of `weights` [P], which are those of ranks 0, 1, 2, …"""
     return shared(weights[ranks(fitness)], fitness)
 
 

@@ -53,7 +53,7 @@ def plain(outputs: Any, convert: Callable[[torch.Tensor], Any], label: str) -> A
 
 
 def restored(example: Any, tree: Any) -> Any:
-    """Return what `plain` made of outputs like the example in the example's own classes.
+    """Turn outputs that `plain` made plain back into the classes of the example.
 
     >>> restored({"logits": torch.ones(1), "name": "mlp"}, {"logits": 2})
     {'logits': 2, 'name': 'mlp'}

@@ -52,7 +52,7 @@ class Programs:
     _made: dict[Any, tuple[core.ClosedJaxpr, Any]] = field(default_factory=dict, repr=False)
 
     def __call__(self, params: dict[str, Any], inputs: Any) -> Any:
-        """Return what the code returns, in arrays."""
+        """Return the code's results as arrays."""
         leaves, structure = jax.tree.flatten((params, inputs))
         arrays = [leaf for leaf in leaves if _is_array(leaf)]
         rest = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
@@ -78,7 +78,7 @@ class Programs:
         """Return the outputs, and whether the code takes the branches that it took here; NaN where it would not.
 
         Args:
-            params: by name.
+            params: parameters and buffers, by name.
             inputs: a batch.
             branch: let it take any.
         """
@@ -114,7 +114,7 @@ class Programs:
 
 
 def _may_branch(program: core.ClosedJaxpr, evolving: int) -> bool:
-    """Say whether a program's last result, what its branches ask, follows from labels, indices and masks alone.
+    """Say whether a program's last result, the condition of its branches, follows from labels, indices and masks alone.
 
     Then it is the same for every network. What is measured differs from batch to batch, and would be NaN in most.
     """

@@ -29,7 +29,7 @@ _KINDS = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, ra
 
 
 def without_draws(called: Any, run: Callable[[], Any], label: str) -> Any:
-    """Return what `run` returns; the global generators are left as they were.
+    """Return the result of `run`; the global generators are left as they were.
 
     Args:
         called: the module or function that `run` calls; generators that it holds anywhere are looked at.

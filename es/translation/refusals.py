@@ -101,7 +101,7 @@ def _innermost(error: Exception, called: Any, label: str) -> str:
 
 
 def called_in(name: str, layer: Any) -> str:
-    """Return how messages call a submodule.
+    """Return the name of a submodule in messages.
 
     >>> called_in("layers.3", nn.ReLU()), called_in("", nn.ReLU())
     ('layers.3 (ReLU)', 'ReLU')

@@ -54,7 +54,7 @@ class Translation(Operations):
         return any(leaf in self.shadows for leaf in torch_tree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
     def repeat(self, run: Callable[[], Any], in_jax: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
-        """Return what `run` returns, its tensors with the values that the JAX function gives for the arguments."""
+        """Return the result of `run`; its tensors have the values that the JAX function gives for the arguments."""
         arrays, keywords = torch_tree.tree_map_only(torch.Tensor, self.shadows.value, (args, kwargs))
         results = run()
         try:
@@ -130,7 +130,7 @@ class Translation(Operations):
         return found
 
     def quietly(self, look: Callable[[], Any]) -> Any:
-        """Return what is seen of the values of this run; nothing that is computed may follow from it."""
+        """Return the result of `look`, which may read this run's values; no computed value may depend on it."""
         with _disable_current_modes():
             return look()
 
@@ -204,7 +204,7 @@ class _Functions(TorchFunctionMode):
 
 
 def _is_wrapped(value: Any) -> bool:
-    """Say whether a tensor is one that `torch.func` differentiates or maps over: its operations are seen, not it."""
+    """Say whether `torch.func` differentiates or maps over a tensor: then only its operations can be seen."""
     return isinstance(value, torch.Tensor) and is_functorch_wrapped_tensor(value)
 
 

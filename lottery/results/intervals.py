@@ -85,7 +85,7 @@ def pairs_interval(
 
     Args:
         values: one for each pair, in the order of `itertools.combinations(range(count), 2)`.
-        count: of things.
+        count: the number of things.
         least: what no value can fall below, nor the interval.
         most: what none can exceed.
 

@@ -21,7 +21,7 @@ def check_given(name: str, value: Any) -> None:
 
     Args:
         name: of the setting.
-        value: it.
+        value: the recorded value.
 
     >>> check_given("optimizer", "adam")
     >>> check_given("optimizer", GIVEN + "make")  # doctest: +ELLIPSIS

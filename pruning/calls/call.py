@@ -49,7 +49,7 @@ class Call:
             return module(*copies.args, **copies.kwargs)
 
     def keeping_random_numbers(self) -> AbstractContextManager[None]:
-        """Return what leaves PyTorch's random numbers, on the devices of the arguments, as they are."""
+        """Return a context that restores PyTorch's generators on the devices of the arguments."""
         return torch.random.fork_rng(sorted({t.device.index or 0 for t in self.tensors if t.is_cuda}))
 
     def cloned(self) -> Call:

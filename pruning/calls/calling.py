@@ -128,7 +128,7 @@ def _of_sequence(model: nn.Module, inputs: tuple[Any, ...] | list[Any]) -> tuple
 
 
 def _parameters(model: Any) -> Mapping[str, Parameter] | None:
-    """Return what a model's `forward` takes; None where that cannot be seen."""
+    """Return the parameters of a model's `forward`; None where they cannot be seen."""
     forward = getattr(model, "forward", model)
     function = getattr(forward, "__func__", None)
     if not inspect.isfunction(function):

@@ -159,7 +159,7 @@ def _flatten(value: Any, path: str, found: dict[str, Any], within: set[int]) -> 
 
 
 def _mapped(function: TensorFunction, value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
-    """Return what `map_tensors` does; `done` holds what was met, with its replacement (and so keeps it alive)."""
+    """As `map_tensors`; `done` holds the objects already visited with their replacements (and so keeps them alive)."""
     if id(value) in done:
         return done[id(value)][1]
     if isinstance(value, torch.Tensor):
@@ -177,7 +177,7 @@ def _mapped(function: TensorFunction, value: Any, done: dict[int, tuple[Any, Any
 
 
 def _open(value: Any) -> _Open | None:
-    """Return what a value holds and how to make it again, or None where it is a leaf."""
+    """Return the items of a container and a function that makes it again, or None for a leaf."""
     if isinstance(value, _CLOSED):
         return None
     if type(value) in (tuple, list):  # most of them

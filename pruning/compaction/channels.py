@@ -76,7 +76,7 @@ class Link:
         return cls(source, axis, each, each + offset, np.ones(width, bool))
 
     def demanded(self, outputs: Flags, width: int) -> Flags:
-        """Return which of the source's channels [width] the operation has to be fed to give these outputs."""
+        """Return which of the source's channels [width] the operation needs to give these outputs."""
         return _marked(self.inner[outputs[self.outer]], width)
 
     def read(self, outputs: Flags, width: int) -> Flags:

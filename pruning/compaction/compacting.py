@@ -158,7 +158,7 @@ def _agrees(module: nn.Module, call: Call, expected: Any) -> bool:
 
 
 def _same(outputs: Any, expected: Any) -> bool:
-    """Say whether two results agree well enough to be the same computation in another order, held in the same way."""
+    """Say whether two results have the same structure and agree as the same computation in another order does."""
     return same_structure(outputs, expected) and _same_tensors(outputs, expected)
 
 

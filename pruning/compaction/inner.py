@@ -114,7 +114,7 @@ def _recorded(root: nn.Module, call: Call) -> dict[str, list[Seen]]:
 
 
 def _alike(one: Call, other: Call) -> bool:
-    """Say whether two calls differ in nothing but numbers and the number of examples."""
+    """Say whether two calls differ only in values and in the number of examples."""
     mine, theirs = (flattened((call.args, dict(call.kwargs))) for call in (one, other))
     return mine.keys() == theirs.keys() and all(_same_kind(mine[path], theirs[path]) for path in mine)
 

@@ -107,7 +107,7 @@ def _narrow_carry(work: _Rewriting, node: fx.Node, carry: Carry) -> None:
 
 
 def _fed(work: _Rewriting, link: Link, outputs: Flags) -> tuple[Flags, Flags]:
-    """Return which channels a source gives, and which of them an operation has to be fed."""
+    """Return which channels a source gives, and which of them an operation needs."""
     width = work.observed.shapes[link.source][link.axis]
     there = work.alive.present.get(link.source, np.ones(width, bool))
     return there, link.demanded(outputs, width)

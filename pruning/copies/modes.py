@@ -9,7 +9,7 @@ from pruning.copies.copying import copy_module
 
 
 def switches_by_itself(model: nn.Module) -> bool:
-    """Say whether a module inside has a `train` or an `eval` of its own.
+    """Say whether a module inside defines its own `train` or `eval`.
 
     >>> switches_by_itself(nn.Sequential(nn.BatchNorm1d(3), nn.Dropout()))
     False

@@ -41,7 +41,7 @@ def reachable(roots: Iterable[Any]) -> dict[int, tuple[Any, list[Any]]]:
 
 
 def _held_by(thing: Any) -> Iterable[Any]:
-    """Return what a thing holds directly."""
+    """Return the objects that an object refers to directly."""
     if is_reference(thing):
         return [] if referent(thing) is None else [referent(thing)]
     if isinstance(thing, _NOTHING_INSIDE):
@@ -76,7 +76,7 @@ def _held_by(thing: Any) -> Iterable[Any]:
 
 
 def filled(function: types.FunctionType) -> Iterator[Any]:
-    """Yield what is in a function's closure; a variable that is not set yet holds nothing."""
+    """Yield the values of a function's closure; a variable that is not set yet has none."""
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents

@@ -60,7 +60,7 @@ def criterion(
 
 
 def seen(trained: Trained, need: str) -> Mapping[str, NDArray[Any]]:
-    """Return what a probe saw, by tensor name; raises `BadValue` where nobody looked.
+    """Return the arrays of a probe, by tensor name; raises `BadValue` where no probe ran.
 
     >>> seen(Trained({}, [], evidence={"gradients": {"w": np.ones(1)}}), "gradients")
     {'w': array([1.])}

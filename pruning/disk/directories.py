@@ -209,7 +209,7 @@ def _step_aside(temporary: Path, path: Path) -> None:
 
 
 def while_it_stands(folder: Path, look: Callable[[], Found]) -> Found:
-    """Return what `look` finds in a folder; it looks again where another process replaced the folder meanwhile.
+    """Return the result of `look` in a folder; it is called again where another process has replaced the folder.
 
     Raises:
         LotteryError, FileNotFoundError: what `look` raised in a folder that nobody replaced.
@@ -230,7 +230,7 @@ def while_it_stands(folder: Path, look: Callable[[], Found]) -> Found:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Return what changes when another folder gets this name."""
+    """Return a key that changes when another folder gets this name."""
     try:
         found = folder.stat()
     except OSError:

@@ -66,7 +66,7 @@ def machine_memory() -> int:
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
-    """Return what a regular file holds.
+    """Return the content of a regular file.
 
     Args:
         path: the file; links are followed.

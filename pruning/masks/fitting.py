@@ -15,7 +15,7 @@ Keeps = Mapping[str, NDArray[np.bool_]]
 
 
 def fitted(keeps: Keeps, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.bool_]]:
-    """Return what a mask keeps under the names of a model, checked against its shapes.
+    """Return the arrays of a mask under the names of a model, checked against its shapes.
 
     Wrapper prefixes (`module.`, `_orig_mod.`) are understood on either side.
 

@@ -62,7 +62,7 @@ class Pattern:
         return replace(self, axes=axes)
 
     def axes_of(self, name: str, shape: Shape) -> Axes:
-        """Return what the axes of one tensor are."""
+        """Return the roles of the axes of one tensor."""
         return self.axes.get(name) or as_stored(shape)
 
     def tile(self, name: str, shape: Shape) -> Tile:
@@ -90,7 +90,7 @@ class Pattern:
         return tile
 
     def removes_outputs(self, name: str, shape: Shape) -> bool:
-        """Say whether a tile of this tensor is all that an output has.
+        """Say whether a tile of this tensor holds all weights of an output.
 
         >>> get_pattern("rows").removes_outputs("fc", (3, 2)), get_pattern("unstructured").removes_outputs("fc", (3, 1))
         (True, False)

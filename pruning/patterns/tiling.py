@@ -56,7 +56,7 @@ def best_of_tiles(values: NDArray[Any], keep: NDArray[np.bool_], tile: Tile) -> 
 
 
 def tiles_of(name: str, values: NDArray[Any], keep: NDArray[np.bool_], tile: Tile) -> Tiles:
-    """Return what is left of the tiles of a tensor's matrix, and how it scores.
+    """Return, for each tile of a tensor's matrix, the mean score of the weights left and their number.
 
     Means are added up in float64 and in row-major order, the same on every machine.
 

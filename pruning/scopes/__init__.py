@@ -115,7 +115,7 @@ def scope(
 
 
 def place(name: str, schedule: Schedule, tensors: PrunableTensors) -> list[Target]:
-    """Return what every level keeps under the scope called `name`, level 0 first.
+    """Return how many weights every level keeps under the scope called `name`, level 0 first.
 
     Args:
         name: a registered scope.

@@ -36,7 +36,7 @@ class Choosing:
         by: `measure` times the few that the cost model thinks best on the caller's shapes; `model` asks the cost model
             alone, so that the same network has the same backends on every run.
         backend: this one everywhere, measured or not; None to choose.
-        cache: the file that remembers what was measured; None for none.
+        cache: the file that keeps measurements; None for none.
         seconds: how long to time each candidate, roughly.
 
     Raises:
@@ -60,7 +60,7 @@ class Choosing:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """Return what a measurement depends on beside the layer: processor, threads, versions, precision."""
+    """Return everything but the layer that a measurement depends on: processor, threads, versions, precision."""
     cuda = device.type == "cuda"
     return {
         "format": FORMAT,
@@ -89,7 +89,7 @@ class Known:
 
 
 def recall(choosing: Choosing, key: Mapping[str, Any]) -> Known | None:
-    """Return what was measured for a key, or None; an entry that is not as it was written counts as none.
+    """Return the measurement for a key, or None; an entry that was changed after it was written counts as none.
 
     >>> choosing = Choosing(cache=tmp / "choices.json")
     >>> remember(choosing, {"layer": "Linear"}, Known({"weight": "csr"}, "sparse", 2.0, 1.0))
@@ -103,7 +103,7 @@ def recall(choosing: Choosing, key: Mapping[str, Any]) -> Known | None:
 
 
 def remember(choosing: Choosing, key: Mapping[str, Any], found: Known) -> None:
-    """Keep what was measured for a key; other processes may do the same meanwhile.
+    """Keep the measurement for a key; other processes may do the same at the same time.
 
     >>> choosing = Choosing(cache=tmp / "choices.json")
     >>> remember(choosing, {"layer": "Linear"}, Known({"weight": "csr"}, "sparse", 2.0, 1.0))
@@ -145,7 +145,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _as_written(digest: str, entry: Any) -> bool:
-    """Say whether an entry is one of ours and nobody has changed it: both of its digests fit."""
+    """Say whether an entry was written by this toolkit and is unchanged: both of its digests fit."""
     if not isinstance(entry, dict) or entry.keys() != {*_NAMES, "key", "sha256"}:
         return False
     try:

@@ -72,7 +72,7 @@ class SparseModule(nn.Module):
         self.register_load_state_dict_post_hook(_masked_again)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the masked network gives."""
+        """Return the outputs of the masked network."""
         chosen = self._chosen(args, kwargs)
         try:
             return contiguous_tensors(chosen(*args, **kwargs))
@@ -92,7 +92,7 @@ class SparseModule(nn.Module):
         return contiguous_tensors(self._chosen(args, kwargs)(*args, **kwargs))
 
     def _itself(self, args: tuple[Any, ...], kwargs: dict[str, Any], reason: str) -> Any:
-        """Return what the network gives where its faster form raised: where it raises as well, that is the error."""
+        """Return the network's outputs after its faster form raised; if the network raises too, that is the error."""
         outputs = contiguous_tensors(self.network(*args, **kwargs))
         reason = f"{self._recipe.way} raises {reason} where the network itself does not"
         warnings.warn(f"{reason}; the network itself runs from now on", RuntimeWarning, stacklevel=3)
@@ -147,7 +147,7 @@ class SparseModule(nn.Module):
             hold_mask(self.network, Mask(dense))
 
     def _as_example(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Say whether a call differs from the example in its tensors only: what else it says, compaction has fixed."""
+        """Say whether a call differs from the example only in its tensors; compaction has fixed all other arguments."""
         example = self._example
         if kwargs.keys() != example.kwargs.keys() or len(args) != len(example.args):
             return False
@@ -175,7 +175,7 @@ class SparseModule(nn.Module):
         return super()._apply(fn, recurse)
 
     def _inference(self) -> nn.Module | None:
-        """Return what runs without gradients, made anew where a weight has changed since it was made.
+        """Return the network that runs without gradients; it is made again where a weight has changed.
 
         None where the network must run itself: where it changes its buffers, where a layer is in training mode, or
         where somebody listens to it.

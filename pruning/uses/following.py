@@ -140,7 +140,7 @@ class Following(Operations):
     def _moved(
         self, func: Any, args: Any, kwargs: Any, given: list[torch.Tensor], made: list[torch.Tensor], trace: Trace
     ) -> list[Places]:
-        """Return where the elements of what an operation makes come from, and note what else it does with weights."""
+        """Return where the elements of an operation's results come from, and note its other uses of weights."""
         name = base_name(func)
         places = [self._places_of(tensor) for tensor in given]
         if not any(places) or not made:
@@ -178,7 +178,7 @@ class Following(Operations):
         return found
 
     def _normalized(self, name: str, args: Any, given: list[torch.Tensor], places: list[Places]) -> None:
-        """Note a weight that is divided by norms of its own."""
+        """Note a weight that is divided by its own norms."""
         if name == "_weight_norm_interface":
             dim = (args[2] if len(args) > 2 else 0) % given[0].ndim
             shape = [size if axis == dim else 1 for axis, size in enumerate(given[0].shape)]
@@ -198,7 +198,7 @@ class Following(Operations):
                 self._apart[origin.name] = how
 
     def _why(self, name: str) -> str:
-        """Return why a weight is no factor."""
+        """Return why a weight does not count as a factor."""
         if name in self._apart:
             return self._apart[name]
         if name in self._lost:
@@ -214,7 +214,7 @@ class Following(Operations):
 
 
 def _axes(places: Places, origin: Origin, factor: Factor, weight: torch.Tensor) -> Axes | None:
-    """Return what the axes of a weight are: those that change along what the product sums over are its inputs."""
+    """Return the roles of a weight's axes: inputs are those that change along dimensions that the product sums over."""
     coordinates, count = places[origin], factor.tensor.ndim
     summed = {dimension % count for dimension in factor.summed}
     taps = {dimension % count for dimension in factor.taps}
@@ -232,5 +232,5 @@ def _memory(tensor: torch.Tensor) -> int:
 
 
 def _view(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Return what tells a view of a piece of memory from others."""
+    """Return a key that tells a view of a piece of memory from other views."""
     return _memory(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype

@@ -44,7 +44,7 @@ class LinearUse:
 
 
 def linear_use(layer: nn.Module) -> LinearUse | None:
-    """Return how a module is a linear layer, or None where it is none for certain.
+    """Return how a module works as a linear layer, or None where that is not certain.
 
     It holds a matrix and at most a vector, and nothing else; its forward pass, run in both modes, is one product with
     the matrix and at most one sum with the vector, and gives the numbers of `F.linear`.

@@ -31,7 +31,7 @@ class Multiplied(Following):
         return self._squares[name].view(self._weights[name].shape).sqrt() if known else None
 
     def why_not(self, name: str) -> str:
-        """Return in words why nothing is known of a weight."""
+        """Return, in words, why the uses of a weight are unknown."""
         if name in self._unknown:
             return f"the operation {self._unknown[name]} does not show what it multiplies it by"
         return self._why(name)

@@ -13,7 +13,7 @@ class Uses:
     """How a network uses its tensors.
 
     Attributes:
-        axes: what the axes of each are, as far as that is known.
+        axes: the roles of the axes of each tensor, where they are known.
         order: those that a forward pass uses, in the order of their first use; empty where it could not be followed.
         outputs: those whose layer makes the network's outputs: no other of them stands between.
         factors: those that a product multiplies with activations, where a 0 in the tensor is a 0 in the product.

@@ -117,7 +117,7 @@ def _limit(*holders: Any) -> int | None:
 
 
 def _space(environment: Any, more: tuple[Any, ...]) -> Any:
-    """Return what says which actions there are: a space, or their number."""
+    """Return the description of the actions: a space, or their number."""
     space = getattr(environment, "action_space", None)
     return (space(*more) if callable(space) else space) or getattr(environment, "num_actions", None)
 

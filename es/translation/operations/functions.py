@@ -13,7 +13,7 @@ _INSTEAD: dict[Any, Callable[..., Any]] = {}
 
 
 def function_of(function: Any) -> Callable[..., Any] | None:
-    """Return what is called in place of a torch function, `(translation, *args, **kwargs)`, or None.
+    """Return the function called in place of a torch function, as `(translation, *args, **kwargs)`, or None.
 
     It may return `NotImplemented`, and the function itself is called.
 

@@ -45,7 +45,7 @@ def missing(work: Work, replicates: Replicates, alive: Sequence[int], level: int
         work: the search; what an earlier attempt stored is compared with its hashes.
         replicates: which seeds.
         alive: those of them that did not diverge before.
-        level: which.
+        level: the level's number.
     """
     groups = (_of_group(work, (alive, group), level) for group in replicates.groups)
     return [jobs for jobs in groups if jobs]

@@ -17,7 +17,7 @@ def start(work: Work, seed: int, level: int) -> Job:
     Args:
         work: the search, whose run holds the levels before; each training that is needed is read once.
         seed: of the replicate.
-        level: which.
+        level: the level's number.
     """
     plan, run = work.plan, work.run
     if level == 0:

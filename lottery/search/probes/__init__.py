@@ -124,7 +124,7 @@ class TorchProber:
         examples: the most training examples to look at.
         steps: training steps of probes that learn.
         lr: their learning rate, or None for their own.
-        batch_size: theirs.
+        batch_size: their batch size.
         probes: products with the Hessian that each tensor may cost.
     """
 

@@ -45,7 +45,7 @@ def principal_components(
     """Return variances, falling, and principal components [components, features] from sums over vectors.
 
     Args:
-        count: of vectors.
+        count: the number of vectors.
         total: their sum [features].
         products: the sum of their outer products [features, features].
 

@@ -71,7 +71,7 @@ class Operation:
         return self.node.kwargs.get(name, default)
 
     def at(self, constants: Mapping[fx.Node, Numbers], width: int) -> Numbers:
-        """Return what the operation gives [width] where its values are these constants [width], in float64.
+        """Return the result [width] of the operation for these constant values [width], in float64.
 
         Where one is NaN the result is NaN, whatever the operation makes of NaN.
         """

@@ -39,7 +39,7 @@ def batch_norm(operation: Operation) -> Carry | None:
 
 
 def scale_and_shift(module: BatchNorm) -> tuple[np.ndarray, np.ndarray]:
-    """Return what batch norm in eval mode does to each channel, in float64: y = scale · x + shift.
+    """Return scale and shift of batch norm in eval mode for each channel, in float64: y = scale · x + shift.
 
     scale = γ / √(σ² + ε), shift = β − scale · μ (Ioffe & Szegedy 2015, algorithm 2).
 

@@ -21,7 +21,7 @@ def flatten(operation: Operation) -> Carry | None:
 
 @rule("view", "reshape", torch.reshape)
 def reshape(operation: Operation) -> Carry | None:
-    """Take the numbers in the same order under another shape, which names the channels' axis anew."""
+    """Take the numbers in the same order under another shape, in which the channels' axis has another number."""
     source = operation.source
     if operation.node.kwargs or source is None or source not in operation.known:
         return None

@@ -78,7 +78,7 @@ class Undecided(nn.Module):
         return self.form if self.choice is not None and self.choice.backends else self.layer
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the winner gives; the first call chooses it."""
+        """Return the outputs of the winner, which the first call chooses."""
         if self.choice is None:
             with torch.random.fork_rng(), torch.set_grad_enabled(self.with_gradients):
                 self.choice = _decided(self, args, kwargs)
@@ -253,7 +253,7 @@ def _difference(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _key(case: Undecided, tensors: list[torch.Tensor]) -> dict[str, Any]:
-    """Return what a measurement of a layer depends on."""
+    """Return everything that a measurement of a layer depends on."""
     parts = sparse_parts(case.form)
     return {
         **hardware(tensors[0].device),

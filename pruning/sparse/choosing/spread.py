@@ -41,7 +41,7 @@ class Spread:
         return cls(min(seconds), lower, median, upper, max(seconds), len(seconds))
 
     def below(self, other: Spread) -> bool:
-        """Say whether this took less for certain: the middle halves of the two do not meet.
+        """Say whether this was certainly faster: the middle halves of the two do not overlap.
 
         >>> fast, slow = Spread.of([1.0, 1.1, 9.0]), Spread.of([2.0, 2.1, 2.2])
         >>> fast.below(slow), Spread.of([1.0, 1.1, 1.2]).below(slow)

@@ -52,7 +52,7 @@ def fastest(
 def duel(
     first: Callable[[], object], second: Callable[[], object], device: torch.device, seconds: float
 ) -> tuple[Spread, Spread]:
-    """Return how long two runs take, measured afresh and pair by pair: what disturbs the one disturbs the other.
+    """Return how long two runs take, measured again and pair by pair, so that a disturbance affects both.
 
     Times by which something was chosen among several are those of a winner, and flatter it.
     """

@@ -73,7 +73,7 @@ class Tile:
 
 
 def linear_reads(plan: Plan) -> Reads:
-    """Return what the outputs of a linear layer read.
+    """Return which inputs the outputs of a linear layer read.
 
     >>> linear_reads(Plan.of([[0, 1], [1, 1]])).bases.tolist()
     [1, 0, 1]
@@ -82,7 +82,7 @@ def linear_reads(plan: Plan) -> Reads:
 
 
 def transposed_reads(plan: Plan) -> Reads:
-    """Return what the gradients of a linear layer's inputs read of those of its outputs.
+    """Return which gradients of a linear layer's outputs the gradients of its inputs read.
 
     >>> transposed_reads(Plan.of([[0, 1], [1, 1]])).bases.tolist()
     [1, 0, 1]

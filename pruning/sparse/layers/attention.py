@@ -227,7 +227,7 @@ def _by_steps(outputs: torch.Tensor) -> torch.Tensor:
 def _merged(
     attn_mask: torch.Tensor | None, key_padding_mask: torch.Tensor | None, q: torch.Tensor, steps: int
 ) -> torch.Tensor | None:
-    """Return what is added to the scores [B or 1, heads or 1, L or 1, S], or None."""
+    """Return the bias that is added to the scores [B or 1, heads or 1, L or 1, S], or None."""
     batch, heads, length, _ = q.shape
     merged = None
     if attn_mask is not None:

@@ -19,7 +19,7 @@ _INTERNAL = frozenset(vars(nn.Module()))
 
 
 def side_effect(network: nn.Module, call: Call) -> str:
-    """Return why a network can only be run as it is, in words; empty where another may stand for it.
+    """Return, in words, why a network can only be run as it is; empty where another network may take its place.
 
     It changes more than its outputs: inputs, buffers, attributes. Or it does not run without gradients.
 
@@ -63,7 +63,7 @@ def side_effect(network: nn.Module, call: Call) -> str:
 
 
 def hidden_weights(network: nn.Module, skeleton: nn.Module, call: Call) -> str:
-    """Return why a network made anew would not compute with the weights that it gets, in words; empty where it would.
+    """Return, in words, why a network that is made again would not use the weights it gets; empty where it would.
 
     A weight that is also kept in a list, in a closure or as a view is put into a new network by its name alone. It is
     tried with weights that are not those of the network.
@@ -123,7 +123,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def _runs_without_gradients(network: nn.Module, call: Call) -> bool:
-    """Say whether a network takes an example without gradients; a first pass, in which a network may settle."""
+    """Say whether a network takes an example without gradients; in this first pass it may set up lazy state."""
     try:
         call.run(network)
     except Exception as error:  # the network's own code may raise anything
@@ -147,7 +147,7 @@ def _same_leaves(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
 
 
 def _attributes(network: nn.Module) -> dict[str, Any]:
-    """Return what modules keep beside parameters and buffers, by dotted name, so that two moments can be compared."""
+    """Return the other attributes of modules, by dotted name, so that two points in time can be compared."""
     return {
         f"{path}.{name}" if path else name: _seen(value, _DEPTH)
         for path, module in network.named_modules()

@@ -32,7 +32,7 @@ class Graphed(nn.Module):
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the network gives."""
+        """Return the network's outputs."""
         leaves = flattened((args, kwargs))
         tensors = [leaf for leaf in leaves.values() if isinstance(leaf, torch.Tensor)]
         if not any(tensor.is_cuda for tensor in tensors):

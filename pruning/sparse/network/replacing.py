@@ -180,7 +180,7 @@ def contiguous_tensors(outputs: Any) -> Any:
 
 
 def _encoder_settings(network: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """Return what decides whether transformer encoders use their fused kernels."""
+    """Return the attributes by which transformer encoders decide whether to use their fused kernels."""
     names = ("use_nested_tensor", "activation_relu_or_gelu")
     encoders = [m for m in network.modules() if isinstance(m, nn.TransformerEncoder | nn.TransformerEncoderLayer)]
     return [(encoder, name, getattr(encoder, name)) for encoder in encoders for name in names if hasattr(encoder, name)]

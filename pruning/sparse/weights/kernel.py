@@ -70,7 +70,7 @@ class SparseKernel(nn.Module):
         return CONVOLUTIONS
 
     def options(self, inputs: torch.Tensor) -> dict[str, float]:
-        """Return what each way that runs on these inputs should cost, in seconds of the cost model."""
+        """Return the cost in seconds, by the cost model, of each way that runs on these inputs."""
         rates = machine(inputs.device, inputs.dtype)
         size = inputs.shape[0], inputs.shape[2], inputs.shape[3]
         return {

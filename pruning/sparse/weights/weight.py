@@ -90,7 +90,7 @@ class SparseWeight(nn.Module):
         return BACKENDS
 
     def options(self, inputs: torch.Tensor) -> dict[str, float]:
-        """Return what each backend that runs on these inputs should cost, in seconds of the cost model."""
+        """Return the cost in seconds, by the cost model, of each backend that runs on these inputs."""
         rates = machine(inputs.device, inputs.dtype)
         batch = inputs.numel() // max(inputs.shape[-1], 1)
         return {
@@ -177,7 +177,7 @@ class Sparse(Protocol):
         ...
 
     def options(self, inputs: torch.Tensor) -> dict[str, float]:
-        """Return what each backend that runs on these inputs should cost, in seconds of the cost model."""
+        """Return the cost in seconds, by the cost model, of each backend that runs on these inputs."""
         ...
 
     def dense(self) -> torch.Tensor:
