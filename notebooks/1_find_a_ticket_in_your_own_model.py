@@ -33,8 +33,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lottery import Data, Ticket, find_ticket
-from lottery.results.figure import draw_density
+from lottery import Data, Ticket, draw_density, find_ticket
 from pruning.torch_modules import hold_mask
 
 # %% [markdown]

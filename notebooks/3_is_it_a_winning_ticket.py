@@ -32,12 +32,22 @@ import numpy as np
 from IPython.display import display
 from scipy import stats
 
-from lottery import ablate, find_ticket
-from lottery.results.comparison import difference_table
-from lottery.results.figure import comparison_figure
-from lottery.results.resampling import bootstrap, interquartile_mean
-from lottery.results.statistics import by_seed, holm, paired_difference, paired_t_p, pairs, sign_flip_p
-from lottery.studies.ablation.report import ablation_figure, ablation_table
+from lottery import (
+    ablate,
+    ablation_figure,
+    ablation_table,
+    bootstrap,
+    by_seed,
+    comparison_figure,
+    difference_table,
+    find_ticket,
+    holm,
+    interquartile_mean,
+    paired_difference,
+    paired_t_p,
+    pairs,
+    sign_flip_p,
+)
 
 # %% [markdown]
 # ## A search worth doubting

@@ -31,13 +31,18 @@
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from lottery import analyze, find_ticket
-from lottery.studies.analyses import study
-from lottery.studies.analyses.overlap_between import overlap_between
-from lottery.studies.connection.report import connections_figure, connections_table
-from lottery.studies.connection.tickets import connect_tickets
-from lottery.studies.instability.report import stability_figure, stability_table
-from lottery.studies.instability.running import instability
+from lottery import (
+    analyze,
+    connect,
+    connections_figure,
+    connections_table,
+    find_ticket,
+    instability,
+    overlap_between,
+    stability_figure,
+    stability_table,
+    study,
+)
 
 
 def show(findings, size=(7.5, 4.0)):
@@ -108,7 +113,7 @@ show(analyze(by_evolution.run, "connectivity"))
 
 # %%
 ends = [search.levels[0].replicates[0].path for search in (by_gradient, by_evolution)]
-connections = connect_tickets(ends)
+connections = connect(ends)
 print(connections_table(connections))
 display(connections_figure(connections))
 

@@ -28,10 +28,10 @@ def connect(
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
     from lottery.results.figure import save_figure
     from lottery.studies.connection.report import connections_figure, connections_table
-    from lottery.studies.connection.tickets import connect_tickets
+    from lottery.studies.connection.tickets import connect
 
     look_here(model, trust=trust)
-    found = connect_tickets(ticket, model, data, points=points, parts=part, examples=examples, trust=trust)
+    found = connect(ticket, model, data, points=points, parts=part, examples=examples, trust=trust)
     stream = people(as_json)
     for warning in found.warnings():
         print(f"lottery: warning: {warning}", file=error_stream())

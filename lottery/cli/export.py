@@ -34,10 +34,10 @@ def export(
 
     The file is read again and compared with the masked dense network before it counts as written.
     """
-    from lottery.exports.exporting import export_ticket, exported_text
+    from lottery.exports.exporting import export, exported_text
 
     look_here(model, trust=trust)
-    exported = export_ticket(ticket, to, model, data, out=out, weights=weights, force=force, trust=trust)
+    exported = export(ticket, to, model, data, out=out, weights=weights, force=force, trust=trust)
     if not quiet:
         print(exported_text(exported), file=people(as_json))
     if as_json:

@@ -60,7 +60,7 @@ def show(
 
 
 def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> Result:
-    from lottery.results.comparison import comparison_text, labels, matched_differences
+    from lottery.results.comparison import compare, comparison_text, labels
     from lottery.results.figure import comparison_figure, save_figure
     from lottery.results.summary import as_json as search_json
     from lottery.runs.reading import read_search
@@ -74,7 +74,7 @@ def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> Result:
         return None
     named = zip(labels(searches), searches, strict=True)
     found = [{"label": label, **search_json(search)} for label, search in named]
-    return {"runs": found, "differences": [asdict(row) for row in matched_differences(searches)]}
+    return {"runs": found, "differences": [asdict(row) for row in compare(searches)]}
 
 
 def _show_one(run: Path, plot: bool, as_json: bool) -> Result:

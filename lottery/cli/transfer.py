@@ -39,12 +39,12 @@ def transfer(
     from lottery.state.machine.bars import bars_wanted
     from lottery.studies.transfer.figure import transfer_figure
     from lottery.studies.transfer.report import transfer_json, transfer_table_text
-    from lottery.studies.transfer.table import transfer_table
+    from lottery.studies.transfer.table import transfer
 
     look_here(model, trust=trust)
     display = Display(bars_wanted(quiet), None)
     given = {"model": model, "data": data or None, "device": device, "trust": trust}
-    table = transfer_table(run, density, level, **given, out=out, display=display)
+    table = transfer(run, density, level, **given, out=out, display=display)
     drawn = save_figure(transfer_figure(table), figure) if figure is not None else None
     text = transfer_table_text(table) + (f"\nFigure: {drawn}" if drawn is not None else "")
     if not as_json:

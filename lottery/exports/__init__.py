@@ -51,7 +51,7 @@ class Export:
 EXPORTS: Registry[Export] = Registry("export format", "lottery.exports")
 
 
-def export(
+def export_format(
     name: str,
     *,
     loader: ModuleType,

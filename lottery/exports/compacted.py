@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from lottery.exports import TicketNetwork, export, whole_program
+from lottery.exports import TicketNetwork, export_format, whole_program
 from lottery.exports.loaders import compacted as loader
 from lottery.exports.programs import compacted_program, tracing
 
 
-@export("compacted", loader=loader, reload=whole_program(loader.load), source="torch.export of PyTorch")
+@export_format("compacted", loader=loader, reload=whole_program(loader.load), source="torch.export of PyTorch")
 def compacted(network: TicketNetwork, folder: Path) -> Sequence[str]:
     """The compacted network as a torch.export program, which needs no model code.
 

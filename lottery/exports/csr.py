@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from lottery.exports import TicketNetwork, export, into_blank_model, save_state
+from lottery.exports import TicketNetwork, export_format, into_blank_model, save_state
 from lottery.exports.loaders import csr as loader
 from pruning.errors import BadValue
 from pruning.sparse.plans.plan import Plan
 
 
-@export("csr", loader=loader, reload=into_blank_model(loader.load), source="torch.sparse_csr_tensor of PyTorch")
+@export_format("csr", loader=loader, reload=into_blank_model(loader.load), source="torch.sparse_csr_tensor of PyTorch")
 def csr(network: TicketNetwork, folder: Path) -> Sequence[str]:
     """A state dict whose masked weights are sparse CSR matrices with int32 indices.
 

@@ -72,7 +72,7 @@ class Exported:
 
 
 @own_settings()
-def export_ticket(
+def export(
     ticket: Ticket | str | Path,
     to: str,
     model: Any = None,
@@ -112,7 +112,7 @@ def export_ticket(
 
     >>> from lottery import find_ticket
     >>> ticket = find_ticket("mlp", "digits", levels=1, steps=20, tolerance=1.0, out=tmp / "runs", quiet=True)
-    >>> exported = export_ticket(ticket, "csr", out=tmp / "csr")
+    >>> exported = export(ticket, "csr", out=tmp / "csr")
     >>> sorted(exported.files), exported.difference
     (['export.json', 'load.py', 'state_dict.pt'], 0.0)
     """

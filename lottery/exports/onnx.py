@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lottery.exports import TicketNetwork, export
+from lottery.exports import TicketNetwork, export_format
 from lottery.exports.loaders import onnx as loader
 from lottery.exports.programs import flat_program, flat_tensors, input_names, tracing
 from pruning.calls.call import Call
@@ -40,7 +40,7 @@ def _run_in_onnxruntime(folder: Path, network: TicketNetwork) -> Callable[[Any],
     return forward
 
 
-@export(
+@export_format(
     "onnx",
     loader=loader,
     reload=_run_in_onnxruntime,

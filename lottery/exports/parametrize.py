@@ -8,14 +8,14 @@ from typing import Any
 
 from torch.nn.utils import parametrize as torch_parametrize
 
-from lottery.exports import TicketNetwork, export, into_blank_model, owner_and_attribute, save_state
+from lottery.exports import TicketNetwork, export_format, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import parametrize as loader
 from lottery.exports.reaching import check_reached
 from pruning.copies.copying import copy_module
 from pruning.errors import BadValue, first_line
 
 
-@export(
+@export_format(
     "parametrize", loader=loader, reload=into_blank_model(loader.load), source="torch.nn.utils.parametrize of PyTorch"
 )
 def parametrize(network: TicketNetwork, folder: Path) -> Sequence[str]:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from torch.nn.utils import prune
 
-from lottery.exports import TicketNetwork, export, into_blank_model, owner_and_attribute, save_state
+from lottery.exports import TicketNetwork, export_format, into_blank_model, owner_and_attribute, save_state
 from lottery.exports.loaders import torch_prune as loader
 from lottery.exports.reaching import check_reached
 from pruning.copies.copying import copy_module
 from pruning.errors import BadValue, first_line
 
 
-@export("torch-prune", loader=loader, reload=into_blank_model(loader.load), source="torch.nn.utils.prune of PyTorch")
+@export_format(
+    "torch-prune", loader=loader, reload=into_blank_model(loader.load), source="torch.nn.utils.prune of PyTorch"
+)
 def torch_prune(network: TicketNetwork, folder: Path) -> Sequence[str]:
     """A state dict as `torch.nn.utils.prune` leaves it: weight_orig and weight_mask.
 

@@ -117,7 +117,7 @@ def _shown(config: Mapping[str, Any], key: str, telling: Sequence[str]) -> str:
     return plain(config[key] if key in telling else f"{key} {config.get(key)}")
 
 
-def matched_differences(searches: Sequence[Search], reference: int = 0) -> list[Difference]:
+def compare(searches: Sequence[Search], reference: int = 0) -> list[Difference]:
     """Return every search minus the reference, level by level of the reference, at the same number of weights.
 
     Replicates are paired by seed. Where the nearest level of a search keeps over 2 % more or fewer weights than the
@@ -194,8 +194,8 @@ def comparison_table(searches: Sequence[Search]) -> str:
 
 
 def difference_table(searches: Sequence[Search], reference: int = 0) -> str:
-    """Return the differences of `matched_differences` as text: one line for each level and search."""
-    rows = matched_differences(searches, reference)
+    """Return the differences of `compare` as text: one line for each level and search."""
+    rows = compare(searches, reference)
     scale, unit = (100, " pp") if searches[0].is_fraction else (1, "")
     width = max(6, *(len(row.label) for row in rows))
     title = f"against {labels(searches)[reference]}"

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from lottery import Ticket, find_ticket
-from lottery.exports.exporting import export_ticket
+from lottery.exports.exporting import export
 from tests.architectures.entry import Architecture
 from tests.architectures.plainly import Wrong, arguments, batches, call, compare, fewer, learned, measured
 
@@ -150,7 +150,7 @@ def compare_calls(
 def exported(trial: Trial, to: str) -> Any:
     """Export the last ticket and return the module that its `load.py` is."""
     folder = trial.folder / to
-    export_ticket(trial.tickets[-1], to, trial.model, trial.architecture.data(), out=folder)
+    export(trial.tickets[-1], to, trial.model, trial.architecture.data(), out=folder)
     spec = importlib.util.spec_from_file_location(f"load_{to}", folder / "load.py")
     assert spec is not None
     assert spec.loader is not None

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from lottery import ablate, find_ticket
 from lottery.runs.directory import RunDirectory
 from lottery.studies.ablation.controls import ABLATIONS
-from lottery.studies.transfer.table import transfer_table
+from lottery.studies.transfer.table import transfer
 from lottery.trainers.gd.moves import MOVES, Moment, exchange
 from pruning.alive_rows import keeping_rows, require_rows
 from pruning.errors import BadValue, LotteryError
@@ -104,7 +104,7 @@ def test_without_such_rows_a_control_is_as_it_was():
 
 def test_random_masks_of_a_transfer(run, tmp_path):
     second = sparse(tmp_path, replicates=2, lr=0.01)
-    transfer_table([run.path, second.path], model=normed, data=[blobs(60)] * 2, out=tmp_path / "out")
+    transfer([run.path, second.path], model=normed, data=[blobs(60)] * 2, out=tmp_path / "out")
     masks = list((tmp_path / "out").glob("*/random/seed-*/level-01"))
     assert len(masks) == 4
     assert all(alive(RunDirectory(path.parent.parent).read_mask(int(path.parent.name[5:]), 1)) for path in masks)

@@ -10,11 +10,11 @@ import pytest
 from lottery import Data, find_ticket
 from lottery.cli.app import run
 from lottery.results.comparison import (
+    compare,
     comparison_table,
     comparison_text,
     difference_table,
     labels,
-    matched_differences,
     telling_names,
 )
 from pruning.errors import BadValue
@@ -82,7 +82,7 @@ def three(searches):
 
 
 def test_differences_at_matched_density_by_hand(three):
-    rows = matched_differences(three)
+    rows = compare(three)
     assert [(row.label, row.level, row.other_level) for row in rows] == [
         ("random", 0, 0),
         ("snr", 0, 0),
@@ -106,7 +106,7 @@ def test_differences_at_matched_density_by_hand(three):
 def test_levels_are_matched_by_weights_and_not_by_number(three):
     one, other, _ = three
     moved = dataclasses.replace(other, levels=(other.levels[0], level(0.9, 0.9, 0.9, kept=70), level(0.7, number=2)))
-    row = matched_differences([one, moved])[1]
+    row = compare([one, moved])[1]
     assert (row.level, row.other_level) == (1, 2)
     assert row.estimate is not None and (row.estimate.n, row.estimate.low, row.p) == (1, None, None)
 
@@ -115,18 +115,18 @@ def test_only_seeds_that_lived_in_both_are_paired(three):
     one, other, _ = three
     fewer = dataclasses.replace(other, levels=(other.levels[0], level(0.75, 0.76, 0.1, diverged=(2,))))
     none = dataclasses.replace(other, levels=(other.levels[0], level(0.75, diverged=(0,))))
-    assert [row.estimate.n for row in matched_differences([one, fewer]) if row.estimate] == [3, 2]
-    assert matched_differences([one, none])[1].reason == "no seed in common"
+    assert [row.estimate.n for row in compare([one, fewer]) if row.estimate] == [3, 2]
+    assert compare([one, none])[1].reason == "no seed in common"
 
 
 def test_another_reference(three):
-    forth = matched_differences(three[:2])[1].estimate
-    back = matched_differences(three[:2], reference=1)[1].estimate
+    forth = compare(three[:2])[1].estimate
+    back = compare(three[:2], reference=1)[1].estimate
     assert forth is not None and back is not None
     assert back.value == pytest.approx(-forth.value)
     for wrong, runs in ((2, three[:2]), (-1, three[:2]), (0, three[:1])):
         with pytest.raises(BadValue, match="two or more runs, one of them the reference"):
-            matched_differences(runs, wrong)
+            compare(runs, wrong)
 
 
 def test_the_table_of_differences(three):

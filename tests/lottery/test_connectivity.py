@@ -28,7 +28,7 @@ from lottery.search.preparing.preparing import Request
 from lottery.search.running import run_search
 from lottery.state.tensors import state_of
 from lottery.studies.analyses import ANALYSES, Study
-from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.connection.tickets import connect
 from lottery.studies.instability.report import (
     LevelStability,
     Stability,
@@ -37,7 +37,7 @@ from lottery.studies.instability.report import (
     stability_table,
 )
 from lottery.studies.instability.running import copy_seed, instability
-from lottery.studies.measures.connectivity import connect, interpolate, mask_overlap
+from lottery.studies.measures.connectivity import interpolate, line_between, mask_overlap
 from lottery.studies.reopening import reopen
 from lottery.studies.view import TorchView
 from pruning.errors import BadValue, ConfigMismatch, MaskMismatch
@@ -102,30 +102,30 @@ def product(first, second):
 
 
 def test_the_barrier_of_a_product_by_hand():
-    line = connect(product_view(), product(1.0, 1.0), product(-1.0, -1.0), points=5, parts=("train",))
+    line = line_between(product_view(), product(1.0, 1.0), product(-1.0, -1.0), points=5, parts=("train",))
     assert line.alphas.tolist() == [0, 0.25, 0.5, 0.75, 1]
     curve = line.curves["train"]
     np.testing.assert_allclose(curve.loss, [0, 0.5625, 1, 0.5625, 0])
     assert curve.loss_barrier == curve.barrier == 1
     np.testing.assert_array_equal(curve.error, curve.metric)  # of a squared error, smaller is better
-    uneven = connect(product_view(), product(2.0, 1.0), product(-1.0, -1.0), points=3, parts=("train",))
+    uneven = line_between(product_view(), product(2.0, 1.0), product(-1.0, -1.0), points=3, parts=("train",))
     # (1, 0.5, 0) of one and (…): ends 1 and 0, middle (1 − 0.5·0)² = 1
     assert uneven.curves["train"].loss_barrier == pytest.approx(1 - 0.5)
 
 
 def test_a_better_middle_is_no_barrier_and_directions_are_respected():
     near, far = product(1.0, 0.5), product(1.0, 1.5)
-    line = connect(product_view(), near, far, points=3, parts=("train",))
+    line = line_between(product_view(), near, far, points=3, parts=("train",))
     assert line.curves["train"].loss_barrier == 0
     gain = Metric("gain", lambda outputs, targets: outputs.mean(), higher_is_better=True)
     np.testing.assert_allclose(
-        connect(product_view(gain), near, far, points=3, parts=("train",)).curves["train"].error, [-0.5, -1, -1.5]
+        line_between(product_view(gain), near, far, points=3, parts=("train",)).curves["train"].error, [-0.5, -1, -1.5]
     )
 
 
 def test_a_network_and_itself_have_exactly_no_barrier(tiny):
     state = trained_like(3)
-    line = connect(tiny, state, state, points=7, parts=("train",))
+    line = line_between(tiny, state, state, points=7, parts=("train",))
     curve = line.curves["train"]
     assert (curve.barrier, curve.loss_barrier) == (0, 0)
     assert len(set(curve.loss.tolist())) == 1
@@ -134,7 +134,7 @@ def test_a_network_and_itself_have_exactly_no_barrier(tiny):
 
 def test_batch_norm_statistics_between_the_ends_are_those_of_the_training_data(tiny):
     a, b = trained_like(0), trained_like(1)
-    line = connect(tiny, a, b, points=3, parts=("train",))
+    line = line_between(tiny, a, b, points=3, parts=("train",))
     x, y = tiny.parts.train.inputs, tiny.parts.train.targets
     middle = interpolate(a, b, 0.5)
     hidden = x @ torch.from_numpy(middle["0.weight"]).T + torch.from_numpy(middle["0.bias"])
@@ -146,7 +146,7 @@ def test_batch_norm_statistics_between_the_ends_are_those_of_the_training_data(t
     assert line.curves["train"].loss[0] == tiny.measure(tiny.network(a), tiny.parts.train)[0]
     # few examples give other statistics; the caller's random state is its own
     before = torch.get_rng_state()
-    other = connect(tiny, a, b, points=3, parts=("train",), statistics_examples=1)
+    other = line_between(tiny, a, b, points=3, parts=("train",), statistics_examples=1)
     assert torch.equal(before, torch.get_rng_state())
     assert other.curves["train"].loss[0] == line.curves["train"].loss[0]
 
@@ -154,14 +154,14 @@ def test_batch_norm_statistics_between_the_ends_are_those_of_the_training_data(t
 def test_batch_norms_with_the_same_statistics_at_both_ends_keep_them(tiny):
     a = trained_like(0)
     b = {**a, "0.weight": -a["0.weight"]}
-    line = connect(tiny, a, b, points=3, parts=("train",))
+    line = line_between(tiny, a, b, points=3, parts=("train",))
     expected = tiny.measure(tiny.network(interpolate(a, b, 0.5)), tiny.parts.train)[0]
     assert line.curves["train"].loss[1] == expected
 
 
 def test_weights_that_both_masks_remove_stay_removed():
     masks = (Mask({"0.weight": [[1]], "1.weight": [[0]]}), Mask({"0.weight": [[0]], "1.weight": [[0]]}))
-    line = connect(product_view(), product(1.0, 1.0), product(3.0, 3.0), masks=masks, points=3, parts=("train",))
+    line = line_between(product_view(), product(1.0, 1.0), product(3.0, 3.0), masks=masks, points=3, parts=("train",))
     np.testing.assert_array_equal(line.curves["train"].loss, 1)
     assert line.overlap == 0
     assert mask_overlap(Mask({"a": [1, 1]}), Mask({"a": [1, 0], "b": [1, 0]})) == pytest.approx(2 / 4)
@@ -170,11 +170,11 @@ def test_weights_that_both_masks_remove_stay_removed():
 def test_what_cannot_be_asked_of_a_line(tiny):
     state = trained_like(0)
     with pytest.raises(BadValue, match="points must be 2 or more"):
-        connect(tiny, state, state, points=1, parts=("train",))
+        line_between(tiny, state, state, points=1, parts=("train",))
     with pytest.raises(BadValue, match="tiny has no test part"):
-        connect(tiny, state, state)
+        line_between(tiny, state, state)
     with pytest.raises(BadValue, match="'tset': expected one of train, validation, test"):
-        connect(tiny, state, state, parts=("tset",))
+        line_between(tiny, state, state, parts=("tset",))
 
 
 def test_intervals_by_hand():
@@ -238,13 +238,13 @@ def test_tickets_are_connected_from_the_command_line(lottery, runs, tmp_path):
 
 def test_a_dense_network_passed_through_the_rewind_point(runs):
     gd, _ = runs
-    found = connect_tickets([ticket_of(gd, 0, 0), ticket_of(gd, 0, 2)], points=2, parts=("validation",))
+    found = connect([ticket_of(gd, 0, 0), ticket_of(gd, 0, 2)], points=2, parts=("validation",))
     assert found.pairs[0].same_rewind_point and not found.warnings()
 
 
 def test_an_evolved_ticket_and_a_trained_one(runs):
     gd, es = runs
-    found = connect_tickets([ticket_of(es, 0, 0), ticket_of(gd, 0, 0)], points=3)
+    found = connect([ticket_of(es, 0, 0), ticket_of(gd, 0, 0)], points=3)
     assert found.pairs[0].same_rewind_point  # both began at the same initialization
     assert found.pairs[0].line.curves["test"].metric[0] == pytest.approx(es.levels[0].replicates[0].test, abs=1e-6)
 
@@ -263,16 +263,14 @@ def test_tickets_that_cannot_be_connected(lottery, runs, tmp_path):
     for key, value in (("data", "other"), ("metric", {**record["metric"], "name": "loss"})):
         rewrite_record(b, **{**record, key: value})
         with pytest.raises(BadValue, match=f"their {key} differs"):
-            connect_tickets([a, b])
+            connect([a, b])
     other = trained_like(0)
     mask = Mask({"0.weight": np.ones((8, 6), bool)})
     Ticket(mask, other, other, {**record, "layers": {"0.weight": 1.0}}).save(tmp_path / "c")
     with pytest.raises(MaskMismatch, match="different architectures"):
-        connect_tickets([a, tmp_path / "c"])
+        connect([a, tmp_path / "c"])
     with pytest.raises(ConfigMismatch, match="other data than"):
-        connect_tickets(
-            [a, ticket_of(gd, 0, 2)], data=Data(train=(np.zeros((60, 1, 8, 8), "float32"), np.arange(60) % 10))
-        )
+        connect([a, ticket_of(gd, 0, 2)], data=Data(train=(np.zeros((60, 1, 8, 8), "float32"), np.arange(60) % 10)))
 
 
 def test_the_analysis_measures_between_levels_and_between_replicates(runs):
@@ -282,7 +280,7 @@ def test_the_analysis_measures_between_levels_and_between_replicates(runs):
     assert found.arrays["level_barrier"].shape == (2, 2)
     assert found.arrays["replicate_barrier"].shape == (3, 1)
     ends = [study.trained(1, level) for level in (1, 2)]
-    line = connect(study.view, ends[0], ends[1], points=11, parts=("test",), examples=1000)
+    line = line_between(study.view, ends[0], ends[1], points=11, parts=("test",), examples=1000)
     assert found.arrays["level_barrier"][1, 1] == line.curves["test"].barrier
     np.testing.assert_allclose(found.arrays["level_overlap"], 0.8, atol=1e-3)
     assert np.isfinite(found.arrays["level_interval"]).all()
@@ -307,7 +305,7 @@ def test_copies_differ_in_data_order_only(runs):
     weights = [copy.read_trained(1, 2).params["fc1.weight"] for copy in (*copies, run)]
     assert len({array.tobytes() for array in weights}) == 3
     assert len({copy_seed(s, level, c) for s in range(3) for level in range(3) for c in range(3)}) == 27
-    line = connect_tickets([copy.level_path(1, 2) for copy in copies], points=3)
+    line = line_between([copy.level_path(1, 2) for copy in copies], points=3)
     assert line.pairs[0].line.curves["test"].barrier == found.levels[1].error["test"][1, 0]
     assert line.pairs[0].same_rewind_point
     # copies do not disturb the reading of the run

@@ -23,7 +23,7 @@ from lottery.studies.analyses.cka import cka as plain_cka
 from lottery.studies.analyses.connectivity import connectivity as plain_connectivity
 from lottery.studies.analyses.filter_energy import filter_energy as plain_filter_energy
 from lottery.studies.analyses.sharpness import sharpness as plain_sharpness
-from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.connection.tickets import connect
 from lottery.studies.instability.running import instability
 from lottery.trainers.gd.config import GDConfig
 from pruning.errors import BadValue
@@ -55,7 +55,7 @@ def tickets(run: Path) -> list[Path]:
 @pytest.mark.parametrize("what", ["connect", "connectivity", "cka", "sharpness", "filter-energy", "instability"])
 def test_no_examples_is_an_error(run, what, value):
     calls = {
-        "connect": lambda: connect_tickets(tickets(run), points=2, examples=value),
+        "connect": lambda: connect(tickets(run), points=2, examples=value),
         "instability": lambda: instability(run, copies=2, points=2, examples=value),
         "connectivity": lambda: connectivity(study(run), examples=value),
         "cka": lambda: cka(study(run), examples=value),
@@ -74,7 +74,7 @@ def test_a_line_has_two_ends(run, name, value):
         instability(run, **{"copies": 2, "points": 2, name: value})
     if name == "points":
         with pytest.raises(BadValue, match=r"^points must be "):
-            connect_tickets(tickets(run), points=value)
+            connect(tickets(run), points=value)
 
 
 @pytest.mark.parametrize("value", NONSENSE)
@@ -119,8 +119,8 @@ def test_seconds_to_time_a_candidate(seconds):
 
 
 def test_more_than_there_are_is_all(run):
-    huge = connect_tickets(tickets(run), points=2, examples=10**12)
-    everything = connect_tickets(tickets(run), points=2)
+    huge = connect(tickets(run), points=2, examples=10**12)
+    everything = connect(tickets(run), points=2)
     for one, other in zip(huge.pairs, everything.pairs, strict=True):
         for part, curve in one.line.curves.items():
             assert np.array_equal(curve.error, other.line.curves[part].error) and np.isfinite(curve.error).all()

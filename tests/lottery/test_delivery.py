@@ -20,7 +20,7 @@ from lottery.runs.network import ticket_network
 from lottery.runs.reading import read_replicate
 from lottery.studies.ablation.running import ablate
 from lottery.studies.analyses import study
-from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.connection.tickets import connect
 from pruning.errors import BadValue, Diverged
 from pruning.jobs import Evaluation, Trained
 from tests.lottery.helpers import assert_same_arrays, blobs, search
@@ -122,7 +122,7 @@ class TestEarlyStop:
         exported = ticket_network(ticket, make, DATA, "trained", 8, asked="a test runs").model
         assert accuracy(exported, DATA.test) == pytest.approx(replicates[1].test, abs=1e-9)
         assert_same_arrays(study(run.path, make, DATA).trained(0, 1), dict(ticket.trained_params or {}))
-        (pair,) = connect_tickets([r.path for r in replicates], make, DATA, points=2, parts=["test"]).pairs
+        (pair,) = connect([r.path for r in replicates], make, DATA, points=2, parts=["test"]).pairs
         assert pair.line.curves["test"].metric == pytest.approx([replicate.test for replicate in replicates], abs=1e-9)
 
     def test_saved_elsewhere_it_is_the_same_ticket(self, run, tmp_path):

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lottery import Data, Ticket, find_ticket
 from lottery.cli.app import run
 from lottery.exports import EXPORTS, into_blank_model, whole_program
-from lottery.exports.exporting import Exported, export_ticket
+from lottery.exports.exporting import Exported, export
 from lottery.exports.loaders import csr
 from lottery.exports.loaders.onnx import load as load_onnx
 from lottery.exports.reaching import check_reached
@@ -138,7 +138,7 @@ def tickets(tmp_path_factory) -> dict[str, Ticket]:
 def exported(tickets, tmp_path_factory) -> dict[tuple[str, str], Exported]:
     out = tmp_path_factory.mktemp("exports")
     pairs = [(name, to) for name in tickets for to in EXPORTS.names()]
-    return {(name, to): export_ticket(tickets[name], to, out=out / name / to) for name, to in pairs}
+    return {(name, to): export(tickets[name], to, out=out / name / to) for name, to in pairs}
 
 
 def images(n: int) -> torch.Tensor:
@@ -243,7 +243,7 @@ class TestParametrize:
 @pytest.mark.parametrize("kind", [Recurrent, Tied])
 def test_what_was_loaded_stays_masked_and_tied_while_it_trains(kind, to, tmp_path):
     ticket = ticket_of(kind())
-    export_ticket(ticket, to, kind(), SEQUENCES, out=tmp_path / "out")
+    export(ticket, to, kind(), SEQUENCES, out=tmp_path / "out")
     model = loader_in(tmp_path / "out").load(kind())
     before = model(torch.ones(2, 5, 6)).detach()
     steps = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -267,7 +267,7 @@ class TestCsr:
             model.weight.copy_(torch.tensor([[0.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, -0.0]]))
         ticket = Ticket(mask, state_of(model), None, {"seed": 0})
         data = (np.ones((20, 4), "float32"), np.arange(20) % 2)
-        export_ticket(ticket, "csr", model, data, out=tmp_path / "csr", weights="rewind")
+        export(ticket, "csr", model, data, out=tmp_path / "csr", weights="rewind")
         weight = loader_in(tmp_path / "csr").read()["weight"]
         assert weight.layout == torch.sparse_csr and weight.crow_indices().dtype == torch.int32
         assert weight.crow_indices().tolist() == [0, 2, 3] and weight.col_indices().tolist() == [0, 1, 3]
@@ -301,7 +301,7 @@ def narrow(tmp_path_factory):
     mask = Mask({"fc1.weight": first, "fc2.weight": second})
     ticket = Ticket(mask, state_of(model), mask.apply(state_of(model)), {"seed": 0})
     out = tmp_path_factory.mktemp("narrow")
-    return {to: export_ticket(ticket, to, model, "digits", out=out / to) for to in PROGRAMS}
+    return {to: export(ticket, to, model, "digits", out=out / to) for to in PROGRAMS}
 
 
 class TestPrograms:
@@ -329,7 +329,7 @@ class TestPrograms:
         x, z = torch.randn(40, 6), torch.randn(40, 4)
         loader = DataLoader(TensorDataset(x, z, torch.arange(40) % 3), batch_size=20, collate_fn=two_inputs)
         data, model = Data(train=loader, validation=loader), TwoInputs()
-        found = export_ticket(ticket_of(model), to, model, data, out=tmp_path / to)
+        found = export(ticket_of(model), to, model, data, out=tmp_path / to)
         assert found.difference <= 1e-5
 
     @pytest.mark.parametrize("to", PROGRAMS)
@@ -337,17 +337,17 @@ class TestPrograms:
         x, z = torch.randn(40, 6), torch.randn(40, 4)
         loader = DataLoader(TensorDataset(x, z, torch.arange(40) % 3), batch_size=20, collate_fn=named_inputs)
         data, model = Data(train=loader, validation=loader), TwoInputs()
-        assert export_ticket(ticket_of(model), to, model, data, out=tmp_path / to).difference <= 1e-5
+        assert export(ticket_of(model), to, model, data, out=tmp_path / to).difference <= 1e-5
         if to == "onnx":
             assert [each.name for each in load_onnx(tmp_path / to).get_inputs()] == ["x", "z"]
-        assert export_ticket(ticket_of(model), "csr", model, data, out=tmp_path / "csr").difference == 0
+        assert export(ticket_of(model), "csr", model, data, out=tmp_path / "csr").difference == 0
 
     def test_a_model_that_fixes_the_batch_size_is_refused_in_words_or_written_for_that_size(self, tmp_path):
         model = FixedBatch()
         with pytest.raises(BadValue, match=r"torch\.export cannot take this network with a free batch size"):
-            export_ticket(ticket_of(model), "compacted", model, SEQUENCES, out=tmp_path / "out")
+            export(ticket_of(model), "compacted", model, SEQUENCES, out=tmp_path / "out")
         assert not list(tmp_path.iterdir())
-        found = export_ticket(ticket_of(model), "onnx", model, SEQUENCES, out=tmp_path / "onnx")
+        found = export(ticket_of(model), "onnx", model, SEQUENCES, out=tmp_path / "onnx")
         assert found.notes[-1].startswith("for batches of exactly 32 examples: torch.export cannot leave")
 
     @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
@@ -355,7 +355,7 @@ class TestPrograms:
         find = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
         with pytest.raises(UsageError, match=rf"needs {package}: pip install 'lottery-tickets\[onnx\]'"):
-            export_ticket(tickets["small_mlp"], "onnx", out=tmp_path / "out")
+            export(tickets["small_mlp"], "onnx", out=tmp_path / "out")
 
 
 class FixedBatch(nn.Module):
@@ -385,44 +385,44 @@ def test_other_layers_are_exported_or_refused_by_name(kind, to, tmp_path):
         with pytest.raises(
             BadValue, match=r"'attention\.out_proj\.weight' is read .* torch\.nn\.utils\.prune does not"
         ):
-            export_ticket(ticket_of(model), to, model, SEQUENCES, out=tmp_path / to)
+            export(ticket_of(model), to, model, SEQUENCES, out=tmp_path / to)
         return
-    assert export_ticket(ticket_of(model), to, model, SEQUENCES, out=tmp_path / to).difference <= 1e-5
+    assert export(ticket_of(model), to, model, SEQUENCES, out=tmp_path / to).difference <= 1e-5
 
 
 def test_a_layer_with_a_parametrization_of_its_own_is_refused_and_left_alone(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(30, 3)))
     with pytest.raises(BadValue, match=r"'1\.bias' belongs to a layer with a parametrization of its own"):
-        export_ticket(ticket_of(model, only=("1.bias",)), "parametrize", model, SEQUENCES, out=tmp_path / "out")
+        export(ticket_of(model, only=("1.bias",)), "parametrize", model, SEQUENCES, out=tmp_path / "out")
     masked = ticket_of(model, only=("*original1",))
-    assert export_ticket(masked, "parametrize", model, SEQUENCES, out=tmp_path / "out").difference == 0
+    assert export(masked, "parametrize", model, SEQUENCES, out=tmp_path / "out").difference == 0
     assert model(torch.ones(2, 5, 6)).shape == (2, 3)
 
 
 def test_a_masked_vector_has_no_compressed_rows(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(30, 3))
     with pytest.raises(BadValue, match=r"'1\.bias' has the shape \[3\], and compressed rows need a matrix"):
-        export_ticket(ticket_of(model, only=("1.*",)), "csr", model, SEQUENCES, out=tmp_path / "out")
+        export(ticket_of(model, only=("1.*",)), "csr", model, SEQUENCES, out=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("to", ["csr", "torch-prune", "parametrize", "compacted"])
 def test_half_precision_is_kept(to, tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(30, 3)).to(torch.bfloat16)
-    found = export_ticket(ticket_of(model), to, model, SEQUENCES, out=tmp_path / to)
+    found = export(ticket_of(model), to, model, SEQUENCES, out=tmp_path / to)
     assert found.tolerance == 1e-2 and found.difference <= 1e-2
 
 
 def test_bfloat16_is_not_for_onnxruntime(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(30, 3)).to(torch.bfloat16)
     with pytest.raises(BadValue, match=r"'1\.weight' is bfloat16"):
-        export_ticket(ticket_of(model), "onnx", model, SEQUENCES, out=tmp_path / "out")
+        export(ticket_of(model), "onnx", model, SEQUENCES, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("to", ["csr", "compacted"])
 def test_the_rewind_weights_are_exported_when_asked_for(to, tickets, tmp_path):
     ticket = tickets["small_mlp"]
-    found = export_ticket(ticket, to, out=tmp_path / to, weights="rewind")
+    found = export(ticket, to, out=tmp_path / to, weights="rewind")
     assert found.difference <= 1e-5 and found.weights == "rewind"
     if to == "csr":
         keep = ticket.mask["fc1.weight"]
@@ -433,75 +433,75 @@ class TestWrongRequests:
     @pytest.mark.parametrize("to", EXPORTS.names())
     def test_other_outputs_are_an_error_and_leave_nothing(self, to, tmp_path):
         with pytest.raises(RunError, match=f"the {to} file gives other outputs than the masked dense network"):
-            export_ticket(ticket_of(NeverTheSame()), to, NeverTheSame(), SEQUENCES, out=tmp_path / "out")
+            export(ticket_of(NeverTheSame()), to, NeverTheSame(), SEQUENCES, out=tmp_path / "out")
         assert not list(tmp_path.iterdir())
 
     def test_a_network_that_draws_is_compared_from_one_random_state(self, tmp_path):
         model = Noisy()
-        assert export_ticket(ticket_of(model), "csr", model, SEQUENCES, out=tmp_path / "out").difference == 0.0
+        assert export(ticket_of(model), "csr", model, SEQUENCES, out=tmp_path / "out").difference == 0.0
 
     def test_outputs_that_are_not_finite_are_an_error(self, tmp_path):
         model = nn.Sequential(nn.Flatten(), nn.Linear(30, 3))
         nn.init.constant_(model.get_parameter("1.bias"), float("inf"))
         with pytest.raises(RunError, match="outputs that are not finite"):
-            export_ticket(ticket_of(model), "csr", model, SEQUENCES, out=tmp_path / "out")
+            export(ticket_of(model), "csr", model, SEQUENCES, out=tmp_path / "out")
 
     def test_a_wrong_name_gets_a_hint(self, tickets, tmp_path):
         with pytest.raises(UnknownName, match="unknown export format 'torch_prune': did you mean 'torch-prune'"):
-            export_ticket(tickets["small_mlp"], "torch_prune", out=tmp_path / "out")
+            export(tickets["small_mlp"], "torch_prune", out=tmp_path / "out")
         with pytest.raises(UnknownName, match="unknown weights 'rewound': did you mean 'rewind'"):
-            export_ticket(tickets["small_mlp"], "csr", out=tmp_path / "out", weights="rewound")
+            export(tickets["small_mlp"], "csr", out=tmp_path / "out", weights="rewound")
 
     def test_a_model_that_does_not_fit(self, tickets, tmp_path):
         with pytest.raises(MaskMismatch, match="no tensor"):
-            export_ticket(tickets["small_mlp"], "csr", small_cnn(), out=tmp_path / "out")
+            export(tickets["small_mlp"], "csr", small_cnn(), out=tmp_path / "out")
 
     def test_what_has_no_name_must_be_given(self, tmp_path):
         ticket = ticket_of(Recurrent())
         with pytest.raises(BadValue, match="its data has no name; say which with data=… .--data."):
-            export_ticket(ticket, "csr", Recurrent(), out=tmp_path / "out")
+            export(ticket, "csr", Recurrent(), out=tmp_path / "out")
         with pytest.raises(BadValue, match="its model has no name; say which with model=… .--model."):
-            export_ticket(ticket, "csr", data=SEQUENCES, out=tmp_path / "out")
+            export(ticket, "csr", data=SEQUENCES, out=tmp_path / "out")
         with pytest.raises(BadValue, match="its export needs a folder: out=…"):
-            export_ticket(ticket, "csr", Recurrent(), SEQUENCES)
+            export(ticket, "csr", Recurrent(), SEQUENCES)
 
     def test_trained_weights_that_were_not_stored(self, tmp_path):
         model = Recurrent()
         bare = Ticket(ticket_of(model).mask, state_of(model), None, {"seed": 0})
         with pytest.raises(BadValue, match="holds no trained weights; .*--weights rewind"):
-            export_ticket(bare, "csr", model, SEQUENCES, out=tmp_path / "out")
+            export(bare, "csr", model, SEQUENCES, out=tmp_path / "out")
 
     def test_a_jax_pair(self, tmp_path):
         model = nn.Linear(6, 3)
         ticket = Ticket(ticket_of(model).mask, state_of(model), state_of(model), {"seed": 0, "framework": "jax"})
         with pytest.raises(BadValue, match="this ticket's model is in JAX: .*give a PyTorch module"):
-            export_ticket(ticket, "csr", data=SEQUENCES, out=tmp_path / "out")
+            export(ticket, "csr", data=SEQUENCES, out=tmp_path / "out")
         pair = ({"weight": np.zeros((3, 6))}, lambda params, x: x)
         with pytest.raises(BadValue, match="PyTorch"):
-            export_ticket(ticket_of(model), "csr", pair, SEQUENCES, out=tmp_path / "out")
+            export(ticket_of(model), "csr", pair, SEQUENCES, out=tmp_path / "out")
         assert not list(tmp_path.iterdir())
 
     def test_a_jax_ticket_is_exported_by_a_twin_in_pytorch(self, tmp_path):
         model = nn.Sequential(nn.Flatten(), nn.Linear(30, 3))
         ticket = Ticket(ticket_of(model).mask, state_of(model), state_of(model), {"seed": 0, "framework": "jax"})
-        assert export_ticket(ticket, "csr", model, SEQUENCES, out=tmp_path / "out").difference == 0.0
+        assert export(ticket, "csr", model, SEQUENCES, out=tmp_path / "out").difference == 0.0
 
     def test_an_existing_folder_is_replaced_only_where_it_is_an_export_and_force_says_so(self, tickets, tmp_path):
         ticket, out = tickets["small_mlp"], tmp_path / "out"
-        export_ticket(ticket, "csr", out=out)
+        export(ticket, "csr", out=out)
         with pytest.raises(BadValue, match="is there already; use --force"):
-            export_ticket(ticket, "csr", out=out)
+            export(ticket, "csr", out=out)
         (out / "old").touch()
-        export_ticket(ticket, "parametrize", out=out, force=True)
+        export(ticket, "parametrize", out=out, force=True)
         assert not (out / "old").exists() and json.loads((out / "export.json").read_text())["to"] == "parametrize"
         with pytest.raises(UnknownName):
-            export_ticket(ticket, "csr", "mlpp", out=out, force=True)
+            export(ticket, "csr", "mlpp", out=out, force=True)
         assert (out / "state_dict.pt").exists()
         (tmp_path / "mine").mkdir()
         with pytest.raises(BadValue, match="mine is not an export, and is not replaced"):
-            export_ticket(ticket, "csr", out=tmp_path / "mine", force=True)
+            export(ticket, "csr", out=tmp_path / "mine", force=True)
         with pytest.raises(FileFormatError, match="no such ticket"):
-            export_ticket(tmp_path / "nowhere", "csr", out=tmp_path / "other")
+            export(tmp_path / "nowhere", "csr", out=tmp_path / "other")
 
 
 def test_a_policy_is_compared_on_first_observations(tmp_path, monkeypatch):
@@ -513,7 +513,7 @@ def test_a_policy_is_compared_on_first_observations(tmp_path, monkeypatch):
     world = Environment("gymnax:Toy", (4,), Discrete(2), 5, lambda key: (jax.random.normal(key, (4,)), 0), None)  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr("lottery.runs.network.load_episodes", lambda name: Episodes(name, world))
     model = nn.Linear(4, 2)
-    found = export_ticket(ticket_of(model), "torch-prune", model, "gymnax:Toy", out=tmp_path / "out")
+    found = export(ticket_of(model), "torch-prune", model, "gymnax:Toy", out=tmp_path / "out")
     assert found.examples == 32 and found.difference == 0
 
 

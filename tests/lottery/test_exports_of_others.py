@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from lottery import Ticket, find_ticket
 from lottery.data import Data
 from lottery.exports import EXPORTS, TicketNetwork
-from lottery.exports.exporting import export_ticket
+from lottery.exports.exporting import export
 from lottery.exports.loaders import csr
 from lottery.exports.programs import compacted_program, flat_program
 from pruning.errors import BadValue, LotteryError, RunError
@@ -70,7 +70,7 @@ def ticket_of(model: nn.Module, folder: Path, data: Data = DATA, **more: Any) ->
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_module_with_extra_state(tmp_path, to):
     ticket = ticket_of(Versioned(), tmp_path / "runs")
-    exported = export_ticket(ticket, to, Versioned(), DATA, out=tmp_path / "e")
+    exported = export(ticket, to, Versioned(), DATA, out=tmp_path / "e")
     assert exported.difference <= exported.tolerance
     if to in INTO_MODELS:
         module = EXPORTS[to].value.loader
@@ -83,10 +83,10 @@ def test_a_module_with_extra_state(tmp_path, to):
 def test_an_extra_state_that_no_file_gives_back_is_one_line(tmp_path, to):
     ticket = ticket_of(Unreadable(), tmp_path / "runs")
     with pytest.raises(BadValue, match="'_extra_state' is a module's extra state of type Odd") as caught:
-        export_ticket(ticket, to, Unreadable(), DATA, out=tmp_path / "e")
+        export(ticket, to, Unreadable(), DATA, out=tmp_path / "e")
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value) and not (tmp_path / "e").exists()
     with pytest.raises(BadValue, match=rf"cannot be read again \(RuntimeError: not this version \({__file__}, line"):
-        export_ticket(ticket, to, Refusing(), DATA, out=tmp_path / "e")
+        export(ticket, to, Refusing(), DATA, out=tmp_path / "e")
     assert not (tmp_path / "e").exists()
 
 
@@ -120,9 +120,9 @@ def test_outputs_of_types_that_nobody_registered(tmp_path, model, to):
     ticket = ticket_of(model(), tmp_path / "runs", **more)
     if to in ("compacted", "onnx"):
         with pytest.raises(BadValue, match="torch.export cannot take.*known type"):
-            export_ticket(ticket, to, model(), DATA, out=tmp_path / "e")
+            export(ticket, to, model(), DATA, out=tmp_path / "e")
     else:
-        assert export_ticket(ticket, to, model(), DATA, out=tmp_path / "e").difference < 1e-5
+        assert export(ticket, to, model(), DATA, out=tmp_path / "e").difference < 1e-5
 
 
 @pytest.mark.parametrize("form", ["tuple", "mapping"])
@@ -140,7 +140,7 @@ def test_several_inputs(tmp_path, form, to):
     items = [((a, a[:2]) if form == "tuple" else {"x": a, "z": a[:2]}, b) for a, b in zip(x, y, strict=True)]
     data = Data(train=DataLoader(items, 16), validation=DataLoader(items, 16))  # pyright: ignore[reportArgumentType]
     ticket = ticket_of(Two(), tmp_path / "runs", data)
-    assert export_ticket(ticket, to, Two(), data, out=tmp_path / "e").difference < 1e-5
+    assert export(ticket, to, Two(), data, out=tmp_path / "e").difference < 1e-5
 
 
 def test_packed_inputs_of_a_program_are_one_line():
@@ -172,7 +172,7 @@ def test_a_model_that_fails_on_the_examples_is_one_line_with_its_place(tmp_path)
     Fails.armed = True
     for to in FORMATS:
         with pytest.raises(LotteryError, match="not today") as caught:
-            export_ticket(ticket, to, Fails(), DATA, out=tmp_path / "e")
+            export(ticket, to, Fails(), DATA, out=tmp_path / "e")
         assert "\n" not in str(caught.value) and f"{__file__}, line" in str(caught.value), to
     assert not (tmp_path / "e").exists()
 
@@ -185,7 +185,7 @@ def test_a_model_without_a_tensor_in_its_outputs_is_one_line(tmp_path):
             return "nothing"
 
     with pytest.raises(RunError, match="returns no tensor"):
-        export_ticket(ticket, "csr", Silent(), DATA, out=tmp_path / "e")
+        export(ticket, "csr", Silent(), DATA, out=tmp_path / "e")
 
 
 @dataclass
@@ -228,9 +228,9 @@ def test_merged_adapters_are_exported_under_the_mask_or_refused(tmp_path):
     model = nn.Sequential(Adapter(6, 8), nn.ReLU(), nn.Linear(8, 3))
     for to in set(INTO_MODELS) - {"csr"}:
         with pytest.raises(BadValue, match="merges an adapter into '0.weight', and would merge it again"):
-            export_ticket(ticket, to, model, DATA, out=tmp_path / to)
-    export_ticket(ticket, "onnx", model, DATA, out=tmp_path / "onnx")
-    assert export_ticket(ticket, "csr", model, DATA, out=tmp_path / "csr").difference == 0.0
+            export(ticket, to, model, DATA, out=tmp_path / to)
+    export(ticket, "onnx", model, DATA, out=tmp_path / "onnx")
+    assert export(ticket, "csr", model, DATA, out=tmp_path / "csr").difference == 0.0
     again = csr.load(nn.Sequential(Adapter(6, 8), nn.ReLU(), nn.Linear(8, 3)), tmp_path / "csr")
     assert not again.training
     wanted = ticket.trained(model).eval()(torch.ones(2, 6))

@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Ticket, find_ticket
-from lottery.exports.exporting import export_ticket
+from lottery.exports.exporting import export
 from lottery.studies.ablation.running import ablate
 from lottery.studies.analyses import analyze
-from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.connection.tickets import connect
 from pruning.errors import BadValue, ConfigMismatch
 from tests.lottery.helpers import blobs
 
@@ -83,10 +83,10 @@ def test_who_opens_a_run_again_gives_it_again(tmp_path):
     again["forward"] = on_the_first_two
     assert ablate(run, "random-mask", **again)
     assert analyze(run, "sharpness", **again)
-    exported = export_ticket(ticket, "csr", Two(), triples(), forward=on_the_first_two, out=tmp_path / "csr")
+    exported = export(ticket, "csr", Two(), triples(), forward=on_the_first_two, out=tmp_path / "csr")
     assert exported.difference == 0
     levels = [run / "seed-0" / f"level-0{number}" for number in (0, 1)]
-    assert connect_tickets(levels, **again, points=3).pairs
+    assert connect(levels, **again, points=3).pairs
 
 
 def test_a_jax_model_takes_none():

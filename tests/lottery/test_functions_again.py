@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lottery import Data, find_ticket
-from lottery.studies.connection.tickets import connect_tickets
-from lottery.studies.transfer.table import transfer_table
+from lottery.studies.connection.tickets import connect
+from lottery.studies.transfer.table import transfer
 from pruning.errors import BadValue, ConfigMismatch, UnknownName
 from tests.lottery.helpers import blobs, tiny_model
 
@@ -35,20 +35,20 @@ def run(out: Any, **settings: Any) -> Any:
 def test_connect_where_examples_were_picked_by_training(tmp_path):
     found = run(tmp_path, optimizer=slow, data_diet=0.5, data_diet_steps=2, data_diet_networks=1)
     levels = [found / f"seed-{seed}" / "level-01" for seed in (0, 1)]
-    assert connect_tickets(levels, tiny_model, DATA, points=2, functions={"optimizer": slow}).pairs
+    assert connect(levels, tiny_model, DATA, points=2, functions={"optimizer": slow}).pairs
     with pytest.raises(BadValue, match="optimizer was a function of the caller's own .*slow"):
-        connect_tickets(levels, tiny_model, DATA, points=2)
+        connect(levels, tiny_model, DATA, points=2)
     with pytest.raises(ConfigMismatch, match="another data"):  # other examples were picked
-        connect_tickets(levels, tiny_model, DATA, points=2, functions={"optimizer": fast})
+        connect(levels, tiny_model, DATA, points=2, functions={"optimizer": fast})
 
 
 def test_connect_elsewhere_asks_for_none(tmp_path):
     found = run(tmp_path, optimizer=slow)
     levels = [found / f"seed-{seed}" / "level-01" for seed in (0, 1)]
     for functions in (None, {"optimizer": slow}):
-        assert connect_tickets(levels, tiny_model, DATA, points=2, functions=functions).pairs
+        assert connect(levels, tiny_model, DATA, points=2, functions=functions).pairs
     with pytest.raises(UnknownName, match="optimiser"):
-        connect_tickets(levels, tiny_model, DATA, points=2, functions={"optimiser": slow})
+        connect(levels, tiny_model, DATA, points=2, functions={"optimiser": slow})
 
 
 def test_transfer(tmp_path):
@@ -56,7 +56,7 @@ def test_transfer(tmp_path):
 
     def table(runs: Sequence[Any], name: str, functions: Any) -> Any:
         given = {"model": tiny_model, "data": [DATA] * len(runs)}
-        return transfer_table(runs, **given, out=tmp_path / name, functions=functions)
+        return transfer(runs, **given, out=tmp_path / name, functions=functions)
 
     assert len(table([plain, made], "one", {"optimizer": slow}).members) == 2
     each = [None, {"optimizer": slow}, {"optimizer": fast}]

@@ -13,12 +13,12 @@ from torch import nn
 
 from lottery import Data, Ticket, find_ticket
 from lottery.bench.tickets import sparse_reports
-from lottery.exports.exporting import export_ticket
+from lottery.exports.exporting import export
 from lottery.runs.given import Given
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.search.probes import PROBES
 from lottery.studies.analyses import ANALYSES, IN_JAX, analyze
-from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.connection.tickets import connect
 from lottery.studies.instability.running import instability
 from pruning.criteria import CRITERIA
 from pruning.errors import BadValue
@@ -78,9 +78,9 @@ def test_an_analysis_works_or_names_those_that_do(run, name):
 
 
 def test_the_line_between_two_tickets(run):
-    line = refused(lambda: connect_tickets(levels(run), equinox, DATA), "jax.tree.map")
+    line = refused(lambda: connect(levels(run), equinox, DATA), "jax.tree.map")
     assert line.startswith("lottery connect measures")
-    (pair,) = connect_tickets(levels(run), Twin(), DATA, points=2, parts=["test"]).pairs
+    (pair,) = connect(levels(run), Twin(), DATA, points=2, parts=["test"]).pairs
     reported = [Ticket.load(level).info["test"] for level in levels(run)]
     assert pair.line.curves["test"].metric == pytest.approx(reported)
 
@@ -92,9 +92,9 @@ def test_copies_of_one_ticket(run):
 @pytest.mark.parametrize("to", ["csr", "onnx"])
 def test_an_export(ticket, tmp_path, to):
     for model in (equinox, None):
-        says = refused(lambda model=model: export_ticket(ticket, to, model, DATA, out=tmp_path / to), "same names")
+        says = refused(lambda model=model: export(ticket, to, model, DATA, out=tmp_path / to), "same names")
         assert says.startswith(f"export {to!r} writes")
-    assert export_ticket(ticket, to, Twin(), DATA, out=tmp_path / to).difference < 1e-5
+    assert export(ticket, to, Twin(), DATA, out=tmp_path / to).difference < 1e-5
 
 
 def test_the_sparse_forward_pass(ticket):

@@ -42,3 +42,8 @@ def test_a_notebook_says_how_long_it_trains_in_one_cell(script):
     cells = [c for c in jupytext.read(script).cells if "parameters" in c.metadata.get("tags", ())]
     assert len(cells) == 1
     assert {line.partition(" = ")[0] for line in cells[0].source.splitlines()} <= set(SMALLER)
+
+
+@pytest.mark.parametrize("script", notebooks.scripts(), ids=lambda path: path.stem)
+def test_a_notebook_imports_lottery_by_its_public_names_alone(script):
+    assert "from lottery." not in script.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.search.probes import TorchProber
 from lottery.search.running import run_search
 from lottery.studies.ablation.stored import read_ablation
-from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.connection.tickets import connect
 from lottery.studies.instability.running import instability
 from lottery.trainers.gd.trainer import GDTrainer
 from pruning.errors import BadValue, RunError
@@ -213,7 +213,7 @@ def test_tickets_of_other_models_are_not_connected_though_their_tensors_agree(tm
     one = search(tmp_path / "a", tiny_stackable, levels=0).level_path(0, 0)
     other = search(tmp_path / "b", sine, levels=0).level_path(0, 0)
     with pytest.raises(BadValue, match="their model differs"):
-        connect_tickets([one, other], tiny_stackable, DATA, points=3)
+        connect([one, other], tiny_stackable, DATA, points=3)
 
 
 def test_stacked_evolution_says_that_its_bits_depend_on_the_stack():

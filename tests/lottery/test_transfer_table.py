@@ -14,7 +14,7 @@ from lottery.cli.app import run
 from lottery.results.statistics import by_seed
 from lottery.runs.directory import RunDirectory
 from lottery.studies.transfer.report import transfer_table_text
-from lottery.studies.transfer.table import transfer_table
+from lottery.studies.transfer.table import transfer
 from pruning.disk.files import read_json
 from pruning.errors import BadValue, ConfigMismatch
 from tests.lottery.helpers import assert_same_arrays, blobs, rewrite_record, tiny_model
@@ -42,7 +42,7 @@ def across(tmp_path_factory):
     common = {"levels": 1, "prune_rate": 0.5, "tolerance": 1.0, "replicates": 2, "out": out / "runs", "batch_size": 32}
     gd = search(SMALL, "digits", steps=12, **common)
     es = search(SMALL, "digits", trainer="es", generations=4, population=4, **common)
-    return gd, es, transfer_table([gd.run, es.run], model=SMALL, out=out / "transfer")
+    return gd, es, transfer([gd.run, es.run], model=SMALL, out=out / "transfer")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def tiny(tmp_path_factory):
 
 def table_of(runs, out, **options):
     given = {"model": tiny_model, "data": [DATA] * len(runs), "out": out}
-    return transfer_table([each.run for each in runs], **{**given, **options})
+    return transfer([each.run for each in runs], **{**given, **options})
 
 
 def test_the_diagonal_is_what_the_runs_had_measured(across):
@@ -175,7 +175,7 @@ def test_runs_of_an_earlier_version_that_split_by_the_seed_are_compared_too(tiny
         shutil.copytree(found.run, old)
         for level in old.glob("seed-*/level-*"):
             rewrite_record(level, config={**read_json(level / "config.json")["config"], "split_seed": None})
-    table = transfer_table(
+    table = transfer(
         [tmp_path / "old" / "0", tmp_path / "old" / "1"], model=tiny_model, data=[DATA, DATA], out=tmp_path / "out"
     )
     now = table_of(tiny[:2], tmp_path / "now")
@@ -208,5 +208,5 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(tiny, tmp_path)
         ([tiny[0], tiny[0]], "differ in no setting"),
     ):
         with pytest.raises(BadValue, match=message):
-            transfer_table([each.run for each in runs], out=tmp_path / "out")
+            transfer([each.run for each in runs], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

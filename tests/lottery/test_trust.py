@@ -12,14 +12,14 @@ from lottery import Ticket, find_ticket
 from lottery.bench.tickets import sparse_reports
 from lottery.cli.app import run
 from lottery.cli.terminal.trusting import look_here
-from lottery.exports.exporting import export_ticket
+from lottery.exports.exporting import export
 from lottery.settings.trust import check_stored, given_or_stored
 from lottery.studies.ablation.running import ablate
 from lottery.studies.analyses import study
-from lottery.studies.connection.tickets import connect_tickets
+from lottery.studies.connection.tickets import connect
 from lottery.studies.instability.running import instability
 from lottery.studies.transfer.again import train_ticket
-from lottery.studies.transfer.table import transfer_table
+from lottery.studies.transfer.table import transfer
 from pruning.disk.files import read_json
 from pruning.errors import BadValue, Untrusted
 from tests.lottery.helpers import rewrite_record
@@ -108,20 +108,20 @@ def test_python_has_the_same_rule(here):
     ticket = Ticket.load(TICKET)
     assert str(ticket) and ticket.info["given"]["model"] == "payload:make"
     for call in (
-        lambda: export_ticket(ticket, "csr", out="csr"),
+        lambda: export(ticket, "csr", out="csr"),
         lambda: train_ticket(ticket),
         lambda: list(sparse_reports(ticket)),
-        lambda: connect_tickets([TICKET, OTHER]),
+        lambda: connect([TICKET, OTHER]),
         lambda: ablate("a", "random-mask"),
         lambda: instability("a"),
-        lambda: transfer_table(["a", "b"]),
+        lambda: transfer(["a", "b"]),
         lambda: study("a").view,
     ):
         with pytest.raises(Untrusted, match="nothing that a stored file names is run"):
             call()
     assert not Path("RAN").exists()
     sys.path.insert(0, "")
-    assert export_ticket(ticket, "csr", out="csr", trust=True).difference == 0
+    assert export(ticket, "csr", out="csr", trust=True).difference == 0
 
 
 def test_a_criterion_that_only_a_record_names_is_not_run_and_not_needed_elsewhere(here, capsys):
@@ -139,9 +139,9 @@ def test_a_criterion_that_only_a_record_names_is_not_run_and_not_needed_elsewher
 def test_what_the_caller_of_find_ticket_named_need_not_be_named_again(here, monkeypatch):
     monkeypatch.syspath_prepend(str(here))
     ticket = find_ticket("payload:make", "digits", levels=1, steps=4, tolerance=1.0, out="runs", quiet=True)
-    assert export_ticket(ticket, "csr", out="csr").difference == 0
+    assert export(ticket, "csr", out="csr").difference == 0
     with pytest.raises(Untrusted):
-        export_ticket(Ticket.load(ticket.path or ""), "csr", out="again")
+        export(Ticket.load(ticket.path or ""), "csr", out="again")
 
 
 def test_names_of_the_registries_and_data_are_no_code():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lottery.results.intervals import Bounds, pairs_interval, t_interval
 from lottery.state.machine.bars import with_bar
 from lottery.studies.analyses import Findings, Study, analysis
-from lottery.studies.measures.connectivity import STABLE, connect
+from lottery.studies.measures.connectivity import STABLE, line_between
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
         rows = []
         for (a, mask_a), (b, mask_b) in ends:
             masks = (mask_a, mask_b)
-            line = connect(view, a, b, masks=masks, points=points, parts=(part,), examples=examples)
+            line = line_between(view, a, b, masks=masks, points=points, parts=(part,), examples=examples)
             rows.append((line.curves[part].barrier, line.curves[part].loss_barrier, line.overlap))
         if previous:
             between_levels.append(rows[: len(seeds)])

@@ -25,7 +25,7 @@ from lottery.state.counts import check_count
 from lottery.state.machine.bars import with_bar
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.tensors import digest
-from lottery.studies.measures.connectivity import POINTS, Curve, StraightLine, check_same_tensors, connect
+from lottery.studies.measures.connectivity import POINTS, Curve, StraightLine, check_same_tensors, line_between
 from lottery.studies.reopening import reopen
 from lottery.studies.view import TorchView, torch_view
 from pruning.calls.calling import Forward
@@ -112,7 +112,7 @@ class Connections:
 
 
 @own_settings()
-def connect_tickets(
+def line_between(
     paths: Sequence[str | Path],
     model: Any = None,
     data: Any = None,
@@ -169,7 +169,7 @@ def connect_tickets(
     for i, j in with_bar(list(itertools.combinations(range(len(tickets)), 2)), "pairs"):
         a, b = tickets[i], tickets[j]
         masks = (a.mask, b.mask)
-        line = connect(view, weights[i], weights[j], masks=masks, points=points, parts=parts, examples=examples)
+        line = line_between(view, weights[i], weights[j], masks=masks, points=points, parts=parts, examples=examples)
         pairs.append(Connection(str(a.path), str(b.path), line, bool(starts[i] & starts[j]), _split(a) == _split(b)))
     return Connections(tuple(pairs), view.objective.metric.measure, points)
 

@@ -32,7 +32,7 @@ from lottery.state.machine.callers_settings import own_settings
 from lottery.state.machine.telling import say_stored
 from lottery.studies.completing import own_budget, require_still_masks, train_missing
 from lottery.studies.instability.report import LevelStability, Stability, stability_json
-from lottery.studies.measures.connectivity import POINTS, connect, part_of
+from lottery.studies.measures.connectivity import POINTS, line_between, part_of
 from lottery.studies.reopening import reopen
 from lottery.studies.view import TorchView, torch_view
 from pruning.calls.calling import Forward
@@ -233,7 +233,9 @@ def _barriers(
         if a is None or b is None:
             line = None
         else:
-            line = connect(view, a, b, masks=(masks[i], masks[j]), points=points, parts=tuple(parts), examples=examples)
+            line = line_between(
+                view, a, b, masks=(masks[i], masks[j]), points=points, parts=tuple(parts), examples=examples
+            )
         for part in parts:
             curve = line.curves[part] if line is not None else None
             rows[part].append((curve.barrier, curve.loss_barrier) if curve is not None else (np.nan, np.nan))

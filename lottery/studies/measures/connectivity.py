@@ -120,7 +120,7 @@ def check_same_tensors(a: Params, b: Params) -> None:
             )
 
 
-def connect(
+def line_between(
     view: TorchView,
     a: Params,
     b: Params,

@@ -39,7 +39,7 @@ class Member:
 
 
 def choose_members(paths: Sequence[Path], density: float | None, level: int | None) -> tuple[Member, ...]:
-    """Return the runs with the level of each that takes part (see `lottery.studies.transfer.table.transfer_table`).
+    """Return the runs with the level of each that takes part (see `lottery.studies.transfer.table.transfer`).
 
     Raises:
         BadValue: fewer than two runs, other architectures, a level that is not there, or no replicate seed in common.

@@ -87,7 +87,7 @@ class TransferTable:
 
 
 @own_settings()
-def transfer_table(
+def transfer(
     runs: Sequence[str | Path],
     density: float | None = None,
     level: int | None = None,
