@@ -72,15 +72,17 @@ data = Data(
 
 # %% tags=["parameters"]
 GENERATIONS = 300
+HALVINGS = 5
 STEPS = 400
 POLE_GENERATIONS = 40
+POLE_LEVELS = 4
 
 # %%
 settings = {
     "trainer": "es",
     "strategy": "snes",
     "generations": GENERATIONS,
-    "levels": 5,
+    "levels": HALVINGS,
     "prune_rate": 0.5,
     "tolerance": 1.0,
 }
@@ -177,11 +179,11 @@ axes.set_title("Large but noisy goes, small but certain stays")
 # other; the reverse works as well. (On the command line: `lottery train TICKET --trainer gd`.)
 
 # %%
-level = searches["snr"].levels[4]
+level = searches["snr"].levels[HALVINGS - 1]
 evolved = Ticket.load(level.replicates[0].path)
 by_gradient = train_ticket(evolved, ThreeLayers, data, settings={"trainer": "gd", "steps": STEPS})
 by_chance = train_ticket(
-    Ticket.load(searches["random"].levels[4].replicates[0].path),
+    Ticket.load(searches["random"].levels[HALVINGS - 1].replicates[0].path),
     ThreeLayers,
     data,
     settings={"trainer": "gd", "steps": STEPS},
@@ -205,7 +207,7 @@ control = find_ticket(
     generations=POLE_GENERATIONS,
     episodes=4,
     episode_steps=200,
-    levels=4,
+    levels=POLE_LEVELS,
     prune_rate=0.6,
     tolerance=20.0,
 )

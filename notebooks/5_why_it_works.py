@@ -62,10 +62,11 @@ def show(findings, size=(7.5, 4.0)):
 # %% tags=["parameters"]
 STEPS = 300
 REPLICATES = 3
+HALVINGS = 4
 GENERATIONS = 300
 
 # %%
-common = {"levels": 4, "prune_rate": 0.5, "replicates": REPLICATES, "tolerance": 1.0}
+common = {"levels": HALVINGS, "prune_rate": 0.5, "replicates": REPLICATES, "tolerance": 1.0}
 by_gradient = find_ticket("mlp", "digits", **common, steps=STEPS).search
 by_evolution = find_ticket("mlp", "digits", **common, trainer="es", generations=GENERATIONS).search
 for name, search in (("gradient descent", by_gradient), ("evolution", by_evolution)):
@@ -81,7 +82,7 @@ for name, search in (("gradient descent", by_gradient), ("evolution", by_evoluti
 # the first.
 
 # %%
-stability = instability(by_gradient.run, levels=[0, 2, 4], copies=3)
+stability = instability(by_gradient.run, levels=[0, HALVINGS // 2, HALVINGS], copies=3)
 print(stability_table(stability))
 display(stability_figure(stability))
 

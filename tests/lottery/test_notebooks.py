@@ -15,8 +15,19 @@ assert SPEC is not None and SPEC.loader is not None
 notebooks = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(notebooks)
 
-SMALLER = {"STEPS": 100, "GENERATIONS": 10, "POLE_GENERATIONS": 3, "REPLICATES": 2, "LEVELS": 6}
-"""What a notebook's cell of parameters says, made small: here it must run, not be right."""
+SMALLER = {
+    "STEPS": 100,
+    "GENERATIONS": 10,
+    "POLE_GENERATIONS": 3,
+    "REPLICATES": 2,
+    "LEVELS": 6,
+    "HALVINGS": 2,
+    "POLE_LEVELS": 2,
+}
+"""What a notebook's cell of parameters says, made small: here it must run, not be right.
+
+Every level of an evolved network compiles a program of its own, which takes longer than its few generations.
+"""
 
 
 @pytest.mark.parametrize("script", notebooks.scripts(), ids=lambda path: path.stem)
