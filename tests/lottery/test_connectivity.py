@@ -305,7 +305,7 @@ def test_copies_differ_in_data_order_only(runs):
     weights = [copy.read_trained(1, 2).params["fc1.weight"] for copy in (*copies, run)]
     assert len({array.tobytes() for array in weights}) == 3
     assert len({copy_seed(s, level, c) for s in range(3) for level in range(3) for c in range(3)}) == 27
-    line = line_between([copy.level_path(1, 2) for copy in copies], points=3)
+    line = connect([copy.level_path(1, 2) for copy in copies], points=3)
     assert line.pairs[0].line.curves["test"].barrier == found.levels[1].error["test"][1, 0]
     assert line.pairs[0].same_rewind_point
     # copies do not disturb the reading of the run

@@ -112,7 +112,7 @@ class Connections:
 
 
 @own_settings()
-def line_between(
+def connect(
     paths: Sequence[str | Path],
     model: Any = None,
     data: Any = None,
