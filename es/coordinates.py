@@ -28,7 +28,7 @@ class Space:
     A complex parameter is two real ones: its real and imaginary parts along a last axis of their own.
 
     Attributes:
-        names: of the evolved parameters, in the model's order.
+        names: the names of the evolved parameters, in the model's order.
         shapes: theirs, of complex ones with that last axis.
         dtypes: theirs as JAX computes with them (float64 becomes float32); a vector is always float32.
         halved: names of the complex ones.

@@ -43,7 +43,7 @@ def taking_halves(apply: Apply, names: Collection[str]) -> Apply:
 
     Args:
         apply: of complex arrays.
-        names: of the complex arrays.
+        names: the names of the complex arrays.
 
     >>> taking_halves(lambda params, x: x * params["w"], ["w"])({"w": jnp.array([1.0, 2.0])}, 1.0).item()
     (1+2j)

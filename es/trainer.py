@@ -44,7 +44,7 @@ class ESTrainer:
         task: what networks are judged on.
         space: the evolved parameters.
         config: how to evolve.
-        total_generations: of a whole training.
+        total_generations: the number of generations of a whole training.
         devices: where to evolve; members are spread over several.
         watch: receives progress, and keeps checkpoints.
         compare: is shown two members of the first generation that a compiled program ran: the whole network, the key of

@@ -75,7 +75,7 @@ class Job:
     Attributes:
         params: parameters and buffers at the rewind point, by dotted name, on the host.
         mask: which weights take part; the others are 0 from the first step to the last.
-        seed: of everything random in this training (data order, dropout, perturbations).
+        seed: the seed of everything random in this training (data order, dropout, perturbations).
         budget: from which step to which.
     """
 
@@ -166,7 +166,7 @@ class Prober(Protocol):
 
         Args:
             job: the weights to look at, their mask, and the seed of everything random.
-            density: of the mask that is about to be drawn from what is seen.
+            density: the density of the mask that is about to be drawn from what is seen.
             needs: what to look for.
         """
         ...

@@ -17,7 +17,7 @@ def checked(name: str, scores: Any, keep: NDArray[np.bool_]) -> NDArray[Any]:
     """Return a tensor's scores in a type that NumPy can partition.
 
     Args:
-        name: of the tensor.
+        name: the name of the tensor.
         scores: what a criterion returned.
         keep: the tensor's mask.
 

@@ -83,7 +83,7 @@ def check_targets(targets: Sequence[Target], mask: Mask, guard: int, pattern: Pa
 
     Args:
         targets: how many weights each level keeps, level 0 first.
-        mask: of level 0.
+        mask: the mask of level 0.
         guard: the fewest weights that every tensor keeps.
         pattern: which weights stay or go together.
     """

@@ -27,7 +27,7 @@ def described(tree: Any) -> Any:
 
 
 def shapes_of(description: Any) -> Any:
-    """Return a tree of shapes from its description; raises `FileFormatError` for what is none.
+    """Return a tree of shapes from its description; raises `FileFormatError` for any other value.
 
     >>> shapes_of(["float32[2,3]"])
     [ShapeDtypeStruct(shape=(2, 3), dtype=float32)]

@@ -55,7 +55,7 @@ def jax_model(thing: Any, seed: int = 0, example: Any = None) -> JaxModel:
 
     Args:
         thing: what a person gave; see `es.jax_models.kinds`.
-        seed: of the first weights, for a model that makes them from a key.
+        seed: the seed of the first weights, for a model that makes them from a key.
         example: a batch of inputs, for a model that has no weights before it has seen one; or its shapes, where only
             the names and shapes of the weights matter.
 

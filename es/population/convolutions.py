@@ -105,12 +105,12 @@ def _convolve(
     """Return the result with axes 0 = channels, 1… = space, last = examples.
 
     Args:
-        context: of the evaluation.
+        context: the context of the evaluation.
         activation: [C, *space, N] or [P, C, *space, N].
         kernel: axes O, C / G, *window.
         windows: one for each axis of space.
         groups: G; a group of outputs reads its own group of inputs.
-        params: of the equation.
+        params: the parameters of the equation.
     """
     space, examples = activation.shape[-1 - len(windows) : -1], activation.shape[-1]
     out = [window.outputs(length) for window, length in zip(windows, space, strict=True)]

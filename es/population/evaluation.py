@@ -47,7 +47,7 @@ def population_outputs(
 
     Args:
         apply: the network.
-        space: of its evolved parameters.
+        space: the space of its evolved parameters.
         where: [D] int32, ascending: the survivors. With a tracer the structure of the mask stays unused.
         population: [P, D].
         fixed: every array that is not evolved.

@@ -48,12 +48,12 @@ def plain(
     """Return the dense product of two values, each read in the order in which it is stored.
 
     Args:
-        context: of the evaluation.
+        context: the context of the evaluation.
         lhs: one operand.
         rhs: the other.
         contract: axes of both that are summed over.
         batch: axes of both that are kept together.
-        params: of the equation.
+        params: the parameters of the equation.
         swap: store the axes of `rhs` before those of `lhs`; the result is the same.
     """
     sides: list[Value] = [v if is_shared(v) else as_members(v, context.population) for v in (lhs, rhs)]
@@ -183,12 +183,12 @@ def matmul(
     """Return a weight matrix times an activation, axes 0 = rows and 1 = columns.
 
     Args:
-        context: of the evaluation.
+        context: the context of the evaluation.
         matrix: [O, I] slots of the weight.
-        casts: of the weight.
+        casts: the casts of the weight.
         activation: [I, R], shared, or [P, I, R].
         chosen: a formulation of `choose`.
-        params: of the equation: precision and type of the result.
+        params: the parameters of the equation: precision and type of the result.
     """
     shared = activation.ndim == 2
 

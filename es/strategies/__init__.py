@@ -218,7 +218,7 @@ def make_strategy(
     """Return the strategy called `name` for `dims` weights.
 
     Args:
-        name: of the strategy, or a function that makes one.
+        name: the name of the strategy, or a function that makes one.
         population: members in each generation.
         dims: number of weights that are searched.
         sigma: the standard deviation of each weight in the first population.

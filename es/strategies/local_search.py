@@ -26,7 +26,7 @@ from es.strategies._evosax import (
 from es.strategies._ties import differ, nearest_best
 
 _BEST = ("mean", "best_solution_shaped")
-"""The search goes on from its best solution, so that moving the mean moves that as well."""
+"""The search continues from its best solution, so that moving the mean moves that as well."""
 
 
 @strategy(

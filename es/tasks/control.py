@@ -40,7 +40,7 @@ class Control:
         max_steps: no episode takes more steps; None or more than the environment's own limit stands for that limit.
         validation_episodes: what choices are made on.
         test_episodes: what is only reported on; 0 for no test part.
-        seed: of the episodes that networks are measured on.
+        seed: the seed of the episodes that networks are measured on.
         params: all parameters and buffers of such a network, for `flops` alone.
     """
 

@@ -42,8 +42,8 @@ class Cell:
     """One product of the table.
 
     Attributes:
-        inputs: of the layer.
-        outputs: of the layer.
+        inputs: the inputs of the layer.
+        outputs: the outputs of the layer.
         batch: examples.
         density: fraction of the weights that stay, at random.
         precision: `float32`, `tf32` or `bfloat16`.

@@ -28,7 +28,7 @@ def show_analyses(
 
     Args:
         runs: run directories.
-        names: of the analyses.
+        names: the names of the analyses.
         figure: where to draw, for one analysis; by default `analysis-NAME.png` in the (first) run directory.
         model: of a run whose model has no name.
         data: of a run whose data have no name.

@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _result_only(words: Sequence[str]) -> bool:
-    """Say whether standard output is kept for a result: whatever else is printed, by whomever, goes elsewhere."""
+    """Say whether standard output is kept for a result: all other output then goes to standard error."""
     return bool({"--json", "--quiet"} & set(words)) and "--help" not in words
 
 

@@ -88,7 +88,7 @@ def _cache_file() -> Path:
 
 
 def _known(path: Path) -> dict[str, str]:
-    """Return the hashes in the cache; whatever else lies in its place is nothing."""
+    """Return the hashes in the cache; none where its file holds anything else."""
     try:
         found = read_json(path)
     except LotteryError:

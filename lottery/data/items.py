@@ -40,7 +40,7 @@ def read_items(dataset: Any, name: str, adjective: str) -> Tensors:
     Args:
         dataset: gives an item for every index: a pair of an input and a label, or a dictionary. Lists of numbers in a
             dictionary are vectors.
-        name: of the part, for errors.
+        name: the name of the part, for errors.
         adjective: of the part, for errors.
 
     Raises:

@@ -101,7 +101,7 @@ def prepare(data: Data, seed: int, validation_size: int | float | None = None, f
 
     Args:
         data: what the caller handed over.
-        seed: of the split.
+        seed: the seed of the split.
         validation_size: examples or fraction to hold out; by default `data.validation_size`.
         forward: the caller's own way to hand a batch to a model, or None.
 

@@ -41,7 +41,7 @@ def repeats(once: Pass) -> bool:
 
 
 def identify_values(value: Any) -> str:
-    """Return a SHA-256 of a pytree's values: tensors, arrays, numbers, texts, and whatever else by what it holds.
+    """Return a SHA-256 of a pytree's values: tensors, arrays, numbers, texts, and other objects by their content.
 
     >>> identify_values({"a": torch.ones(2)}) == identify_values({"a": torch.zeros(2)})
     False

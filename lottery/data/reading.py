@@ -41,9 +41,9 @@ def loaded(
 
     Args:
         loader: iterated as given.
-        seed: of its order, and of every generator that it holds.
+        seed: the seed of its order, and of every generator that it holds.
         what: the loader's name in an error: `"the training DataLoader"`.
-        kind: of the error.
+        kind: the kind of the error.
         epoch: how many epochs came before, for a sampler that counts them.
 
     Raises:

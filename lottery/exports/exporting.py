@@ -46,9 +46,9 @@ class Exported:
         path: the folder.
         to: name of the format.
         weights: `trained` or `rewind`.
-        density: of the ticket.
+        density: the density of the ticket.
         files: size in bytes of every file, by name.
-        dense_bytes: of all parameters and buffers of the dense network.
+        dense_bytes: the size of all parameters and buffers of the dense network.
         examples: in the batch that was compared.
         difference: largest |exported − masked dense| over the largest |masked dense|, of any output.
         tolerance: the largest difference that is accepted.

@@ -37,7 +37,7 @@ def follow(
     Args:
         source: where the network comes from.
         parts: the data, or an environment.
-        seed: of the network.
+        seed: the seed of the network.
         loss: the caller's own loss, or None.
         metric: the caller's own metric, or None.
     """

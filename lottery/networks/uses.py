@@ -33,7 +33,7 @@ def torch_uses(
 
     Args:
         model: the network; it is not changed.
-        names: of its tensors.
+        names: the names of its tensors.
         inputs: a small batch, as the model is called with it.
         loss: `loss(outputs, targets)`: outputs that it does not look at (hidden states) do not count.
         targets: what it is given.

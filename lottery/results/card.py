@@ -103,7 +103,7 @@ def _said(record: Mapping[str, Any], key: str) -> str:
 
 
 def delivered_text(record: Mapping[str, Any]) -> str:
-    """Say which step the trained weights of a ticket are of.
+    """Say at which step the trained weights of a ticket were taken.
 
     >>> delivered_text({"delivered": {"at": "early-stop", "step": 350}})
     'of early-stop step 350'

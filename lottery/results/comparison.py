@@ -34,11 +34,11 @@ class Difference:
     """One search against the reference at one density.
 
     Attributes:
-        label: of the search.
-        level: of the reference.
+        label: the label of the search.
+        level: the level of the reference.
         other_level: of the search, the level nearest in weights; None where it has none within 2 %.
-        density: of the reference's level.
-        other_density: of the search's nearest level.
+        density: the density of the reference's level.
+        other_density: the density of the search's nearest level.
         estimate: search minus reference, paired by seed, with Student's t interval; None where nothing is paired.
         p: of the paired t test; None with fewer than two pairs or without any spread.
         holm: the same, adjusted for all the differences that were asked for together.

@@ -40,7 +40,7 @@ def wilson_interval(successes: int, count: int) -> Bounds:
 
     Args:
         successes: how many of the examples.
-        count: of examples, at least 1.
+        count: the number of examples, at least 1.
 
     >>> low, high = wilson_interval(2, 4)
     >>> round(low, 2), round(high, 2)

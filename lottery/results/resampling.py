@@ -24,7 +24,7 @@ def bootstrap(
         values: a row of numbers.
         statistic: of an array; faster where it has a parameter `axis`.
         resamples: how many.
-        seed: of the resampling: the same call gives the same interval.
+        seed: the seed of the resampling: the same call gives the same interval.
 
     Returns:
         The estimate, with the bias-corrected and accelerated (BCa) interval (Efron 1987). Where that does not exist
@@ -50,7 +50,7 @@ def interquartile_mean(values: ArrayLike, resamples: int = RESAMPLES, seed: int 
     Args:
         values: a row of runs, or a matrix [runs, tasks], whose runs are resampled within each task.
         resamples: how many.
-        seed: of the resampling.
+        seed: the seed of the resampling.
 
     Returns:
         The estimate; None of nothing. A row has the BCa interval, a matrix the percentile interval of the stratified

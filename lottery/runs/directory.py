@@ -1,4 +1,4 @@
-"""The run directory: where a search writes, what is already there, and how a search that was cut off goes on.
+"""The run directory: where a search writes, what it already holds, and how an interrupted search is resumed.
 
 runs/<readable>-<hash>/config.json         the resolved configuration, which the hash is of
                        environment.json    versions, hardware, commit
@@ -144,7 +144,7 @@ class RunDirectory:
         )
 
     def read_delivered(self, seed: int, level: int) -> Params:
-        """Return the trained weights that a level's numbers are of."""
+        """Return the trained weights whose metrics a level reports."""
         return self.level(seed, level).tensors("trained")
 
     def _write_rewound(self, path: Path, seed: int, level: int, params: Params) -> None:

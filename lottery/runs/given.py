@@ -36,7 +36,7 @@ class Given:
         """Return the same, with the model and the data that a stored record names where the caller gave none.
 
         Args:
-            record: of a ticket or a level.
+            record: the record of a ticket or a level.
             where: the ticket or run, for messages.
             trust: run a model that only the record names as `package.module:callable`.
             named: what the caller named in this process already.

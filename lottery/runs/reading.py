@@ -64,7 +64,7 @@ def read_search(path: Path) -> Search:
 
 
 def _comparable(run: RunDirectory) -> tuple[list[int], list[int]]:
-    """Return the seeds whose groups have come as far as any, and those of groups that were cut off before; sorted."""
+    """Return the seeds of the groups with the most levels, and those of groups that were interrupted; sorted."""
     depths = {seed: depth(run, seed) for group in groups_of(run) for seed in group}
     reached: dict[tuple[int, ...], int] = {}
     for group in groups_of(run):

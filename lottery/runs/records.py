@@ -118,7 +118,7 @@ def check_ticket(path: Path, record: Any) -> dict[str, Any]:
 
 
 def check_level(path: Path, record: dict[str, Any], seed: int, level: int) -> dict[str, Any]:
-    """Return the record of one level of a run; raises `FileFormatError` where it is none, or another one's."""
+    """Return the record of one level of a run; raises `FileFormatError` for any other file or another level."""
     _checked(path, record, _CHECK_LEVEL)
     if (record["seed"], record["level"]) != (seed, level):
         raise FileFormatError(f"{path}: of seed {record['seed']}, level {record['level']}, which is not where it lies")

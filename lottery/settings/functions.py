@@ -20,7 +20,7 @@ def check_given(name: str, value: Any) -> None:
     """Raise `BadValue` for what a record says where the caller gave a function.
 
     Args:
-        name: of the setting.
+        name: the name of the setting.
         value: the recorded value.
 
     >>> check_given("optimizer", "adam")
@@ -89,7 +89,7 @@ def functions_for(functions: Mapping[str, Any] | None, settings: Mapping[str, An
 
     Args:
         functions: by setting; None for none.
-        settings: of the search, as its record holds them.
+        settings: the settings of the search, as its record holds them.
 
     Raises:
         UnknownName: a setting that is no function of any trainer.

@@ -23,7 +23,7 @@ def given_or_stored(
     Args:
         kind: `model` or `data`.
         value: what the caller gave, or None.
-        record: of a ticket or a level.
+        record: the record of a ticket or a level.
         where: the ticket or run, for the message.
         trust: whether the user wants what the record names to be run.
         named: what the caller named in this process already.

@@ -46,7 +46,7 @@ def train_missing(
         frame: of the search beside which they are trained; its trainer is given everything in one piece, so that it can
             train it stacked, and is asked for what the search reports.
         jobs: the whole group.
-        missing: which of them are wanted.
+        missing: the keys of the jobs to train.
         counter: shows their steps.
         level: that they belong to, for the bar.
     """

@@ -41,7 +41,7 @@ class Layer:
         outputs: the axes that number outputs; None where that is not known.
         inputs: the axes that a product sums over; all others are positions of a kernel.
         prunable: whether a mask covers it.
-        why: where it does not, why; where it does, nothing.
+        why: the reason where no mask covers the tensor; empty where one does.
         tied: other names of the same tensor.
         parameters: its share of all parameters.
         multiply_adds: the share of a forward pass's multiplications in products with it; None where not known.
@@ -107,7 +107,7 @@ def layers(
         forward: as for `find_ticket`.
         prunable: name patterns; where given, exactly these tensors are prunable.
         skip: name patterns of tensors that stay dense.
-        seed: of the network.
+        seed: the seed of the network.
 
     Raises:
         UsageError: a model or data that is none, or a pattern that matches nothing.

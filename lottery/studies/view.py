@@ -52,9 +52,9 @@ def torch_view(frame: Frame, asked: str, instead: str) -> TorchView:
     """Return the networks and data of a search in PyTorch.
 
     Args:
-        frame: of the search.
+        frame: the frame of the search.
         asked: who looks at them, with a verb, for the message: "lottery connect measures".
-        instead: what can be done with a JAX model.
+        instead: what to use for a JAX model, for the message.
 
     Raises:
         BadValue: a search on an environment, or of a JAX model.

@@ -73,8 +73,8 @@ class Ask:
         loss: the caller's own loss, or None.
         metric: the caller's own metric, or None.
         watch: receives progress.
-        seed: of the network that is used to check that model and data fit.
-        split_seed: of the episodes that policies are measured on.
+        seed: the seed of the network that is used to check that model and data fit.
+        split_seed: the seed of the episodes that policies are measured on.
     """
 
     source: Source

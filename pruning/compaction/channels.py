@@ -143,7 +143,7 @@ class Mix:
     Attributes:
         source: the value that is read.
         axis: where the columns lie in the source.
-        channels: of the output.
+        channels: the channels of the output.
         connected: whether a kept weight leads from a column to a row [rows, columns].
         folded: the constant of each column that goes into the bias [columns]; NaN where a column has to be read.
         taps: weights between one row and one column.
@@ -165,7 +165,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Peek:
-    """An operation that looks at a value's size or type and at none of its numbers.
+    """An operation that reads a value's size or type, and none of its elements.
 
     Attributes:
         width: the number it gives where that is a count of channels, which must not change; else None.

@@ -19,7 +19,7 @@ class Followed:
     """A traced network, seen as channels.
 
     Attributes:
-        behaviours: of every node that is not dense.
+        behaviours: the behaviours of every node that is not dense.
         known: channels of every value that has any.
         tied: modules that stay as they are because a tensor of theirs is used elsewhere as well, and how.
     """

@@ -17,8 +17,8 @@ class Observed:
     """What one run showed.
 
     Attributes:
-        output: of the network.
-        shapes: of every value that is a tensor.
+        output: the output of the network.
+        shapes: the shapes of every value that is a tensor.
         aliases: for each value, those of its inputs whose memory it shares.
         written: for each node, those of its inputs that it writes in place.
     """

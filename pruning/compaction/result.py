@@ -15,7 +15,7 @@ class LayerWidths:
     """One line of the per-layer table: how wide a layer was, and how wide it is.
 
     Attributes:
-        name: of the layer, in both networks.
+        name: the name of the layer, in both networks.
         inputs: columns (input channels or features) before.
         outputs: rows (output channels or features) before.
         inputs_left: columns after.

@@ -1,4 +1,4 @@
-"""JSON from a stranger: no deeper, and no larger in its numbers, than what this toolkit writes."""
+"""JSON from an untrusted source: no deeper nesting and no larger numbers than this toolkit writes."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def tensor_rates(
     """Return every tensor's prune rate; those that make the outputs, unless named, have half of it.
 
     Args:
-        names: of the tensors, in the model's order.
+        names: the names of the tensors, in the model's order.
         prune_rate: of those that are not named.
         layer_rates: prune rates by name pattern; of two that match, the later wins.
         outputs: those whose layer makes the network's outputs. Where all do, none is special.

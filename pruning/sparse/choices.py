@@ -76,7 +76,7 @@ class Known:
     """What was measured of a layer.
 
     Attributes:
-        backends: of each sparse weight, by its name in the layer.
+        backends: the backends of each sparse weight, by its name in the layer.
         winner: `dense` or `sparse`.
         dense: seconds of the layer as it was.
         sparse: seconds of its sparse form with these backends.

@@ -19,7 +19,7 @@ class Origin:
     """Where elements come from.
 
     Attributes:
-        name: of the weight.
+        name: the name of the weight.
         chosen: whether an index that the network computed has chosen them (experts of a token, a code of a codebook).
     """
 

@@ -51,7 +51,7 @@ CONVOLUTIONS = frozenset({"convolution", "_convolution", "convolution_overrideab
 
 
 def product_of(operation: Any, arguments: Sequence[Any], result: Any) -> Product | None:
-    """Return the product that an operation is; None where it is none that is known.
+    """Return the product that an operation computes; None where it is no known product.
 
     Args:
         operation: of `torch.ops.aten`.

@@ -52,7 +52,7 @@ class Environment:
 
     Attributes:
         name: what people type, suite included.
-        observation_shape: of one observation, at least one axis; images have their channels last.
+        observation_shape: the shape of one observation, at least one axis; images have their channels last.
         action: what `step` takes.
         max_steps: the environment's own time limit, or None. `step` knows nothing of it: whoever rolls out counts.
         reset: `reset(key)` returns the first observation (float32) and the state (any pytree).

@@ -20,7 +20,7 @@ def noticing_broadcasts(outputs: Any, targets: Any, what: str = "the loss") -> I
     It is noticed where outputs and labels themselves meet in one operation; a copy of one of them is not followed.
 
     Args:
-        outputs: of the model; only a single tensor is watched.
+        outputs: the outputs of the model; only a single tensor is watched.
         targets: labels; only a single tensor is watched.
         what: runs, as the sentence's subject.
 

@@ -73,7 +73,7 @@ def loss_weight(loss: Any, targets: Any, examples: int) -> torch.Tensor | int:
 
     Args:
         loss: what is averaged.
-        targets: of the batch.
+        targets: the targets of the batch.
         examples: in the batch.
 
     >>> loss_weight(F.cross_entropy, torch.tensor([1, -100, 0]), 3).item()

@@ -42,7 +42,7 @@ class Scorer:
     true. Floats: the predictions themselves.
 
     Attributes:
-        name: of the scorer.
+        name: the name of the scorer.
         ignored: the label that does not count.
     """
 

@@ -26,8 +26,8 @@ def check_initializer(source: Source, init: str, seed: int, names: Iterable[str]
     Args:
         source: where networks come from.
         init: the initializer's name.
-        seed: of the network that is looked at.
-        names: of the prunable tensors.
+        seed: the seed of the network that is looked at.
+        names: the names of the prunable tensors.
     """
     if init == "model" or not isinstance(source, ModelSource) or source.start is not None:
         return

@@ -18,19 +18,19 @@ class Facts:
         model: its name.
         data: its name.
         train_examples: how many; None where that is not known without reading them.
-        validation_examples: how many examples or episodes choices are made on; None where nobody asks.
-        framework: of the tensors: `torch` or `jax`.
-        layout: of the tensors' axes.
+        validation_examples: how many examples or episodes choices are made on; None where the search does not use it.
+        framework: the framework of the tensors: `torch` or `jax`.
+        layout: the layout of the tensors' axes.
         given: model and data, where the caller named them.
-        source: what else is known of the model.
+        source: other facts of the model.
         trainer: its name.
         criterion: its name.
         scope: its name.
         rewind: the rewind point, as it was asked for.
         measure_at: `final` or `early-stop`.
-        metric: how it is read.
+        metric: the metric's name, and how its values are read.
         config: every setting of the search and of its trainer that is not what it would be anyway.
-        coverage: what the masks cover.
+        coverage: which part of the network the masks cover.
     """
 
     model: str

@@ -59,7 +59,7 @@ def without_outputs(pattern: Pattern, shapes: Shapes, outputs: Iterable[str], na
 
     Args:
         pattern: which weights stay or go together, on the network's axes.
-        shapes: of the prunable tensors.
+        shapes: the shapes of the prunable tensors.
         outputs: those whose layer makes the network's outputs.
         named: what the search calls prunable: a tensor that is there by its own name is not left out.
 

@@ -35,7 +35,7 @@ class Drawing:
         candidates: `survivors`, or `all` (removed weights compete too, at their rewind values).
         guard: the fewest weights that every tensor keeps.
         pattern: which weights stay or go together.
-        rows: of tensors whose rows must not be emptied, the axes that number them.
+        rows: for tensors whose rows must not be emptied, the axes that number them.
     """
 
     criterion: Criterion

@@ -50,12 +50,12 @@ def search_levels(
     """Run every level that is not on disk yet, and return all of them, or those before the last replicate diverged.
 
     Args:
-        plan: what to do.
+        plan: the plan of the search.
         trainer: turns jobs into trained weights.
         initial: initial weights of each replicate, by seed.
         run: where levels are stored.
         report: receives each level when it begins and when it is finished.
-        replicates: which seeds; by default those of the configuration, as one group.
+        replicates: the seeds, in groups; by default those of the configuration, as one group.
 
     Raises:
         BadValue: the criterion needs what the trainer does not provide.

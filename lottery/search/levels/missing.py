@@ -43,7 +43,7 @@ def missing(work: Work, replicates: Replicates, alive: Sequence[int], level: int
 
     Args:
         work: the search; what an earlier attempt stored is compared with its hashes.
-        replicates: which seeds.
+        replicates: the seeds, in groups.
         alive: those of them that did not diverge before.
         level: the level's number.
     """

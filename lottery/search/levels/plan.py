@@ -46,7 +46,7 @@ class Work:
     """A search at work.
 
     Attributes:
-        plan: what to do.
+        plan: the plan of the search.
         trainer: turns jobs into trained weights.
         initial: initial weights of each replicate, by seed.
         run: where levels are stored.

@@ -16,7 +16,7 @@ def start(work: Work, seed: int, level: int) -> Job:
 
     Args:
         work: the search, whose run holds the levels before; each training that is needed is read once.
-        seed: of the replicate.
+        seed: the seed of the replicate.
         level: the level's number.
     """
     plan, run = work.plan, work.run
@@ -58,7 +58,7 @@ def _rewound(work: Work, seed: int, trained: Trained, before: int) -> Params:
 
     Args:
         work: the search, whose dense training holds the weights at step k.
-        seed: of the replicate.
+        seed: the seed of the replicate.
         trained: the training that the next mask is drawn from.
         before: its level.
     """

@@ -19,8 +19,8 @@ class Outcome:
 
     Attributes:
         job: the job that was trained.
-        trained: what came out.
-        seed: of the replicate.
+        trained: the result of the training.
+        seed: the seed of the replicate.
         level: its level.
         init_sha256: hash of the initialization that its replicate began with.
         seconds: that it took.
@@ -45,10 +45,10 @@ def store(
 
     Args:
         facts: what every ticket of the search records.
-        run: where to.
+        run: the run directory to write to.
         outcome: the training.
         dense: the record of the same replicate's dense level, or None for that level itself.
-        more: what else the record says.
+        more: further entries of the record.
     """
     job, seed, level = outcome.job, outcome.seed, outcome.level
     found = report(outcome.trained, facts.measure_at)

@@ -89,7 +89,7 @@ def drawing_of(frame: Frame, criterion: str | ScoreFunction | None = None) -> Dr
     """Return how the masks of a search are drawn.
 
     Args:
-        frame: of the search.
+        frame: the frame of the search.
         criterion: the caller's own, or None for the one that the settings name.
 
     Raises:

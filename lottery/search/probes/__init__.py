@@ -43,13 +43,13 @@ class Look:
         batch: inputs and labels on the device, or None where there are no examples (an environment).
         part: the training examples, for a probe that trains; None where there are none.
         loss: `loss(outputs, targets)`.
-        input_shape: of one example.
-        density: of the mask that is about to be drawn.
+        input_shape: the shape of one example.
+        density: the density of the mask that is about to be drawn.
         probes: products with the Hessian that each tensor may cost, for a probe that takes some.
         steps: how many steps a probe trains, where it trains.
         lr: learning rate of a probe that trains, or None for the probe's own.
         batch_size: batch size of a probe that trains.
-        seed: of everything random.
+        seed: the seed of everything random.
         device: where the model is.
     """
 
@@ -119,7 +119,7 @@ class TorchProber:
         model: the architecture; its weights are never used nor changed.
         part: training examples, or None for an environment.
         loss: `loss(outputs, targets)`.
-        input_shape: of one example.
+        input_shape: the shape of one example.
         device: where to look.
         examples: the most training examples to look at.
         steps: training steps of probes that learn.

@@ -41,7 +41,7 @@ class Scene:
         batch: examples.
         loss: `loss(outputs, targets)`.
         products: how many products with the Hessian over the whole batch a tensor may cost.
-        seed: of the signs, which are drawn on the host: the same on every device.
+        seed: the seed of the signs, which are drawn on the host: the same on every device.
     """
 
     model: nn.Module

@@ -41,10 +41,10 @@ class Study:
     """A search on disk, with everything that an analysis may need.
 
     Attributes:
-        search: its levels.
-        run: where they lie.
+        search: the levels of the run.
+        run: the run directory.
         reopen: makes its frame again, when an analysis needs it.
-        asked: who looks at them, with a verb, for messages.
+        asked: the name of the analysis and a verb, for messages.
     """
 
     search: Search
@@ -90,7 +90,7 @@ class Study:
         return self.run.read_rewound(seed, level)
 
     def trained(self, seed: int, level: int) -> Params:
-        """Return its trained weights: those that its numbers are of."""
+        """Return its trained weights: those whose metrics are reported."""
         return self.run.read_delivered(seed, level)
 
 
@@ -100,7 +100,7 @@ class Findings:
 
     Attributes:
         arrays: plain arrays by name; the first axis is what the docstring of the analysis says.
-        text: what people read: a small table or a few lines.
+        text: a small table or a few lines, for people.
         draw: draws it into an empty figure.
         facts: numbers and words that are no arrays: n, a rule, a warning.
     """

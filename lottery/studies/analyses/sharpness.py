@@ -37,8 +37,8 @@ def sharpness(
     Args:
         study: the search.
         examples: the most training examples.
-        iterations: of Lanczos.
-        probes: of Hutchinson's trace estimate.
+        iterations: the number of iterations of Lanczos.
+        probes: the number of probes of Hutchinson's trace estimate.
         directions: random ones, for the flatness.
         sigmas: standard deviations of the step of every weight.
 

@@ -24,8 +24,8 @@ class LevelStability:
 
     Attributes:
         level: its number.
-        density: of its masks.
-        seeds: of the replicates.
+        density: the density of its masks.
+        seeds: the seeds of the replicates.
         error: error barriers by part of the data [replicates, pairs of copies]; NaN where a copy diverged.
         loss: loss barriers, in the same shape.
     """
@@ -59,7 +59,7 @@ class Stability:
         run: the run directory.
         levels: those that were asked for.
         measure: how the metric is read.
-        copies: of every ticket.
+        copies: the number of copies of every ticket.
         points: on every line between two copies.
     """
 

@@ -61,7 +61,7 @@ class _CopiedRun:
     counter: StepCounter
 
     def copy(self, number: int) -> RunDirectory:
-        """Return where copies of this number lie."""
+        """Return the directory of the copies with this number."""
         return RunDirectory(self.run.path / "instability" / f"copy-{number}")
 
 
@@ -98,9 +98,9 @@ def instability(
         data: the data of the search; may be left out where they were a name.
         levels: which; by default the dense one, the winning ticket's and the last.
         replicates: seeds of the replicates; by default all.
-        copies: of every ticket; 2 or more.
+        copies: the number of copies of every ticket; 2 or more.
         points: on every line between two copies.
-        parts: of the data; by default `test`, or `validation` where there is no test part.
+        parts: the parts of the data; by default `test`, or `validation` where there is no test part.
         examples: the most examples of a part; by default all.
         loss: the loss that the search was given.
         metric: the metric that the search was given.

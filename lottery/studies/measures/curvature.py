@@ -183,7 +183,7 @@ def top_eigenvalues(where: Surface, count: int = 1, iterations: int = 20, seed: 
         where: the loss as a function of the coordinates.
         count: how many.
         iterations: Hessian-vector products at most (as many as there are coordinates give all eigenvalues).
-        seed: of the first vector.
+        seed: the seed of the first vector.
 
     Raises:
         BadValue: more eigenvalues than iterations or coordinates.
@@ -220,7 +220,7 @@ def trace(where: Surface, probes: int = 10, seed: int = 0) -> Trace:
     Args:
         where: the loss as a function of the coordinates.
         probes: how many vectors; 2 or more, for the standard error.
-        seed: of the signs.
+        seed: the seed of the signs.
 
     Raises:
         BadValue: fewer than two probes.
@@ -248,7 +248,7 @@ def flatness(where: Surface, sigmas: Sequence[float], directions: int = 5, seed:
         where: the loss as a function of the coordinates.
         sigmas: standard deviations of the step of a coordinate, 0 or more.
         directions: how many ε.
-        seed: of the directions.
+        seed: the seed of the directions.
 
     Raises:
         BadValue: a σ that is negative or no number, or no σ or direction.

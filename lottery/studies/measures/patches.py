@@ -48,7 +48,7 @@ def patch_basis(view: TorchView, path: str, examples: int) -> tuple[NDArray[np.f
 
     Args:
         view: the network's architecture and the data.
-        path: of the layer.
+        path: the path of the layer.
         examples: the most training examples. Patches of a convolution are those that lie inside its input.
     """
     check_count("examples", examples)

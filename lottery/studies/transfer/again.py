@@ -47,7 +47,7 @@ def train_ticket(
     """Train a ticket from its rewind weights, under its mask, and return what came out: a search of one level.
 
     Args:
-        ticket: what to train.
+        ticket: the ticket to train.
         model: the architecture, as `find_ticket` takes it; by default the one that the ticket was found in.
         data: as for `find_ticket`; by default the data that the ticket was found with.
         settings: what differs from how the ticket was found: `trainer`, `strategy`, `steps`, `replicates`, … Settings

@@ -77,7 +77,7 @@ class TransferTable:
         members: the runs.
         tickets: `tickets[source][target]`; on the diagonal what the run itself had measured.
         random: `random[target]`: random masks with the counts that the target's own tickets have in every tensor.
-        out: where the trainings lie.
+        out: the folder of the trainings.
     """
 
     members: tuple[Member, ...]
@@ -111,8 +111,8 @@ def transfer(
 
     Args:
         runs: two or more run directories of one architecture.
-        density: of the tickets: each run's pruned level that is nearest to it, by ratio.
-        level: of the tickets in every run, instead. By default the lowest density that all of the runs reach.
+        density: the density of the tickets: each run's pruned level that is nearest to it, by ratio.
+        level: the level of the tickets in every run, instead. By default the lowest density that all of the runs reach.
         model: the model of the searches; may be left out where it was a name.
         data: the data of the searches, one for each run; may be left out where they were a name.
         loss: the loss that the searches were given, if any.

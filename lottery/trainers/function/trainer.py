@@ -36,7 +36,7 @@ class TrainingBudget:
         stop: the step at which it ends.
         total: steps of a whole training, the length of a learning-rate schedule.
         epochs: what lies between start and stop, in passes over the training part.
-        seed: of everything random in this training; Python, NumPy and PyTorch are seeded with it already.
+        seed: the seed of everything random in this training; Python, NumPy and PyTorch are seeded with it already.
         device: where the model is.
     """
 
@@ -64,7 +64,7 @@ class LoopTrainer:
         model: the architecture; its weights are never used nor changed.
         train_one: `train(model, mask)` or `train(model, mask, budget)`.
         measure: the loss on the validation part, the metric on it, and both on the test part, of a network.
-        total_steps: of a whole training.
+        total_steps: the number of steps of a whole training.
         steps_per_epoch: of the training part.
         device: where networks are.
         watch: receives progress.

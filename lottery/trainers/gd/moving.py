@@ -40,13 +40,13 @@ class Mover:
 
     Attributes:
         move: proposes what leaves and what comes in.
-        names: of the tensors whose mask moves: trained ones that have both survivors and removed weights.
+        names: the names of the tensors whose mask moves: trained ones that have both survivors and removed weights.
         start: the step at which training begins.
         every: steps between moves (ΔT).
         last: steps after which the mask stays (T_end).
         fraction: largest fraction of the survivors that leaves (α).
-        seed: of the training.
-        rows: of tensors whose rows must not be emptied, the axes that number them.
+        seed: the seed of the training.
+        rows: for tensors whose rows must not be emptied, the axes that number them.
     """
 
     move: Move
@@ -87,7 +87,7 @@ def mover_for(settings: Settings, job: Job, model: nn.Module, rows: Rows) -> Mov
         settings: the trainer's.
         job: what is trained.
         model: whose parameters that require gradients are trained.
-        rows: of tensors whose rows must not be emptied, the axes that number them.
+        rows: for tensors whose rows must not be emptied, the axes that number them.
 
     Raises:
         BadValue: masks should move and no prunable tensor is trained.

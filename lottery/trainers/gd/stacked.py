@@ -107,7 +107,7 @@ class _Row:
     """The results of one job of a stack so far.
 
     Attributes:
-        index: of the job in the stack.
+        index: the index of the job in the stack.
         job: what is trained.
         snapshots: weights at the steps that its budget names.
         history: its evaluations.

@@ -41,7 +41,7 @@ class Training:
 
     Attributes:
         model: on the device; its weights change under the estimator.
-        optimizer: of that model.
+        optimizer: the optimizer of that model.
         job: which tensors to estimate (those of the mask), which steps, which seed.
         part: the training examples.
         loss: `loss(outputs, targets)`.

@@ -34,7 +34,7 @@ class GDTrainer:
         device: where to train.
         threads: how many CPU threads PyTorch may use.
         watch: receives progress.
-        rows: of tensors whose rows a moving mask must not empty, the axes that number them.
+        rows: for tensors whose rows a moving mask must not empty, the axes that number them.
     """
 
     model: nn.Module

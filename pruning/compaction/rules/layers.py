@@ -107,7 +107,7 @@ def narrowed(
     Args:
         module: the layer.
         kept: the weights that still matter [out, in, taps]; the others become 0.
-        bias: of every row [out], before any is taken away.
+        bias: the bias of every row [out], before any is taken away.
         rows: those that stay [out].
         columns: those that stay [in of a group].
         groups: how many are left.

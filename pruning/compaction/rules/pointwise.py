@@ -1,4 +1,4 @@
-"""Activations and whatever else looks at one number at a time; dropout, which does nothing in eval mode."""
+"""Activations and other element-wise operations; dropout, which does nothing in eval mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions about a value's size and type, which need none of its numbers."""
+"""Operations that read only a value's size and type, not its values."""
 
 from __future__ import annotations
 

@@ -36,9 +36,9 @@ class Choice:
     """What runs a layer, and why.
 
     Attributes:
-        backends: of each sparse weight, by its name in the layer; empty where the layer stayed dense.
-        dense_seconds: of the layer as it was; None where nothing was measured.
-        sparse_seconds: of its sparse form with the best backends found; None where nothing was measured.
+        backends: the backends of each sparse weight, by its name in the layer; empty where the layer stayed dense.
+        dense_seconds: the time of the layer as it was; None where nothing was measured.
+        sparse_seconds: the time of its sparse form with the best backends found; None where nothing was measured.
         reason: why it stayed dense; empty where it did not.
     """
 
@@ -52,7 +52,7 @@ class Undecided(nn.Module):
     """Stands for a layer until its first call, which chooses; then hands every call on to what won.
 
     Args:
-        name: of the layer, for messages.
+        name: the name of the layer, for messages.
         layer: masked and dense.
         form: its sparse form.
         choosing: how to choose.

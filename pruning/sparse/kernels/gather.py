@@ -45,7 +45,7 @@ def gather_linear(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> tor
     Args:
         values: [kept] in row-major order of the mask; float32, bfloat16 or float16.
         inputs: [in, B], any strides; float32, bfloat16 or float16.
-        plan: of the mask [out, in].
+        plan: the plan of the mask [out, in].
 
     Returns:
         [out, B] in the inputs' type, summed in float32; rows may be padded in memory.
@@ -99,7 +99,7 @@ class Table:
     Attributes:
         reads: on the host.
         device: where the tensors lie.
-        starts: of the rows [rows + 1].
+        starts: the starts of the rows [rows + 1].
         bases: of the weights [kept].
         made: the tensors that cut this into programs, for each shape of a tile.
     """

@@ -40,7 +40,7 @@ def gather_convolution(values: torch.Tensor, inputs: torch.Tensor, plan: ConvPla
     Args:
         values: [kept] in row-major order of the mask [out, in / groups, height, width]; float32, bfloat16 or float16.
         inputs: [N, in, H, W], any strides; float32, bfloat16 or float16.
-        plan: of the convolution: any stride, padding, dilation and groups.
+        plan: the plan of the convolution: any stride, padding, dilation and groups.
 
     Returns:
         [N, out, H', W'] in the inputs' type, summed in float32; the examples innermost in memory.

@@ -141,7 +141,7 @@ def row_groups(starts: NDArray[np.int32], rows: int) -> tuple[NDArray[np.int32],
     """Return groups of rows that keep about equally many weights, those that keep the most first.
 
     Args:
-        starts: of the rows [all + 1].
+        starts: the starts of the rows [all + 1].
         rows: of a group.
 
     Returns:

@@ -40,7 +40,7 @@ def panel_linear(
         values: [kept] in row-major order of the mask, or [P, kept]; float32, bfloat16 or float16.
         inputs: [in, B], or [P, in, B], any strides; float32, bfloat16 or float16. The side without P is shared by
             all members, and its gradient is the sum over them.
-        plan: of the mask [out, in].
+        plan: the plan of the mask [out, in].
         height: rows of a panel: 16, 32, 64 or 128.
         precision: of products of float32: "ieee", or "tf32" (11 bits of mantissa, on the tensor cores).
 

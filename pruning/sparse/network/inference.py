@@ -37,13 +37,13 @@ class InferenceRecipe:
         way: `dense` (as it is), `compacted`, or `sparse` (compacted, with sparse layers).
         itself: whether the training network itself runs, not a copy of it: its forward pass has side effects.
         graph: whether it runs as one CUDA graph.
-        backends: of each sparse tensor, by its name in the network.
+        backends: the backends of each sparse tensor, by its name in the network.
         layers: what was chosen for each masked tensor that compaction left, and why.
         contiguous: whether sparse layers hand over contiguous outputs.
         opaque: parts that compaction left alone, with the reason.
         refused: ways that do not compute what the masked dense network computes, with the reason; none of them runs.
-        dense_seconds: of the masked dense network; None where nothing was measured.
-        sparse_seconds: of the network that runs; None where nothing was measured.
+        dense_seconds: the time of the masked dense network; None where nothing was measured.
+        sparse_seconds: the time of the network that runs; None where nothing was measured.
         dense_spread: of the masked dense network, measured pair by pair with its rival; None where nothing was.
         rival_spread: of the network that runs, or, where that is the dense network, of the fastest other way.
     """

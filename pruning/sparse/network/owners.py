@@ -20,9 +20,9 @@ class Owned:
     """A layer that owns masked tensors.
 
     Attributes:
-        path: of the layer in the network; empty for the network itself.
+        path: the path of the layer in the network; empty for the network itself.
         layer: the layer, masked and dense.
-        masks: of its tensors, by their names in the layer.
+        masks: the masks of its tensors, by their names in the layer.
         form: its sparse form, a module that takes its place, or None.
         reason: why there is no sparse form; empty where there is one.
     """

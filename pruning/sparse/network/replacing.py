@@ -24,12 +24,12 @@ class Layer:
     """A masked tensor after the choice.
 
     Attributes:
-        name: of the tensor in the network.
-        kind: of the layer that owns it.
-        shape: of the tensor.
+        name: the name of the tensor in the network.
+        kind: the kind of the layer that owns it.
+        shape: the shape of the tensor.
         kept: how many weights stay.
         backend: what multiplies; `dense` where the layer stayed as it was.
-        choice: of its layer.
+        choice: the choice of its layer.
     """
 
     name: str
@@ -126,7 +126,7 @@ def put_layers(network: nn.Module, mask: Mask, backends: Mapping[str, str], cont
     Args:
         network: masked.
         mask: fits the network.
-        backends: of each sparse tensor, by its name in the network; a layer without any stays dense.
+        backends: the backends of each sparse tensor, by its name in the network; a layer without any stays dense.
         contiguous: whether they hand over contiguous outputs.
 
     >>> network = put_layers(nn.Linear(2, 1), Mask({"weight": [[1, 0]]}), {"weight": "csr"}, contiguous=False)

@@ -22,14 +22,14 @@ class LayerReport:
 
     Attributes:
         name: in the model.
-        kind: of its layer.
-        shape: of the tensor.
+        kind: the kind of its layer.
+        shape: the shape of the tensor.
         compacted: of the tensor without neurons, channels and columns that no result depends on.
         density: fraction of its weights that stay.
         backend: what multiplies; `dense` where the layer stayed as it was.
-        dense_seconds: of its layer, masked and dense; None where nothing was measured.
-        sparse_seconds: of its layer in the best sparse form found; None where nothing was measured.
-        dense_bytes: of the dense tensor.
+        dense_seconds: the time of its layer, masked and dense; None where nothing was measured.
+        sparse_seconds: the time of its layer in the best sparse form found; None where nothing was measured.
+        dense_bytes: the size of the dense tensor.
         sparse_bytes: of the surviving values and of where they lie, in memory and on disk alike (compressed rows).
         reason: why it stayed dense; empty where it did not.
     """
@@ -53,7 +53,7 @@ class SparseReport:
 
     Attributes:
         layers: one for each masked tensor.
-        dense_seconds: of the whole masked dense network on the example; None where nothing was measured.
+        dense_seconds: the time of the whole masked dense network on the example; None where nothing was measured.
         sparse_seconds: of what runs now, on the same example; None where nothing was measured.
         step_dense_seconds: of a forward and backward pass of the masked dense network; None where nothing was measured.
         step_sparse_seconds: the same of the form that trains; None where nothing was measured.
@@ -62,7 +62,7 @@ class SparseReport:
         batch: shape of the first tensor of the example.
         device: where it ran.
         precision: type of the numbers, and whether products round to TF32.
-        threads: of the processor.
+        threads: the number of threads of the processor.
         asked: the backend that was asked for, or None.
         dense_spread: of the whole masked dense network, measured pair by pair with the next; None where nothing was.
         rival_spread: of what runs, or, where that is the dense network, of the fastest other way found.
@@ -222,7 +222,7 @@ def layer_reports(recipe: InferenceRecipe, mask: Mask, width: int) -> tuple[Laye
 
     Args:
         recipe: what runs.
-        mask: of the network as it was.
+        mask: the mask of the network as it was.
         width: bytes of a number.
     """
     chosen = {layer.name: layer for layer in recipe.layers}

@@ -1,4 +1,4 @@
-"""An architecture without its numbers, and networks made of it again."""
+"""An architecture without its weights, and networks made from it again."""
 
 from __future__ import annotations
 

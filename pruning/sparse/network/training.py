@@ -27,7 +27,7 @@ class Trainable:
     Attributes:
         network: in evaluation mode; its masks are still to be held where layers stayed dense.
         dense_seconds: of a forward and backward pass of the masked dense network; None where nothing was measured.
-        sparse_seconds: of a forward and backward pass of `network`; None where nothing was measured.
+        sparse_seconds: the time of a forward and backward pass of `network`; None where nothing was measured.
         reason: why it has no sparse layers although some are faster; empty where nothing speaks against them.
     """
 

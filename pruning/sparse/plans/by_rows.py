@@ -31,7 +31,7 @@ def by_rows(
 
     Args:
         multiply: `multiply(entries, inputs, pattern)` of one direction, without gradients.
-        entries: of the matrix, row by row.
+        entries: the entries of the matrix, row by row.
         inputs: [columns, B].
         pattern: where the entries lie, in both directions.
     """

@@ -60,7 +60,7 @@ def convolution_pattern(plan: ConvPlan, size: Pair, device: torch.device) -> tup
     """Return a convolution as a sparse matrix [out · H' · W', in · H · W], and which kept weight each entry is.
 
     Args:
-        plan: of the convolution.
+        plan: the plan of the convolution.
         size: height and width of its input.
         device: where the tensors lie.
     """

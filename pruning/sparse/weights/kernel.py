@@ -24,7 +24,7 @@ class SparseKernel(nn.Module):
     Attributes:
         values: the trainable parameter [kept], in the row-major order of the mask.
         convolution: the plan, with the geometry of a two-dimensional convolution.
-        shape: of the dense weight.
+        shape: the shape of the dense weight.
         backend: the name of the way to convolve; changed in place by whoever chooses.
 
     >>> kernel = SparseKernel(torch.ones(1, 1, 1, 2), np.array([[[[True, False]]]]), Geometry((1, 2)))

@@ -26,8 +26,8 @@ class SparseWeight(nn.Module):
 
     Attributes:
         values: the trainable parameter [kept], in the row-major order of the mask.
-        plan: of the mask as a matrix [out, everything else].
-        shape: of the dense weight.
+        plan: the plan of the mask as a matrix [out, everything else].
+        shape: the shape of the dense weight.
         turned: whether the dense weight is stored [in, out].
         backend: the name of the backend that multiplies; changed in place by whoever chooses.
 

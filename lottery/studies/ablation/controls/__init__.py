@@ -43,17 +43,17 @@ class Subject:
     """The ticket that a control is made of, and what it may be made with.
 
     Attributes:
-        seed: of the replicate.
-        level: of the ticket.
+        seed: the seed of the replicate.
+        level: the level of the ticket.
         mask: its mask.
         params: its weights at the rewind point (not masked).
         fresh: makes another initialization of the same network, one for each repeat.
         redraw: draws a mask of the same density from the dense network, by its scores turned upside down.
         elsewhere: returns the dense network at the other rewind point that was asked for.
         pattern: which weights of the search stay or go together.
-        rows: of tensors whose rows must not be emptied, the axes that number them.
+        rows: for tensors whose rows must not be emptied, the axes that number them.
         others: masks of the same level, by replicate seed, this one's not among them.
-        rng: of this replicate, level, ablation and repeat alone.
+        rng: the random generator of this replicate, level, ablation and repeat alone.
     """
 
     seed: int

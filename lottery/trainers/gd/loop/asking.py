@@ -1,4 +1,4 @@
-"""A budget's question, asked of one training as it goes on."""
+"""The question of a budget (whether a training may end early), asked during one training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Asking:
     """The answer to a question so far.
 
     Attributes:
-        question: of the budget.
+        question: the question of the budget.
         looks: the last ones, no more than the question needs.
         found: the training when the answer was yes for the first time.
     """

@@ -63,9 +63,9 @@ def course_of(budget: Budget, config: GDConfig, total_steps: int) -> Course:
     """Return the course of a training.
 
     Args:
-        budget: of the training.
+        budget: the budget of the training.
         config: how often it is evaluated, and what ends it early.
-        total_steps: of a whole training.
+        total_steps: the number of steps of a whole training.
 
     >>> course_of(Budget(50, 100), GDConfig(patience=3), 100).every
     5

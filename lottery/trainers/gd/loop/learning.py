@@ -36,7 +36,7 @@ class Gradients:
         stepper: forgets old gradients, and takes the new ones.
         forward: hands inputs to the model.
         augment: changes inputs before.
-        precision: of the forward pass.
+        precision: the precision of the forward pass.
         device: where to.
     """
 
@@ -74,7 +74,7 @@ class Learner:
 
     Attributes:
         network: what is trained.
-        gradients: of a step.
+        gradients: the gradients of a step.
         stepper: the optimizer.
         rates: sets its learning rates.
         mover: moves the mask; None where it stays.
@@ -117,8 +117,8 @@ def learner_for(frame: Frame, job: Job, network: JobNetwork, optimizers: Optimiz
     Args:
         frame: how to train.
         job: what is trained.
-        network: of the job.
-        optimizers: of the network.
+        network: the network of the job.
+        optimizers: the optimizers of the network.
         objective: this training's own.
 
     Raises:

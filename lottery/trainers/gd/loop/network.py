@@ -25,7 +25,7 @@ class JobNetwork:
         mask: which weights take part now.
         explored: which weights took part at any time.
         frozen: parameters that training leaves alone.
-        names: of the tensors that are handed over.
+        names: the names of the tensors that are handed over.
     """
 
     model: nn.Module

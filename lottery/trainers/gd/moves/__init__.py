@@ -27,10 +27,10 @@ class Moment:
     Attributes:
         weights: of the tensors whose mask moves, by name.
         gradients: dL/dw on the step's batch, of removed weights too.
-        mask: of these tensors.
+        mask: the mask of these tensors.
         fraction: α, the largest fraction of a tensor's survivors that leaves.
         progress: how much of the time in which masks move is over, in (0, 1).
-        rng: of this training and this step alone.
+        rng: the random generator of this training and this step alone.
     """
 
     weights: Arrays
@@ -84,7 +84,7 @@ def exchange(mask: Mask, proposal: Proposal, rows: Rows | None = None) -> Mask:
     Args:
         mask: before the move.
         proposal: what the move wants.
-        rows: of tensors whose rows must not be emptied, the axes that number them: the best survivor of a row stays.
+        rows: for tensors whose rows must not be emptied, the axes that number them: the best survivor of a row stays.
 
     Raises:
         BadValue: a score that is NaN.

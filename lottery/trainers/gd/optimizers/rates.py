@@ -72,7 +72,7 @@ def rates_for(optimizers: Optimizers, config: Any, start: int, total: int) -> Ra
     """Return the object that sets the learning rates.
 
     Args:
-        optimizers: of the training.
+        optimizers: the optimizers of the training.
         config: the trainer's configuration.
         start: the step at which the schedule begins.
         total: steps of a whole training, the length of the schedule.
