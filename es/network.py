@@ -27,7 +27,7 @@ class Network:
         evolved: names of the parameters that training changes, in the model's order; all others stay fixed.
         restored: from outputs in plain containers, as `apply` returns them, to those of the model's own classes: what a
             loss or metric that somebody wrote for the model reads.
-        example: what it returns for the batch that it was made with, where that was computed.
+        example: its outputs for the batch that it was made with, where they were computed.
     """
 
     apply: Apply

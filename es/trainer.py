@@ -41,7 +41,7 @@ class ESTrainer:
     """Evolves the surviving coordinates of every job, with a fresh strategy around its rewind weights.
 
     Attributes:
-        task: what networks are judged on.
+        task: the task on which networks are judged.
         space: the evolved parameters.
         config: how to evolve.
         total_generations: the number of generations of a whole training.

@@ -22,10 +22,10 @@ BEST = "best"
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a training after each of its evaluations, until the answer is yes for the first time.
+    """A question to a training, asked after each of its evaluations until the answer is yes for the first time.
 
     Attributes:
-        look: what the answer depends on in the training so far (weights, history, snapshots, mask).
+        look: returns the part of the training so far that the answer depends on (weights, history, snapshots, mask).
         answer: yes or no, from the last looks, the newest last.
         looks: how many it is given at most.
         ends: whether training ends at the first yes, or goes on and keeps a copy of the weights.
@@ -107,11 +107,11 @@ class Trained:
         snapshots: step to parameters and buffers, for the steps that the budget named, and for the step of an answer
             at which training did not end.
         std: per-weight standard deviation (need `std`).
-        evidence: what a probe saw at the weights that are scored, by need (`gradients`, …) and tensor name.
+        evidence: arrays of a probe at the weights that are scored, by need (`gradients`, …) and tensor name.
         mask: the mask at the end of a training whose mask moved, or None where it is the job's.
         best: parameters and buffers at the evaluation with the smallest validation loss (need `best`; a trainer may
             keep them unasked).
-        facts: what else its record says, as plain JSON.
+        facts: further entries of its record, as plain JSON.
         answer: to the budget's question; None where it asks none.
         diverged: why this training failed, or None.
     """
@@ -167,7 +167,7 @@ class Prober(Protocol):
         Args:
             job: the weights to look at, their mask, and the seed of everything random.
             density: the density of the mask that is about to be drawn from what is seen.
-            needs: what to look for.
+            needs: the names of the arrays to compute.
         """
         ...
 

@@ -23,7 +23,7 @@ class Entry(Generic[T]):
     """One registered thing.
 
     Attributes:
-        name: what people type.
+        name: the name that users type.
         value: the thing itself.
         summary: one line.
         source: the paper or page that defines it.
@@ -39,7 +39,7 @@ class Registry(Generic[T]):
     """Names to values of one kind.
 
     Args:
-        kind: what the values are, for messages ("criterion").
+        kind: the kind of the values, for messages ("criterion").
         package: the package whose modules fill the registry; imported on first use.
     """
 

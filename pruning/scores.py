@@ -18,7 +18,7 @@ def checked(name: str, scores: Any, keep: NDArray[np.bool_]) -> NDArray[Any]:
 
     Args:
         name: the name of the tensor.
-        scores: what a criterion returned.
+        scores: the scores that a criterion returned.
         keep: the tensor's mask.
 
     Raises:

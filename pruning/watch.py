@@ -29,7 +29,7 @@ class Watch(Protocol):
         Args:
             jobs: that are trained together.
             arrays: the state, with one row for each job.
-            facts: what a resumed training needs beside it, plain JSON for each job.
+            facts: other values that a resumed training needs, plain JSON for each job.
         """
         ...
 

@@ -35,7 +35,7 @@ class JaxModel:
         kind: the kind of model, in words (`es.jax_models.kinds`).
         tree: its arrays, and whatever else its tree holds. Names of leaves are those of masks.
         apply: `apply(tree, inputs)` returns the outputs for a batch, in evaluation mode. Pure.
-        code: what tells its function from another one: functions, modules, classes, texts.
+        code: what identifies its function: functions, modules, classes, texts.
         given: `given(tree)` returns the caller's model with these arrays.
         shown: `shown(tree)` returns what a fitness function is given.
         fixed: names of arrays that training leaves alone: statistics, caches.
@@ -54,7 +54,7 @@ def jax_model(thing: Any, seed: int = 0, example: Any = None) -> JaxModel:
     """Return a JAX model of any kind in its one form.
 
     Args:
-        thing: what a person gave; see `es.jax_models.kinds`.
+        thing: the caller's model; see `es.jax_models.kinds`.
         seed: the seed of the first weights, for a model that makes them from a key.
         example: a batch of inputs, for a model that has no weights before it has seen one; or its shapes, where only
             the names and shapes of the weights matter.

@@ -8,7 +8,7 @@ import jax
 
 
 @dataclass(frozen=True)
-class Machine:
+class ProcessorRates:
     """Rates of the processor that a program is compiled for.
 
     Attributes:
@@ -43,16 +43,16 @@ class Machine:
         return self.launch + entries / self.gather
 
 
-CPU = Machine(2e11, 2e10, 6e8, 4.0, 2e-5, 32 << 20, tiles=True)
+CPU = ProcessorRates(2e11, 2e10, 6e8, 4.0, 2e-5, 32 << 20, tiles=True)
 """A processor with wide vectors; only the ratio of arithmetic to bytes matters, much the same for few cores or many."""
-GPU = Machine(4e13, 3e12, 3e11, 16.0, 5e-6, 4 << 30, tiles=False)
+GPU = ProcessorRates(4e13, 3e12, 3e11, 16.0, 5e-6, 4 << 30, tiles=False)
 """A large GPU, from published numbers; `machine` replaces `working` by a share of its free memory."""
 
 
-def machine() -> Machine:
+def machine() -> ProcessorRates:
     """Return the machine that JAX compiles for by default."""
     if jax.default_backend() == "cpu":
         return CPU
     stats = jax.local_devices()[0].memory_stats() or {}
     free = stats.get("bytes_limit", 4 * GPU.working) - stats.get("bytes_in_use", 0)
-    return Machine(GPU.flops, GPU.copy, GPU.gather, GPU.fill, GPU.launch, max(free // 4, 64 << 20), GPU.tiles)
+    return ProcessorRates(GPU.flops, GPU.copy, GPU.gather, GPU.fill, GPU.launch, max(free // 4, 64 << 20), GPU.tiles)

@@ -123,7 +123,7 @@ class StrategyKind:
         smallest: smallest population.
         memory: `memory(population, dims, hyperparameters)`, where the strategy needs much more than a population:
             the bytes at the peak of one generation, and of what.
-        instead: what to use when that is too much.
+        instead: what to use where that is too much.
     """
 
     make: Make
@@ -157,14 +157,14 @@ def strategy(
     """Register a function that makes a strategy; its docstring's first line is its summary.
 
     Args:
-        name: what people type.
+        name: the name that users type.
         source: the paper that defines it.
         distribution: see `StrategyKind`, as the others.
         settings: the hyper-parameters.
         paired: whether the population must be even.
         smallest: smallest population.
-        memory: what it needs beside a population.
-        instead: what to use when that is too much.
+        memory: the memory that it needs beside a population.
+        instead: what to use where that is too much.
     """
 
     def register(make: Make) -> Make:

@@ -1,4 +1,4 @@
-"""Control: a policy is judged by the rewards of its episodes."""
+"""Control tasks: a policy is judged by the rewards of its episodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOMENTS = ("mean", "var", "count")
 
 
 @dataclass(frozen=True, eq=False)
-class Control:
+class ControlTask:
     """Fitness is the mean return of whole episodes; all members of a generation play the same ones.
 
     The policy is deterministic. Of discrete actions it takes the one with the highest output; a continuous action is
@@ -33,13 +33,13 @@ class Control:
     generation added to them, after it. A member with an output that is not a number has a return that is not a number.
 
     Attributes:
-        environment: what is played.
+        environment: the environment to play.
         network: the policy; maps a batch of observations to a batch of `environment.outputs` numbers each.
         space: its evolved parameters.
         episodes: of each member in a generation.
         max_steps: no episode takes more steps; None or more than the environment's own limit stands for that limit.
-        validation_episodes: what choices are made on.
-        test_episodes: what is only reported on; 0 for no test part.
+        validation_episodes: the number of episodes on which choices are made.
+        test_episodes: the number of episodes that are only used to report; 0 for no test part.
         seed: the seed of the episodes that networks are measured on.
         params: all parameters and buffers of such a network, for `flops` alone.
     """

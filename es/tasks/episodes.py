@@ -66,7 +66,7 @@ def rollout(
     An episode's key is split into that of its reset and that of its steps; step t uses the latter folded with t.
 
     Args:
-        environment: what is played.
+        environment: the environment to play.
         act: maps observations [P, E, *shape] to outputs [P, E, environment.outputs].
         keys: [E], one for each episode.
         members: P.

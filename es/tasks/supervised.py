@@ -59,7 +59,7 @@ class Supervised:
     """Fitness on minibatches; all members of a generation see the same examples.
 
     Attributes:
-        network: what is trained.
+        network: the network to train.
         space: its evolved parameters.
         train: inputs and targets, pytrees of arrays with the examples along the first axis.
         validation: inputs and targets, in the same form.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark measured.
+    """The measurements of a benchmark.
 
     Attributes:
         rows: one for each way of doing it: `what`, `seconds_per_<unit>` (the median), `fastest`, `slowest`, `speedup`

@@ -17,9 +17,9 @@ class Data:
     part nothing is reported on test data; test data never influences a choice.
 
     Attributes:
-        train: what to learn from.
-        validation: what choices are made on.
-        test: what is only reported on.
+        train: the training part.
+        validation: the part on which choices are made.
+        test: the part that is only used to report.
         name: how to call it in tables and paths.
         validation_size: how many training examples (or which fraction) to hold out where `validation` is missing.
 

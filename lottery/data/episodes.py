@@ -19,7 +19,7 @@ class Episodes:
     Attributes:
         name: as people type it: `gymnax:CartPole-v1`.
         environment: its functions.
-        identity: what tells it from others, where its name does not.
+        identity: tells it from other environments, where its name does not.
     """
 
     name: str

@@ -28,7 +28,7 @@ def cached_digest(loader: DataLoader[Any], read: Callable[[], str]) -> str:
     """Return what `read` gives: from the cache, where the data lies in files that have not changed since.
 
     Args:
-        loader: what is read.
+        loader: the loader to read.
         read: reads it whole and returns a hash.
     """
     stamps = file_stamps(loader.dataset)

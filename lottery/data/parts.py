@@ -29,9 +29,9 @@ class Parts:
     """The three parts of a search, with what a model needs to know of them.
 
     Attributes:
-        train: what to learn from.
-        validation: what choices are made on.
-        test: what is only reported on, or None.
+        train: the training part.
+        validation: the part on which choices are made.
+        test: the part that is only used to report, or None.
         name: for tables and paths.
         default_model: the registered model that is taken where none is named.
         forward: the caller's own way to hand a batch to a model, or None.
@@ -100,7 +100,7 @@ def prepare(data: Data, seed: int, validation_size: int | float | None = None, f
     """Return checked parts; a missing validation part is split off the training part by seed.
 
     Args:
-        data: what the caller handed over.
+        data: the data as the caller gave them.
         seed: the seed of the split.
         validation_size: examples or fraction to hold out; by default `data.validation_size`.
         forward: the caller's own way to hand a batch to a model, or None.

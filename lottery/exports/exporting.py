@@ -52,7 +52,7 @@ class Exported:
         examples: in the batch that was compared.
         difference: largest |exported − masked dense| over the largest |masked dense|, of any output.
         tolerance: the largest difference that is accepted.
-        notes: what else to know, a line each.
+        notes: further remarks, one line each.
     """
 
     path: Path
@@ -163,7 +163,7 @@ def _largest_difference(
 
     Args:
         forward: of a batch.
-        network: what it should be.
+        network: the network that it should equal.
         tensors: of the network's outputs, those that are compared.
         resized: whether it takes another number of examples.
 

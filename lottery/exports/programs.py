@@ -47,7 +47,7 @@ class Program:
         exported: PyTorch's own form of it.
         arguments: the batch that it was traced with, by position; without what it takes by name.
         batch: PyTorch's description of which axes are free: the first of every tensor, or none.
-        notes: what a person should know of it, a line each.
+        notes: remarks for the user, one line each.
     """
 
     exported: torch.export.ExportedProgram

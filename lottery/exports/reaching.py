@@ -22,10 +22,10 @@ def check_reached(network: TicketNetwork, watched: nn.Module, by_name: Mapping[s
     a file would load, and the weight would be one that training neither changes nor masks.
 
     Args:
-        network: what is exported.
+        network: the network to export.
         watched: a copy of its model, in the format's form; its hooks are left as they were.
         by_name: for each masked tensor, the module within `watched` that must run for the mask to be applied.
-        how: what masks it, for the message.
+        how: the way in which it is masked, for the message.
     """
     ran: set[str] = set()
     hooks = [

@@ -24,7 +24,7 @@ EARLY_STOP = "early-stop"
 
 
 @dataclass(frozen=True)
-class Report:
+class TrainingReport:
     """What is reported of one training.
 
     Attributes:
@@ -61,7 +61,7 @@ def reported(config: SearchConfig, trainer: Trainer) -> frozenset[str]:
     return frozenset({BEST})
 
 
-def report(trained: Trained, measure_at: str) -> Report:
+def report(trained: Trained, measure_at: str) -> TrainingReport:
     """Return what is reported of a training, and whose numbers those are.
 
     A metric that is not finite there ends the training as diverged, and the reason says that it was the metric.
@@ -83,4 +83,4 @@ def report(trained: Trained, measure_at: str) -> Report:
         reason = f"the metric is not finite on the validation part at step {step}: {validation}"
         trained = replace(trained, diverged=reason)
     delivered = {"at": at, "step": step} if trained.diverged is None else None
-    return Report(trained, validation, test, final, stopped, weights, delivered)
+    return TrainingReport(trained, validation, test, final, stopped, weights, delivered)

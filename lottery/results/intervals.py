@@ -60,8 +60,8 @@ def t_interval(
 
     Args:
         values: a sample.
-        least: what no value can fall below, nor the interval.
-        most: what none can exceed.
+        least: a lower bound of all values and of the interval.
+        most: an upper bound of all values and of the interval.
 
     >>> t_interval([1.0]) is None
     True
@@ -86,8 +86,8 @@ def pairs_interval(
     Args:
         values: one for each pair, in the order of `itertools.combinations(range(count), 2)`.
         count: the number of things.
-        least: what no value can fall below, nor the interval.
-        most: what none can exceed.
+        least: a lower bound of all values and of the interval.
+        most: an upper bound of all values and of the interval.
 
     >>> pairs_interval([0.5, 0.5, 0.5], 3)
     (0.5, 0.5)

@@ -147,7 +147,7 @@ class Search:
         winner: the winning ticket, or None.
         reason: why there is none.
         stopped: why the search ended before its last level, or None.
-        tolerance: what "matching" meant.
+        tolerance: the tolerance by which levels were called matching.
         metric: name of the metric.
         higher_is_better: its direction.
         is_fraction: whether it is a fraction of examples (an accuracy).

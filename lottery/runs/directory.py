@@ -75,7 +75,7 @@ class RunDirectory:
 
         Args:
             job: the job that was trained.
-            trained: what came out.
+            trained: the result of the training.
             record: the level's `config.json`.
             readme: the ticket's card.
             delivered: the weights that the record's numbers are of; where they are not those of the last step, these
@@ -168,7 +168,7 @@ def open_run(out: Path, name: str, identity: Identity, *, force: bool, resume: b
     Args:
         out: the folder of all runs.
         name: the readable part of the directory's name.
-        identity: what tells it from other experiments.
+        identity: tells it from other experiments.
         force: start over.
         resume: go on with a stored run though nothing tells whether it is of the same experiment.
 

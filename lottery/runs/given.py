@@ -39,7 +39,7 @@ class Given:
             record: the record of a ticket or a level.
             where: the ticket or run, for messages.
             trust: run a model that only the record names as `package.module:callable`.
-            named: what the caller named in this process already.
+            named: names that the caller has already given in this process.
 
         Raises:
             BadValue: a model or data that has no name and was not given.

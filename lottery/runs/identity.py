@@ -11,12 +11,12 @@ from lottery.state.behaviour import Behaviour
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells an experiment from others.
+    """What identifies an experiment.
 
     Attributes:
-        settings: what a run's name is a hash of: every setting that changes a result but the seeds of its replicates;
+        settings: hashed into the run's name: every setting that changes a result but the seeds of its replicates;
             hashes of data, model, loss, metric and criterion. Plain JSON.
-        behaviour: what the first replicate's network, loss and metric do before training.
+        behaviour: outputs of the first replicate's network, loss and metric before training.
         unsure: why two runs of the same settings and behaviour may still be two experiments; empty where they cannot.
     """
 

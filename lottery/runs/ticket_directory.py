@@ -39,7 +39,7 @@ class TicketDirectory:
         path: the folder.
         record: its `config.json`, without the hashes.
         hashes: the SHA-256 of every file, by name; None for a ticket of an earlier version, which has none.
-        remedy: what to do where a file is not what was written.
+        remedy: what the user can do where a file has changed since it was written.
     """
 
     path: Path
@@ -107,7 +107,7 @@ def open_ticket(folder: Path, remedy: str = "get a whole copy of this ticket") -
 
     Args:
         folder: the directory.
-        remedy: what to do where a file is not what was written; for the end of a message.
+        remedy: what the user can do where a file has changed since it was written; for the end of a message.
 
     Raises:
         FileFormatError: a record that is damaged or none, a file that it does not list, or one that is missing.

@@ -22,11 +22,11 @@ def given_or_stored(
 
     Args:
         kind: `model` or `data`.
-        value: what the caller gave, or None.
+        value: the caller's value, or None.
         record: the record of a ticket or a level.
         where: the ticket or run, for the message.
         trust: whether the user wants what the record names to be run.
-        named: what the caller named in this process already.
+        named: names that the caller has already given in this process.
 
     Raises:
         BadValue: the caller gave nothing, and the record has no name.

@@ -12,8 +12,8 @@ def check_count(name: str, value: Any, least: int = 1, why: str = "") -> None:
     """Raise `BadValue` unless a value is a whole number of at least `least`; NaN, fractions and booleans are not.
 
     Args:
-        name: what the caller calls it.
-        value: what was given.
+        name: the caller's name for it.
+        value: the value to check.
         least: the smallest that makes sense.
         why: so much, where that says something.
 

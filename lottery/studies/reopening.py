@@ -33,8 +33,8 @@ def reopen(
 
     Args:
         path: the run directory.
-        given: what the search was given; model and data may be left out where they were names.
-        functions: what the search was given as functions among its settings, by name: `optimizer`, `schedule`, `train`.
+        given: model, data, loss and metric of the search; model and data may be left out where they were names.
+        functions: the settings of the search that were functions, by name: `optimizer`, `schedule`, `train`.
         device: where to train now; by default the trainer's own choice.
         watch: receives progress.
         trust: run a model that only the run's records name as `package.module:name`.

@@ -53,7 +53,7 @@ def torch_view(frame: Frame, asked: str, instead: str) -> TorchView:
 
     Args:
         frame: the frame of the search.
-        asked: who looks at them, with a verb, for the message: "lottery connect measures".
+        asked: who needs them, with a verb, for the message: "lottery connect measures".
         instead: what to use for a JAX model, for the message.
 
     Raises:

@@ -29,7 +29,7 @@ class Setup:
         trainer: trains jobs.
         total_steps: steps of a whole training.
         steps_per_epoch: for rewind points counted in epochs.
-        metric: what it measures.
+        metric: the metric that it measures.
         objective: names loss and metric, for the run's identity.
         device: where it trains, in words.
         refusals: for what a criterion may need and this trainer cannot give: why not, and what would.

@@ -50,7 +50,7 @@ class _Open:
 
     Attributes:
         names: of what it holds: positions, keys, attributes.
-        children: what it holds.
+        children: the items that it holds.
         rebuilt: makes one of the same type around other children.
     """
 

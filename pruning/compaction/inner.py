@@ -21,7 +21,7 @@ class Seen:
 
     Attributes:
         call: its arguments, as they were before anything wrote into them.
-        output: what it gave.
+        output: its output.
         within: the modules that were running, from the outside to the inside.
     """
 

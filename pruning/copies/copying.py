@@ -30,7 +30,7 @@ def copy_module(module: ModuleT, instead: Mapping[int, Any] | None = None) -> Mo
 
     Args:
         module: any module.
-        instead: what the copy holds in place of some tensors, by their `id`; these are not copied.
+        instead: objects that the copy holds in place of some tensors, by their `id`; these are not copied.
 
     Raises:
         BadValue: something that cannot be copied: an open file, a thread, a Python generator.

@@ -50,7 +50,7 @@ def gradients_within(model: nn.Module, ends: Any, beside: Sequence[Any] = ()) ->
 
     Args:
         model: a copy.
-        ends: what goes backward, of any structure.
+        ends: the tensors to go backward from, in any structure.
         beside: other things whose parameters may get gradients: a loss that is a module.
 
     >>> layer = nn.Linear(2, 1)

@@ -22,9 +22,9 @@ class Criterion:
     """A pure function from trained weights to scores, and what it needs to see.
 
     Attributes:
-        name: what people type.
+        name: the name that users type.
         score: `score(trained, job)` returns one real array for each tensor of `job.mask`; higher is kept.
-        needs: what must be seen beside the weights: `std` from the trainer, the rest from probes (`gradients`, …).
+        needs: the values needed beside the weights: `std` from the trainer, the rest from probes (`gradients`, …).
         at: which weights are scored unless a search says otherwise: `trained`, or `rewind` (pruning at initialization).
         rounds: in how many rounds of scoring and removing a level's mask is drawn unless a search says otherwise.
     """
@@ -45,9 +45,9 @@ def criterion(
     """Register a scoring function; its docstring's first line is its summary.
 
     Args:
-        name: what people type.
+        name: the name that users type.
         source: the paper (or page) that defines it.
-        needs: what it must see beside the weights: `std`, or names of probes (`gradients`, …).
+        needs: the values that it needs beside the weights: `std`, or names of probes (`gradients`, …).
         at: which weights it scores by default, `trained` or `rewind`.
         rounds: in how many rounds of scoring and removing a mask is drawn by default.
     """

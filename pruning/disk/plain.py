@@ -45,7 +45,7 @@ class PlainStream:
     """A stream of text on which nothing steers the terminal: the last place that a text passes.
 
     Args:
-        stream: what is written to.
+        stream: the stream to write to.
     """
 
     def __init__(self, stream: Writable) -> None:

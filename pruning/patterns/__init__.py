@@ -45,7 +45,7 @@ class Pattern:
     """Which weights stay or go together.
 
     Attributes:
-        name: what people type.
+        name: the name that users type.
         tile_of: `tile_of(out, rest, **params)` returns the tile of an [out, rest] matrix.
         params: its sizes, by name.
         axes: of a network's tensors, by name. A tensor that is not there is taken as it is stored: its first axis by

@@ -80,7 +80,7 @@ class Scope:
     """Where survivors lie.
 
     Attributes:
-        name: what people type.
+        name: the name that users type.
         targets: `targets(schedule, tensors)` returns what every level keeps, level 0 first.
         reads: tables of the schedule that mean something to it: `layer_rates`, `layer_densities`.
         follows: whether it asks in which order tensors are used, and which make the outputs.
@@ -101,7 +101,7 @@ def scope(
     """Register a function that places survivors; its docstring's first line is its summary.
 
     Args:
-        name: what people type.
+        name: the name that users type.
         source: the paper (or page) that defines it.
         reads: tables of the schedule that it reads; given with another scope, they are an error.
         follows: whether it asks in which order tensors are used, and which make the outputs.

@@ -19,7 +19,7 @@ def fill(total: int, shares: Mapping[str, int], least: Mapping[str, int], most: 
     to the earlier name. What a bound cuts off is thereby divided among the others in proportion.
 
     Args:
-        total: what is divided; the counts add up to it exactly.
+        total: the number to divide; the counts add up to it exactly.
         shares: positive weights of the tensors.
         least: the fewest that each gets.
         most: the most that each gets.
@@ -61,7 +61,7 @@ def filled_levels(schedule: Schedule, tensors: PrunableTensors, shares: Mapping[
     Args:
         schedule: how far the levels prune.
         tensors: of the network.
-        shares: what counts (not densities) are proportional to, as far as the tensors' sizes allow.
+        shares: the counts (not densities) are proportional to these, where the tensors' sizes allow it.
 
     Raises:
         BadValue: a level that empties a tensor, or that nothing reaches.

@@ -44,7 +44,7 @@ class SparseModule(nn.Module):
     or `eval()`.
 
     Attributes:
-        network: what trains.
+        network: the network that trains.
         mask: which weights stay.
         report: layer by layer, what runs and what it costs.
     """

@@ -54,7 +54,7 @@ def squares_met(operation: Any, arguments: Sequence[Any], factor: Factor) -> tor
 
     Args:
         operation: of `torch.ops.aten`.
-        arguments: what it was called with.
+        arguments: the positional arguments of the call.
         factor: one operand of the product.
 
     >>> x, w = torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.ones(2, 1)

@@ -127,9 +127,9 @@ def carried(
 
     Args:
         operation: of `torch.ops.aten`.
-        arguments: what it was called with.
-        keywords: the keyword arguments that it was called with.
-        results: what it made.
+        arguments: the positional arguments of the call.
+        keywords: the keyword arguments of the call.
+        results: the results of the operation.
         places_of: what is known of its operands.
 
     >>> weight = torch.ones(2, 3)

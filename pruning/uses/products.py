@@ -55,8 +55,8 @@ def product_of(operation: Any, arguments: Sequence[Any], result: Any) -> Product
 
     Args:
         operation: of `torch.ops.aten`.
-        arguments: what it was called with.
-        result: what it made.
+        arguments: the positional arguments of the call.
+        result: the result of the operation.
 
     >>> x, w = torch.ones(5, 3), torch.ones(3, 4)
     >>> product = product_of(torch.ops.aten.mm.default, (x, w), x @ w)

@@ -63,7 +63,7 @@ def axes_in_convolution(arguments: Sequence[Any], weight: torch.Tensor) -> Axes 
     """Return the axes of a whole weight in `torch.ops.aten.convolution`; None where it is not the very kernel.
 
     Args:
-        arguments: what the operation is called with.
+        arguments: the positional arguments of the operation.
         weight: the tensor as its module has it.
 
     >>> weight = torch.ones(3, 4, 2)

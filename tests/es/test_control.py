@@ -16,7 +16,7 @@ import torch
 
 from es.coordinates import Space
 from es.network import Network
-from es.tasks.control import Control
+from es.tasks.control import ControlTask
 from es.tasks.environments import SUITES, Continuous, Discrete, Environment, is_environment, make_environment
 from es.tasks.episodes import Moments, action_of, rollout
 from es.translation.functions import to_jax, torch_network
@@ -73,7 +73,7 @@ def linear(environment, statistics=False):
 
 def task_of(environment, statistics=False, **settings: Any):
     params, network = linear(environment, statistics)
-    task = Control(environment, network, Space.of(params, network.evolved), params=params, **settings)
+    task = ControlTask(environment, network, Space.of(params, network.evolved), params=params, **settings)
     fixed = {name: jnp.asarray(params[name]) for name in params if name not in network.evolved}
     return task, params, fixed
 
@@ -411,7 +411,7 @@ def test_the_policy_is_evolved_through_its_translation():
     network = torch_network(module, torch.zeros(2, 4))
     params = {name: to_jax(tensor) for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
     space = Space.of({name: np.asarray(array) for name, array in params.items()}, network.evolved)
-    task = Control(environment, network, space, episodes=2, max_steps=30, validation_episodes=2, test_episodes=2)
+    task = ControlTask(environment, network, space, episodes=2, max_steps=30, validation_episodes=2, test_episodes=2)
     fixed = {name: params[name] for name in STATISTICS}
     start = jnp.concatenate([params[name].ravel() for name in network.evolved])
     population = start + 0.1 * jax.random.normal(jax.random.key(0), (4, space.size))

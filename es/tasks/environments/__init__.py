@@ -51,7 +51,7 @@ class Environment:
     """One environment as pure functions of single episodes, which never begins a new episode by itself.
 
     Attributes:
-        name: what people type, suite included.
+        name: the name that users type, with its suite.
         observation_shape: the shape of one observation, at least one axis; images have their channels last.
         action: what `step` takes.
         max_steps: the environment's own time limit, or None. `step` knows nothing of it: whoever rolls out counts.

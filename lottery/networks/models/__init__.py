@@ -17,7 +17,7 @@ def model(name: str, *, source: str) -> Callable[[Build], Build]:
     """Register `build(input_shape, outputs)`, which makes a module from torch's generator.
 
     Args:
-        name: what people type.
+        name: the name that users type.
         source: the paper that defines the architecture and its initialization.
     """
 

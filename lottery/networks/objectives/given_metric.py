@@ -12,7 +12,7 @@ def as_metric(metric: GivenMetric, loss: BatchFunction) -> Metric:
     """Return a metric as callers give it as a `Metric`.
 
     Args:
-        metric: what was given.
+        metric: the caller's metric.
         loss: says which label does not count, for a scorer by name.
 
     Raises:

@@ -81,7 +81,7 @@ class Start:
 
     Attributes:
         params: parameters and buffers, by name.
-        mask: what is already removed.
+        mask: the mask of the ticket.
     """
 
     params: Params
@@ -169,8 +169,8 @@ def require_torch(source: Source, asked: str, instead: str) -> ModelSource:
 
     Args:
         source: of any networks.
-        asked: what is wanted of them, with its verb: "lottery connect measures".
-        instead: what can be done with a JAX model.
+        asked: who needs them, with a verb, for the message: "lottery connect measures".
+        instead: what to use for a JAX model, for the message.
 
     Raises:
         BadValue: its networks are in JAX.

@@ -28,7 +28,7 @@ def data_score(name: str, *, source: str) -> Callable[[FunctionT], FunctionT]:
     are in evaluation mode afterwards. `masks` (one for each model, or none) say which weights are there.
 
     Args:
-        name: what people type.
+        name: the name that users type.
         source: the paper that defines it.
     """
 

@@ -54,7 +54,7 @@ class Frame:
         dense: the mask of level 0, by replicate seed.
         initial: initial weights by replicate seed; made when they are asked for.
         rewind: where survivors go back to.
-        facts: what every ticket records.
+        facts: the facts that every ticket records.
     """
 
     config: SearchConfig

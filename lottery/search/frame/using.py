@@ -61,7 +61,7 @@ def without_outputs(pattern: Pattern, shapes: Shapes, outputs: Iterable[str], na
         pattern: which weights stay or go together, on the network's axes.
         shapes: the shapes of the prunable tensors.
         outputs: those whose layer makes the network's outputs.
-        named: what the search calls prunable: a tensor that is there by its own name is not left out.
+        named: the setting `prunable`: a tensor that it holds by its full name is not left out.
 
     Raises:
         NothingToPrune: no other tensor is prunable.

@@ -64,7 +64,7 @@ class Drawing:
         """Return the next mask.
 
         Args:
-            trained: what the training of `job` gave.
+            trained: the result of the training of `job`.
             job: that training, with the mask that it ended with.
             rewound: the weights that the next training will start from.
             target: how many weights the next mask keeps.

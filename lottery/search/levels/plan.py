@@ -29,7 +29,7 @@ class SearchPlan:
         dense: the mask of level 0, by replicate seed.
         rewind: where survivors go back to.
         total_steps: steps of a whole training.
-        facts: what every ticket records.
+        facts: the facts that every ticket records.
     """
 
     config: SearchConfig

@@ -44,7 +44,7 @@ def store(
     """Write one training as a ticket directory.
 
     Args:
-        facts: what every ticket of the search records.
+        facts: the facts that every ticket of the search records.
         run: the run directory to write to.
         outcome: the training.
         dense: the record of the same replicate's dense level, or None for that level itself.

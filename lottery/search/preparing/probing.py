@@ -25,7 +25,7 @@ def prober_for(ask: Ask, config: SearchConfig, needs: frozenset[str]) -> Prober:
     Args:
         ask: model and data, as the trainer was given them.
         config: how many examples to look at, and how long a probe may train.
-        needs: what the criterion needs.
+        needs: the names of the values that the criterion needs.
     """
     if not any(need in PROBES for need in needs):
         return NoProber("the criterion looks at weights alone")

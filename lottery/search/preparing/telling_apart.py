@@ -27,8 +27,8 @@ def identity_of(frame: Frame, criterion: Criterion | None = None) -> Identity:
     Seeds are replicates of one experiment, where another seed gives another network. They have no part in it there.
 
     Args:
-        frame: what is trained.
-        criterion: what scores weights; None for a frame alone.
+        frame: the frame of the search.
+        criterion: the criterion of the search; None for a frame alone.
     """
     config, ask, setup = frame.config, frame.ask, frame.setup
     source, parts = ask.source, ask.parts

@@ -99,7 +99,7 @@ def probe(name: str, *, source: str, data: bool = True) -> Callable[[ProbeFuncti
     """Register a probe; its docstring's first line is its summary.
 
     Args:
-        name: what a criterion writes in its `needs`.
+        name: the name that a criterion writes in its `needs`.
         source: the paper that defines it.
         data: whether it needs labelled examples.
     """

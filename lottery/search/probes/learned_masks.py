@@ -32,7 +32,7 @@ class Group:
     """Tensors that one optimizer trains.
 
     Attributes:
-        tensors: what is trained.
+        tensors: the tensors to train.
         settings: optimizer, learning rate and schedule.
     """
 
@@ -53,7 +53,7 @@ def learn(look: Look, groups: Sequence[Group], make: Make) -> None:
 
     Args:
         look: the network, the data and how long.
-        groups: what is trained, and how.
+        groups: the tensors to train, with the settings of each group.
         make: makes the weights of a step from what is trained.
 
     Raises:

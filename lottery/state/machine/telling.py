@@ -27,7 +27,7 @@ def say_stored(path: Path, stored: Sequence[Path], wanted: int, again: str) -> N
         path: where they lie.
         stored: the ticket directories, of those that were asked for, that were there.
         wanted: how many were asked for.
-        again: what starts over.
+        again: the option that starts over.
     """
     if not stored:
         return

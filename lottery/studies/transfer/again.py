@@ -50,8 +50,8 @@ def train_ticket(
         ticket: the ticket to train.
         model: the architecture, as `find_ticket` takes it; by default the one that the ticket was found in.
         data: as for `find_ticket`; by default the data that the ticket was found with.
-        settings: what differs from how the ticket was found: `trainer`, `strategy`, `steps`, `replicates`, … Settings
-            of the ticket's own trainer are kept where the trainer stays the same.
+        settings: those that differ from how the ticket was found: `trainer`, `strategy`, `steps`, `replicates`, …
+            Settings of the ticket's own trainer are kept where the trainer stays the same.
         loss: as for `find_ticket`.
         metric: as for `find_ticket`.
         forward: as for `find_ticket`.

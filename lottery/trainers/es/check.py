@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from es.tasks.control import Control
+from es.tasks.control import ControlTask
 from es.tasks.supervised import Supervised, size
 from es.trainer import ESTrainer
 from es.translation.functions import to_jax
@@ -83,7 +83,7 @@ def checked(ask: Ask, trainer: ESTrainer) -> ESTrainer | CheckedTrainer:
     """Return a trainer whose networks PyTorch measures again, where they are modules of PyTorch."""
     if not isinstance(ask.source, ModelSource):
         return trainer
-    if isinstance(trainer.task, Control):
+    if isinstance(trainer.task, ControlTask):
         return CheckedTrainer(trainer, _Policy(ask.source, ask.seed, trainer).confirm)
     assert isinstance(trainer.task, Supervised)
     example = _in_torch(jax.tree.map(lambda leaf: leaf[:1], trainer.task.validation[1]))
@@ -172,7 +172,7 @@ class _Policy:
 
     def confirm(self, params: Params, point: Evaluation) -> None:
         model, task = self.source.build(self.seed).eval(), self.trainer.task
-        assert isinstance(task, Control)
+        assert isinstance(task, ControlTask)
         load_state(model, params)
         rng = np.random.Generator(np.random.PCG64(self.seed))
         shape = (OBSERVATIONS, *task.environment.observation_shape)

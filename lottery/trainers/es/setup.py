@@ -21,7 +21,7 @@ from es.network import Network
 from es.objectives import binary_cross_entropy, cross_entropy, squared_error
 from es.strategies import make_strategy, require_per_weight_std, strategy_name
 from es.strategies._given import Remade, strategy_behaviour
-from es.tasks.control import Control
+from es.tasks.control import ControlTask
 from es.tasks.environments import Environment
 from es.tasks.fitness import OwnFitness
 from es.tasks.supervised import Supervised, size
@@ -107,7 +107,7 @@ def setup(ask: Ask) -> Setup:
     return Setup(checked(ask, trainer), total, epoch, measure, objective, words, _refusals(config), behave, late)
 
 
-def _task(ask: Ask) -> tuple[Supervised | Control | OwnFitness, Measure, str, int]:
+def _task(ask: Ask) -> tuple[Supervised | ControlTask | OwnFitness, Measure, str, int]:
     """Return what networks are judged on, how it is measured, the names of loss and metric, and how many examples."""
     if isinstance(ask.parts, Parts):
         return _supervised(ask, ask.parts)
@@ -231,7 +231,7 @@ def _try_metric(task: Supervised, metric: Metric, few: tuple[Any, Any]) -> None:
         raise DataError(f"{error}, on what the model returns") from error
 
 
-def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str, int]:
+def _control(ask: Ask, environment: Environment) -> tuple[ControlTask, Measure, str, int]:
     config: ESConfig = ask.config
     observations = torch.zeros(FEW, *environment.observation_shape)
     with users_code("the model on a batch of observations", DataError):
@@ -243,7 +243,7 @@ def _control(ask: Ask, environment: Environment) -> tuple[Control, Measure, str,
             f"{list(shape[1:])}"
         )
     space = Space.of(state, network.evolved)
-    task = Control(
+    task = ControlTask(
         environment,
         network,
         space,

@@ -35,7 +35,7 @@ class TrainingBudget:
         start: the step at which training begins: 0, or k after a rewind to step k.
         stop: the step at which it ends.
         total: steps of a whole training, the length of a learning-rate schedule.
-        epochs: what lies between start and stop, in passes over the training part.
+        epochs: the length from start to stop, in passes over the training part.
         seed: the seed of everything random in this training; Python, NumPy and PyTorch are seeded with it already.
         device: where the model is.
     """

@@ -14,7 +14,7 @@ import torch
 from lottery.data.batches import Batch, training_batches
 from lottery.networks.objectives.objective import Objective
 from lottery.state.tensors import state_of
-from lottery.trainers.gd.frame import Frame
+from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.asking import Asking
 from lottery.trainers.gd.loop.averaging import Average
 from lottery.trainers.gd.loop.best import Best
@@ -32,13 +32,13 @@ from pruning.jobs import BEST, Job, Trained, all_finite, stays_finite
 from pruning.settings.patience import PATIENCE_ENDED
 
 
-def train_alone(frame: Frame, job: Job, needs: frozenset[str]) -> Trained:
+def train_alone(frame: GDFrame, job: Job, needs: frozenset[str]) -> Trained:
     """Train one job by itself.
 
     Args:
         frame: how to train.
-        job: what to train.
-        needs: what is kept beside the trained weights: `std`, `best`.
+        job: the job to train.
+        needs: what to keep beside the trained weights: `std`, `best`.
     """
     training = _begun(frame, job, needs)
     for step, batches in training.steps():
@@ -59,7 +59,7 @@ class _Training:
 
     Attributes:
         frame: how to train.
-        job: what is trained.
+        job: the job to train.
         objective: loss and metric; the loss may count what it sees.
         network: as it is now.
         learner: takes the steps.
@@ -72,7 +72,7 @@ class _Training:
         asking: the budget's question; None where it has none.
     """
 
-    frame: Frame
+    frame: GDFrame
     job: Job
     objective: Objective
     network: JobNetwork
@@ -158,7 +158,7 @@ class _Training:
         return Trained(state_of(self.network.model), self.history.points, diverged=reason)
 
 
-def _begun(frame: Frame, job: Job, needs: frozenset[str]) -> _Training:
+def _begun(frame: GDFrame, job: Job, needs: frozenset[str]) -> _Training:
     config, objective = frame.config, frame.objective.private()
     network = network_for(frame.model, job, config.train_only, frame.device)
     optimizers = optimizers_for(network.model, config)

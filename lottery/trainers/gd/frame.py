@@ -14,7 +14,7 @@ from pruning.alive_rows import Rows
 from pruning.watch import Watch
 
 
-class Frame(Protocol):
+class GDFrame(Protocol):
     """Settings, data and progress report of the trainings; the same for every job."""
 
     @property

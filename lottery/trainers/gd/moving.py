@@ -18,7 +18,7 @@ from pruning.mask import Mask
 from pruning.torch_modules import apply_mask
 
 
-class Settings(Protocol):
+class MoveSettings(Protocol):
     """The settings that moving masks read."""
 
     @property
@@ -80,12 +80,12 @@ class Mover:
         return None if after == moving else Mask({**mask, **after})
 
 
-def mover_for(settings: Settings, job: Job, model: nn.Module, rows: Rows) -> Mover | None:
+def mover_for(settings: MoveSettings, job: Job, model: nn.Module, rows: Rows) -> Mover | None:
     """Return the object that moves the mask of a job, or None where the mask stays.
 
     Args:
         settings: the trainer's.
-        job: what is trained.
+        job: the job to train.
         model: whose parameters that require gradients are trained.
         rows: for tensors whose rows must not be emptied, the axes that number them.
 

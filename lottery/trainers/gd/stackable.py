@@ -64,7 +64,7 @@ def can_stack(
         config: how to train.
         parts: the data.
         jobs: that would be trained together.
-        needs: what a criterion wants to see beside the trained weights.
+        needs: values that a criterion needs beside the trained weights.
     """
     unusual = [
         field.name

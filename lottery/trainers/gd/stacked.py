@@ -13,7 +13,7 @@ from torch import nn
 
 from lottery.data.parts import Part, Tensors
 from lottery.state.tensors import State
-from lottery.trainers.gd.frame import Frame
+from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.best import Best
 from lottery.trainers.gd.loop.course import course_of
 from lottery.trainers.gd.loop.gradients import mask_gradients
@@ -29,7 +29,7 @@ from lottery.trainers.gd.stacked_batches import stacked_batches
 from pruning.jobs import BEST, Evaluation, Job, Trained, stays_finite
 
 
-def groups_of(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
+def groups_of(trainer: GDFrame, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
     """Return the jobs in their order, in groups: those of more than one are trained stacked.
 
     A function of the jobs, the configuration and the kind of device alone, so that a search that goes on trains the
@@ -45,7 +45,7 @@ def groups_of(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str]) -> lis
     return groups
 
 
-def _most(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str]) -> int:
+def _most(trainer: GDFrame, jobs: Sequence[Job], needs: frozenset[str]) -> int:
     """Return how many of these jobs are trained together at most."""
     config, parts, device = trainer.config, trainer.parts, trainer.device
     if can_stack(trainer.model, config, parts, jobs, needs) is not None:
@@ -59,7 +59,7 @@ def _most(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str]) -> int:
     return max(2, int(FULL_FLOPS[device.type] / max(1.0, flops)))
 
 
-def train_stacked(trainer: Frame, jobs: Sequence[Job], needs: frozenset[str] = frozenset()) -> list[Trained]:
+def train_stacked(trainer: GDFrame, jobs: Sequence[Job], needs: frozenset[str] = frozenset()) -> list[Trained]:
     """Train jobs of one budget in one loop; each gets what it would get alone, up to rounding.
 
     Losses are summed over jobs: as no weight of one is in the loss of another, the gradient of the sum is each job's
@@ -108,7 +108,7 @@ class _Row:
 
     Attributes:
         index: the index of the job in the stack.
-        job: what is trained.
+        job: the job to train.
         snapshots: weights at the steps that its budget names.
         history: its evaluations.
         diverged: what is returned of it where it failed.
@@ -150,7 +150,7 @@ def _going(rows: Sequence[_Row]) -> list[_Row]:
     return [row for row in rows if row.diverged is None]
 
 
-def _evaluate(trainer: Frame, stack: Stack, rows: Sequence[_Row], step: int, train_losses: Sequence[float]) -> None:
+def _evaluate(trainer: GDFrame, stack: Stack, rows: Sequence[_Row], step: int, train_losses: Sequence[float]) -> None:
     """Add a point to the history of every row that is still going, and end those whose loss is not finite."""
     parts, numbers = trainer.parts, [row.index for row in rows]
 

@@ -29,7 +29,7 @@ class Operation:
     Attributes:
         node: the node.
         module: the module that it calls, or None for a function or a method.
-        observed: what one run of the example showed.
+        observed: observations of one run of the example.
         known: channels of the values that have been followed so far.
         kept: the mask, by parameter.
     """

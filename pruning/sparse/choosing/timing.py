@@ -34,7 +34,7 @@ def fastest(
     wins narrowly, again in a second measurement.
 
     Args:
-        runs: what is timed, by name.
+        runs: the functions to time, by name.
         dense: the name of the run that wins in doubt.
         device: waited for before a clock is read.
         seconds: how long to measure each run, roughly.
@@ -70,7 +70,7 @@ def rounds(
     `seconds`, at least 5 and at most 40.
 
     Args:
-        runs: what is timed, by name.
+        runs: the functions to time, by name.
         device: waited for before a clock is read.
         seconds: how long to measure each run, roughly.
         least: the fewest rounds.

@@ -158,7 +158,7 @@ def weighted_sums(values: torch.Tensor, inputs: torch.Tensor, table: Table, runs
     Args:
         values: [kept], in the order of the table.
         inputs: [..., width] contiguous, from `padded`.
-        table: what each row reads.
+        table: which entries each row reads.
         runs: how a row is laid out.
     """
     width, rows = inputs.shape[-1], len(table.starts) - 1
@@ -205,7 +205,7 @@ def gradients_of_weights(inputs: torch.Tensor, gradients: torch.Tensor, table: T
         inputs: [..., width] contiguous, from `padded`.
         gradients: of the outputs, [rows, runs, ≥ length, width] or [rows, runs, width] where a run has one place;
             whole places apart from each other.
-        table: what each row reads.
+        table: which entries each row reads.
         runs: how a row is laid out.
     """
     width, kept = inputs.shape[-1], len(table.bases)

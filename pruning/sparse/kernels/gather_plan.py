@@ -63,7 +63,7 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Tile:
+class ProgramTile:
     """What one program holds at once, all powers of two: output rows × weights of each × numbers of a run."""
 
     rows: int
@@ -90,7 +90,7 @@ def transposed_reads(plan: Plan) -> Reads:
     return Reads.of(plan.transposed.starts, plan.transposed.columns)
 
 
-def sum_tile(fan_in: float, numbers: int, bytes_each: int) -> Tile:
+def sum_tile(fan_in: float, numbers: int, bytes_each: int) -> ProgramTile:
     """Return the tile of weighted sums of about `fan_in` weights and runs of `numbers` numbers.
 
     16 numbers for each thread: enough loads under way at once, and registers left. 512 contiguous bytes are what a
@@ -99,24 +99,24 @@ def sum_tile(fan_in: float, numbers: int, bytes_each: int) -> Tile:
     idle. In a small batch latency counts, and a step takes a whole row where it can.
 
     >>> sum_tile(200, 1024, 4), sum_tile(3, 1024, 4), sum_tile(200, 1, 4)
-    (Tile(rows=1, weights=16, batch=128, warps=4), Tile(rows=16, weights=1, batch=128, warps=4), \
-Tile(rows=2, weights=256, batch=1, warps=1))
+    (ProgramTile(rows=1, weights=16, batch=128, warps=4), ProgramTile(rows=16, weights=1, batch=128, warps=4), \
+ProgramTile(rows=2, weights=256, batch=1, warps=1))
     """
     batch, warps = _run(numbers, bytes_each)
     lines = max(1, NUMBERS * warps // batch)
     weights = min(lines, power_of_two(fan_in / 4 if warps == 4 else fan_in))
-    return Tile(min(16, lines // weights), weights, batch, warps)
+    return ProgramTile(min(16, lines // weights), weights, batch, warps)
 
 
-def gradient_tile(fan_in: float, numbers: int, bytes_each: int) -> Tile:
+def gradient_tile(fan_in: float, numbers: int, bytes_each: int) -> ProgramTile:
     """Return the tile of gradients of a row's weights: of one row, and of more numbers where weights are few.
 
     >>> gradient_tile(200, 1024, 4), gradient_tile(3, 1024, 4)
-    (Tile(rows=1, weights=16, batch=128, warps=4), Tile(rows=1, weights=4, batch=512, warps=4))
+    (ProgramTile(rows=1, weights=16, batch=128, warps=4), ProgramTile(rows=1, weights=4, batch=512, warps=4))
     """
     batch, warps = _run(numbers, bytes_each)
     weights = min(max(1, NUMBERS * warps // batch), power_of_two(fan_in))
-    return Tile(1, weights, min(power_of_two(numbers), NUMBERS * warps // weights), warps)
+    return ProgramTile(1, weights, min(power_of_two(numbers), NUMBERS * warps // weights), warps)
 
 
 def _run(numbers: int, bytes_each: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from pruning.sparse.choosing.comparing import Wanted
 from pruning.sparse.choosing.spread import Spread
 from pruning.sparse.choosing.timing import duel, fastest
 from pruning.sparse.network.graphed import Graphed
-from pruning.sparse.network.replacing import Layer, Replaced, left_dense, put_layers, replace_layers
+from pruning.sparse.network.replacing import ChosenLayer, Replaced, left_dense, put_layers, replace_layers
 
 DENSE, COMPACTED, SPARSE = "dense", "compacted", "sparse"
 
@@ -52,7 +52,7 @@ class InferenceRecipe:
     itself: bool
     graph: bool
     backends: Mapping[str, str]
-    layers: list[Layer]
+    layers: list[ChosenLayer]
     contiguous: bool
     opaque: Mapping[str, str]
     dense_seconds: float | None
@@ -162,7 +162,7 @@ def _replaced(base: Compacted, call: Call, choosing: Choosing) -> Replaced | str
         return f"it does not run with sparse layers: {one_line(error)}"
 
 
-def _chosen(layers: list[Layer]) -> dict[str, dict[str, str]]:
+def _chosen(layers: list[ChosenLayer]) -> dict[str, dict[str, str]]:
     """Return the backends of the ways with sparse layers: all that won, and without the convolutions among them.
 
     Convolutions that hand over another layout may cost more around them than they save.

@@ -20,7 +20,7 @@ from pruning.sparse.network.owners import Owned, owners
 
 
 @dataclass(frozen=True)
-class Layer:
+class ChosenLayer:
     """A masked tensor after the choice.
 
     Attributes:
@@ -28,7 +28,7 @@ class Layer:
         kind: the kind of the layer that owns it.
         shape: the shape of the tensor.
         kept: how many weights stay.
-        backend: what multiplies; `dense` where the layer stayed as it was.
+        backend: the backend of the product; `dense` where the layer stayed as it was.
         choice: the choice of its layer.
     """
 
@@ -56,7 +56,7 @@ class Replaced:
     """
 
     network: nn.Module
-    layers: list[Layer]
+    layers: list[ChosenLayer]
     contiguous: bool
 
 
@@ -114,10 +114,10 @@ def _once(network: nn.Module, call: Call) -> None:
     network(*copies.args, **copies.kwargs)
 
 
-def left_dense(mask: Mask, reason: str) -> list[Layer]:
+def left_dense(mask: Mask, reason: str) -> list[ChosenLayer]:
     """Return a line for every masked tensor of a network in which all layers stay as they are, for one reason."""
     choice = Choice({}, None, None, reason)
-    return [Layer(row.name, "", row.shape, row.kept, "dense", choice) for row in mask.layers()]
+    return [ChosenLayer(row.name, "", row.shape, row.kept, "dense", choice) for row in mask.layers()]
 
 
 def put_layers(network: nn.Module, mask: Mask, backends: Mapping[str, str], contiguous: bool) -> nn.Module:
@@ -190,11 +190,11 @@ def _contiguous(form: nn.Module, args: Any, outputs: Any) -> Any:
     return contiguous_tensors(outputs)
 
 
-def _rows(owned: Owned, case: Undecided | None) -> list[Layer]:
+def _rows(owned: Owned, case: Undecided | None) -> list[ChosenLayer]:
     choice = case.choice if case is not None else Choice({}, None, None, owned.reason)
     choice = choice or Choice({}, None, None, "took no part in the example")
     return [
-        Layer(
+        ChosenLayer(
             owned.full_name(name),
             type(owned.layer).__name__,
             keep.shape,

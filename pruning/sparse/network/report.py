@@ -11,7 +11,7 @@ from pruning.mask import Mask
 from pruning.sparse.choosing.choosing import CHEAPER, FASTER
 from pruning.sparse.choosing.spread import Spread, told_apart
 from pruning.sparse.network.inference import SPARSE, InferenceRecipe
-from pruning.sparse.network.replacing import Layer
+from pruning.sparse.network.replacing import ChosenLayer
 
 _INDEX = 4  # bytes of an index
 
@@ -26,7 +26,7 @@ class LayerReport:
         shape: the shape of the tensor.
         compacted: of the tensor without neurons, channels and columns that no result depends on.
         density: fraction of its weights that stay.
-        backend: what multiplies; `dense` where the layer stayed as it was.
+        backend: the backend of the product; `dense` where the layer stayed as it was.
         dense_seconds: the time of its layer, masked and dense; None where nothing was measured.
         sparse_seconds: the time of its layer in the best sparse form found; None where nothing was measured.
         dense_bytes: the size of the dense tensor.
@@ -57,7 +57,7 @@ class SparseReport:
         sparse_seconds: of what runs now, on the same example; None where nothing was measured.
         step_dense_seconds: of a forward and backward pass of the masked dense network; None where nothing was measured.
         step_sparse_seconds: the same of the form that trains; None where nothing was measured.
-        way: what runs: `dense` (the network as it was), `compacted`, `sparse`, or `sparse, as one CUDA graph`.
+        way: the form that runs: `dense` (the network as it was), `compacted`, `sparse`, or `sparse, as one CUDA graph`.
         opaque: parts that compaction could not see through and left alone, each with the reason.
         batch: shape of the first tensor of the example.
         device: where it ran.
@@ -221,7 +221,7 @@ def layer_reports(recipe: InferenceRecipe, mask: Mask, width: int) -> tuple[Laye
     """Return the reports of the masked tensors of a network.
 
     Args:
-        recipe: what runs.
+        recipe: how the running network was made.
         mask: the mask of the network as it was.
         width: bytes of a number.
     """
@@ -230,7 +230,7 @@ def layer_reports(recipe: InferenceRecipe, mask: Mask, width: int) -> tuple[Laye
 
 
 def _report(
-    name: str, shape: tuple[int, ...], kept: int, layer: Layer | None, recipe: InferenceRecipe, width: int
+    name: str, shape: tuple[int, ...], kept: int, layer: ChosenLayer | None, recipe: InferenceRecipe, width: int
 ) -> LayerReport:
     total = prod(shape)
     if layer is None and len(shape) < 2:

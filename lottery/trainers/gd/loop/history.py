@@ -10,7 +10,7 @@ from torch import nn
 
 from lottery.networks.evaluation import evaluate, failed_loss
 from lottery.networks.objectives.objective import Objective
-from lottery.trainers.gd.frame import Frame
+from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.best import Best
 from lottery.trainers.gd.loop.precision import autocast
 from pruning.jobs import Evaluation, Params
@@ -82,7 +82,7 @@ class History:
 
 
 def measured(
-    frame: Frame, model: nn.Module, objective: Objective, mask: Mask, step: int, train_loss: float
+    frame: GDFrame, model: nn.Module, objective: Objective, mask: Mask, step: int, train_loss: float
 ) -> Evaluation:
     """Return the point of a history that a network gives now."""
     # Without gradients eight training batches fit where one fits with them.

@@ -14,7 +14,7 @@ from lottery.data.batches import Batch, move
 from lottery.data.parts import Tensors
 from lottery.networks.objectives.objective import Objective, call
 from lottery.trainers.gd.augment import AUGMENTATIONS
-from lottery.trainers.gd.frame import Frame
+from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.network import JobNetwork
 from lottery.trainers.gd.loop.precision import autocast, scaler_for
 from lottery.trainers.gd.loop.stepping import Stepper, masked_parameters
@@ -31,7 +31,7 @@ class Gradients:
     """Loss and gradients of a step.
 
     Attributes:
-        model: what is trained.
+        model: the model to train.
         objective: whose loss.
         stepper: forgets old gradients, and takes the new ones.
         forward: hands inputs to the model.
@@ -73,7 +73,7 @@ class Learner:
     """Takes the steps of one training.
 
     Attributes:
-        network: what is trained.
+        network: the network to train.
         gradients: the gradients of a step.
         stepper: the optimizer.
         rates: sets its learning rates.
@@ -111,12 +111,12 @@ class Learner:
         return True
 
 
-def learner_for(frame: Frame, job: Job, network: JobNetwork, optimizers: Optimizers, objective: Objective) -> Learner:
+def learner_for(frame: GDFrame, job: Job, network: JobNetwork, optimizers: Optimizers, objective: Objective) -> Learner:
     """Return the learner that takes the steps of a job.
 
     Args:
         frame: how to train.
-        job: what is trained.
+        job: the job to train.
         network: the network of the job.
         optimizers: the optimizers of the network.
         objective: this training's own.

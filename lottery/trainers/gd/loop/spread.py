@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lottery.trainers.gd.frame import Frame
+from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.network import JobNetwork
 from lottery.trainers.gd.optimizers.given import Optimizers
 from lottery.trainers.gd.std import ESTIMATORS, Estimator, Training
@@ -12,7 +12,7 @@ from pruning.jobs import Job
 from pruning.mask import Mask
 
 
-def estimator_for(frame: Frame, job: Job, network: JobNetwork, optimizers: Optimizers) -> Estimator:
+def estimator_for(frame: GDFrame, job: Job, network: JobNetwork, optimizers: Optimizers) -> Estimator:
     """Return the estimator that the configuration names, for a training that is about to begin.
 
     Raises:

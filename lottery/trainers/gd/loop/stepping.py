@@ -29,19 +29,19 @@ def in_steps(batches: Iterable[Batch], each: int) -> Iterator[list[Batch]]:
 
 
 @dataclass
-class Masked:
+class MaskedParameters:
     """The parameters that have lost weights, and their masks as numbers on the device."""
 
     parameters: Sequence[nn.Parameter] = ()
     keeps: Sequence[torch.Tensor] = ()
 
 
-def masked_parameters(model: nn.Module, mask: Mask) -> Masked:
+def masked_parameters(model: nn.Module, mask: Mask) -> MaskedParameters:
     """Return the parameters of `model` that a mask takes weights from."""
     named = dict(model.named_parameters())
     touched = [name for name, keep in mask.items() if not keep.all()]
     keeps = [torch.from_numpy(mask[name].copy()).to(named[name].device, named[name].dtype) for name in touched]
-    return Masked([named[name] for name in touched], keeps)
+    return MaskedParameters([named[name] for name in touched], keeps)
 
 
 @dataclass
@@ -49,8 +49,8 @@ class Stepper:
     """Takes optimizer steps under a mask.
 
     Attributes:
-        optimizers: that take them.
-        parameters: all that is trained.
+        optimizers: the optimizers that take the steps.
+        parameters: all trained parameters.
         clip_norm: largest norm of all gradients, or None.
         scaler: scales losses, so that small gradients are not 0 in half precision; or None.
         masked: what has lost weights now.
@@ -60,7 +60,7 @@ class Stepper:
     parameters: Sequence[nn.Parameter]
     clip_norm: float | None
     scaler: GradScaler | None
-    masked: Masked = field(default_factory=Masked)
+    masked: MaskedParameters = field(default_factory=MaskedParameters)
 
     def zero_grad(self) -> None:
         """Forget the gradients of the step before."""

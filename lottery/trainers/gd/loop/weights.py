@@ -17,7 +17,7 @@ class Weights:
     """The weights of one network that others see.
 
     Attributes:
-        network: what is trained.
+        network: the network to train.
         optimizers: some keep other weights to be evaluated (schedule-free ones).
         average: of the weights over steps; None where there is none.
     """

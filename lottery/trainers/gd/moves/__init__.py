@@ -83,7 +83,7 @@ def exchange(mask: Mask, proposal: Proposal, rows: Rows | None = None) -> Mask:
 
     Args:
         mask: before the move.
-        proposal: what the move wants.
+        proposal: the proposal of the move.
         rows: for tensors whose rows must not be emptied, the axes that number them: the best survivor of a row stays.
 
     Raises:

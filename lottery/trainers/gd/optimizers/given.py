@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lottery.settings.fields import is_function, spoken
 from lottery.settings.functions import check_given, function_of
-from lottery.trainers.gd.optimizers.named import OPTIMIZERS, Settings, make_optimizer, sparse_embedding
+from lottery.trainers.gd.optimizers.named import OPTIMIZERS, OptimizerSettings, make_optimizer, sparse_embedding
 from pruning.calls.users_code import one_line, users_code
 from pruning.errors import BadValue, LotteryError, unknown
 from pruning.mask import Mask
@@ -102,7 +102,7 @@ def optimizers_for(model: nn.Module, config: Any) -> Optimizers:
     """Return the optimizer, or several, of the trainable parameters of `model`.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         config: the trainer's configuration.
 
     Raises:
@@ -131,7 +131,9 @@ def optimizers_for(model: nn.Module, config: Any) -> Optimizers:
     return made
 
 
-def _of_class(kind: type[Optimizer], model: nn.Module, params: Sequence[nn.Parameter], config: Settings) -> Optimizer:
+def _of_class(
+    kind: type[Optimizer], model: nn.Module, params: Sequence[nn.Parameter], config: OptimizerSettings
+) -> Optimizer:
     sparse = sparse_embedding(model)
     if sparse is not None and kind is not torch.optim.SparseAdam:
         raise BadValue(
@@ -166,7 +168,9 @@ def _made(
         raise BadValue(f"optimizer {kind.__name__!r} refuses this model: {one_line(error)}; {_SPLIT}") from error
 
 
-def _given(function: Any, model: nn.Module, params: Sequence[nn.Parameter], config: Settings) -> tuple[Optimizer, ...]:
+def _given(
+    function: Any, model: nn.Module, params: Sequence[nn.Parameter], config: OptimizerSettings
+) -> tuple[Optimizer, ...]:
     if isinstance(function, type) and issubclass(function, Optimizer):  # somebody's class, as one of torch.optim
         return (_of_class(function, model, params, config),)
     asked = [*inspect.signature(function).parameters][:1] if _has_signature(function) else []

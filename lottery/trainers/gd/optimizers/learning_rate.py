@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 
-class Settings(Protocol):
+class ScheduleSettings(Protocol):
     """The settings that a schedule reads."""
 
     @property
@@ -22,26 +22,26 @@ class Settings(Protocol):
     def warmup(self) -> int: ...  # noqa: D102
 
 
-def _constant(step: int, total: int, settings: Settings) -> float:
+def _constant(step: int, total: int, settings: ScheduleSettings) -> float:
     return 1.0
 
 
-def _milestones(step: int, total: int, settings: Settings) -> float:
+def _milestones(step: int, total: int, settings: ScheduleSettings) -> float:
     return settings.gamma ** sum(step >= milestone for milestone in settings.milestones)
 
 
-def _cosine(step: int, total: int, settings: Settings) -> float:
+def _cosine(step: int, total: int, settings: ScheduleSettings) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / total))
 
 
-SCHEDULES: dict[str, Callable[[int, int, Settings], float]] = {
+SCHEDULES: dict[str, Callable[[int, int, ScheduleSettings], float]] = {
     "constant": _constant,
     "milestones": _milestones,
     "cosine": _cosine,
 }
 
 
-def learning_rate(step: int, total: int, settings: Settings, base: float | None = None) -> float:
+def learning_rate(step: int, total: int, settings: ScheduleSettings, base: float | None = None) -> float:
     """Return the learning rate of a step.
 
     Args:

@@ -13,7 +13,7 @@ from lottery.trainers.gd.optimizers.without_compiler import PlainAdam, PlainAdam
 from pruning.errors import BadValue, NothingToPrune
 
 
-class Settings(Protocol):
+class OptimizerSettings(Protocol):
     """The settings that an optimizer reads."""
 
     @property
@@ -30,7 +30,7 @@ class Settings(Protocol):
     def optimizer_params(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
-def _sgd(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
+def _sgd(params: Sequence[nn.Parameter], settings: OptimizerSettings, fused: bool) -> Optimizer:
     return PlainSGD(
         params,
         lr=settings.lr,
@@ -41,15 +41,15 @@ def _sgd(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Opt
     )
 
 
-def _adam(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
+def _adam(params: Sequence[nn.Parameter], settings: OptimizerSettings, fused: bool) -> Optimizer:
     return PlainAdam(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
-def _adamw(params: Sequence[nn.Parameter], settings: Settings, fused: bool) -> Optimizer:
+def _adamw(params: Sequence[nn.Parameter], settings: OptimizerSettings, fused: bool) -> Optimizer:
     return PlainAdamW(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
-OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], Settings, bool], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], OptimizerSettings, bool], Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
@@ -68,7 +68,7 @@ def sparse_embedding(model: nn.Module) -> str | None:
     return None
 
 
-def make_optimizer(model: nn.Module, settings: Settings) -> Optimizer:
+def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
     """Return the optimizer of the trainable parameters of `model`.
 
     Raises:
