@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lottery.results.levels import Level, Search
+from lottery.results.reporting import percent, table, units, within
 from lottery.results.statistics import (
     Estimate,
     by_seed,
@@ -149,7 +150,7 @@ def _difference(label: str, level: Level, search: Search) -> Difference:
     near = min(search.levels, key=lambda other: abs(other.kept - level.kept))
     row = Difference(label, level.level, None, level.density, near.density, None, None, None, None, None)
     if abs(near.kept - level.kept) > MATCHED * level.kept:
-        return replace(row, reason=f"its nearest level keeps {100 * near.density:.2f}%")
+        return replace(row, reason=f"its nearest level keeps {percent(near.density)}")
     there, here = pairs(by_seed(near), by_seed(level))
     if not here:
         return replace(row, other_level=near.level, reason="no seed in common")
@@ -170,8 +171,7 @@ def comparison_text(searches: Sequence[Search]) -> str:
 def comparison_table(searches: Sequence[Search]) -> str:
     """Return the mean test metric and its 95 % interval for every level of every search."""
     names = labels(searches)
-    width = max(24, *(len(name) + 2 for name in names))
-    lines = [f"{'level':>5}  {'density':>8}  " + "".join(f"{name:>{width}}" for name in names)]
+    width, rows = max(22, *map(len, names)), []
     for number in range(max(len(search.levels) for search in searches)):
         cells, density = [], ""
         for search in searches:
@@ -179,34 +179,34 @@ def comparison_table(searches: Sequence[Search]) -> str:
             if level is None or not level.alive:
                 cells.append("–")
                 continue
-            scale = 100 if search.is_fraction else 1
+            scale, _ = units(search.is_fraction)
             value = level.test if level.test is not None else level.validation
             bounds = interval(level, search.is_fraction, search.test_examples)
-            shown = f" [{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else ""
-            density = density or f"{100 * level.density:.2f}%"
-            elsewhere = f"{100 * level.density:.2f}%"
+            shown = f" {within(bounds, scale)}" if bounds else ""
+            density = density or percent(level.density)
+            elsewhere = percent(level.density)
             cells.append(f"{value * scale:.2f}{shown}" + (f" at {elsewhere}" if elsewhere != density else ""))
-        lines.append(f"{number:>5}  {density:>8}  " + "".join(f"{cell:>{width}}" for cell in cells))
+        rows.append([str(number), density, *cells])
     counts = ", ".join(f"{len(s.levels[0].replicates)} ({name})" for s, name in zip(searches, names, strict=True))
     part = "test" if searches[0].levels[0].test is not None else "validation"
-    lines.append(f"Mean {part} {plain(searches[0].metric)} and 95 % interval; replicates: {counts}.")
-    return "\n".join(lines)
+    shown = table(["level", "density", *names], rows, least=(5, 8, *[width] * len(names)))
+    return f"{shown}\nMean {part} {plain(searches[0].metric)} and 95 % interval; replicates: {counts}."
 
 
 def difference_table(searches: Sequence[Search], reference: int = 0) -> str:
     """Return the differences of `compare` as text: one line for each level and search."""
     rows = compare(searches, reference)
-    scale, unit = (100, " pp") if searches[0].is_fraction else (1, "")
+    scale, unit = units(searches[0].is_fraction)
     width = max(6, *(len(row.label) for row in rows))
     title = f"against {labels(searches)[reference]}"
     wide = max(30, len(title))
     lines = [f"{'level':>5}  {'density':>8}  {'search':<{width}}  {title:>{wide}}  {'n':>3}  {'p':>7}  {'p (Holm)':>8}"]
     for row in rows:
-        start = f"{row.level:>5}  {100 * row.density:>7.2f}%  {row.label:<{width}}"
+        start = f"{row.level:>5}  {percent(row.density):>8}  {row.label:<{width}}"
         if row.estimate is None:
             lines.append(f"{start}  {'–':>{wide}}  ({row.reason})")
             continue
-        near = f"  at {100 * row.other_density:.2f}%" if f"{row.other_density:.4f}" != f"{row.density:.4f}" else ""
+        near = f"  at {percent(row.other_density)}" if f"{row.other_density:.4f}" != f"{row.density:.4f}" else ""
         lines.append(
             f"{start}  {difference_text(row.estimate, scale, unit):>{wide}}  {row.estimate.n:>3}  {_p(row.p):>7}  "
             f"{_p(row.holm):>8}{near}"

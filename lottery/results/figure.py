@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lottery.results.comparison import labels
+from lottery.results.intervals import Bounds
 from lottery.results.levels import Level, Search
+from lottery.results.reporting import metric_label, units
 from lottery.results.statistics import interval
 from pruning.disk.plain import plain, plain_lines
 
@@ -36,11 +39,11 @@ def draw_density(axes: Axes, search: Search) -> None:
     The winning ticket is chosen on validation data: the band is around the dense network's validation metric, and the
     star lies on the line that it belongs to.
     """
-    scale = 100 if search.is_fraction else 1
+    scale, unit = units(search.is_fraction)
     levels = [level for level in search.levels if level.alive]
     density = [100 * level.density for level in levels]
     values = [scale * level.validation for level in levels]
-    band, unit = scale * search.tolerance.value, " pp" if scale == 100 else ""
+    band = scale * search.tolerance.value
     axes.axhspan(values[0] - band, values[0] + band, color=_VALIDATION, alpha=0.15, lw=0)
     axes.axhline(
         values[0], color=_VALIDATION, lw=1, ls="--", label=f"dense on validation data ± tolerance ({band:.2g}{unit})"
@@ -54,19 +57,17 @@ def draw_density(axes: Axes, search: Search) -> None:
         label = f"winning ticket, {density[at]:.2g} %"
         axes.plot(density[at], values[at], "*", color=_WINNER, ms=15, zorder=5, label=label)
     style_density(axes, density)
-    axes.set_ylabel(f"{search.metric}{' (%)' if scale == 100 else ''}")
+    axes.set_ylabel(metric_label(search.metric, search.is_fraction))
 
 
 def _draw_test(axes: Axes, search: Search, levels: Sequence[Level], density: Sequence[float]) -> None:
     """Draw the test metric with its intervals, and with a dot for every replicate where there are several."""
-    scale = 100 if search.is_fraction else 1
+    scale, _ = units(search.is_fraction)
     replicates = len(search.levels[0].replicates)
     values = [scale * level.test for level in levels if level.test is not None]
     bounds = [interval(level, search.is_fraction, search.test_examples) for level in levels]
-    if all(bounds):
-        low, high = np.array([b for b in bounds if b is not None]).T * scale
-        kind = f"95 % t interval, n = {replicates}" if replicates > 1 else "95 % Wilson interval, n = 1"
-        axes.fill_between(density, low, high, color=_TICKET, alpha=0.18, lw=0, label=kind)
+    kind = f"95 % t interval, n = {replicates}" if replicates > 1 else "95 % Wilson interval, n = 1"
+    shade(axes, density, bounds, scale, color=_TICKET, alpha=0.18, label=kind)
     if replicates > 1:
         for level in levels:
             points = [scale * replicate.test for replicate in level.alive if replicate.test is not None]
@@ -81,7 +82,7 @@ def curves_figure(search: Search, levels: Sequence[int]) -> Figure:
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
     axes = figure.add_subplot()
-    scale = 100 if search.is_fraction else 1
+    scale, _ = units(search.is_fraction)
     chosen = [level for level in search.levels if level.level in levels and level.alive]
     for color, level in zip(colormaps["viridis"](np.linspace(0, 0.9, len(chosen))), chosen, strict=True):
         histories = [replicate.history for replicate in level.alive]
@@ -91,10 +92,9 @@ def curves_figure(search: Search, levels: Sequence[int]) -> Figure:
         )
         axes.plot(steps, values, color=color, lw=1.5, label=f"{100 * level.density:.3g} %")
     axes.set_xlabel("training step")
-    axes.set_ylabel(f"validation {search.metric}{' (%)' if scale == 100 else ''}")
-    axes.grid(alpha=0.25)
+    axes.set_ylabel(metric_label(f"validation {search.metric}", search.is_fraction))
+    bare(axes)
     axes.legend(frameon=False, fontsize=8, title="weights remaining")
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -105,26 +105,46 @@ def comparison_figure(searches: Sequence[Search]) -> Figure:
 
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
     axes = figure.add_subplot()
-    scale = 100 if searches[0].is_fraction else 1
     for number, (search, label) in enumerate(zip(searches, labels(searches), strict=True)):
         draw_levels(axes, search, search.levels, label, colormaps["tab10"](number), "os^Dvx"[number % 6])
     style_density(axes, [100 * level.density for level in searches[0].levels])
-    axes.set_ylabel(f"test {searches[0].metric}{' (%)' if scale == 100 else ''}, mean and 95 % interval")
+    label = metric_label(f"test {searches[0].metric}", searches[0].is_fraction)
+    axes.set_ylabel(f"{label}, mean and 95 % interval")
     return figure
 
 
 def draw_levels(axes: Axes, search: Search, levels: Sequence[Level], label: str, color: Any, marker: str) -> None:
     """Draw the mean test metric of some levels against density, with its 95 % interval; n goes into the label."""
-    scale = 100 if search.is_fraction else 1
+    scale, _ = units(search.is_fraction)
     alive = [level for level in levels if level.alive]
     density = [100 * level.density for level in alive]
     values = [scale * (level.test if level.test is not None else level.validation) for level in alive]
     bounds = [interval(level, search.is_fraction, search.test_examples) for level in alive]
     count = len(search.levels[0].replicates)
     axes.plot(density, values, f"{marker}-", color=color, ms=4, lw=1.5, label=f"{label} (n = {count})")
-    if all(bounds):
-        low, high = np.array([b for b in bounds if b is not None]).T * scale
-        axes.fill_between(density, low, high, color=color, alpha=0.15, lw=0)
+    shade(axes, density, bounds, scale, color=color, alpha=0.15)
+
+
+def shade(
+    axes: Axes,
+    density: Sequence[float] | NDArray[np.float64],
+    bounds: Sequence[Bounds | None],
+    scale: float = 1,
+    **style: Any,
+) -> None:
+    """Shade between the ends of intervals, unless one of them is missing.
+
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().add_subplot()
+    >>> shade(axes, [100, 10], [(0.8, 0.9), None])
+    >>> shade(axes, [100, 10], [(0.8, 0.9), (0.7, 0.8)], 100, alpha=0.2)
+    >>> len(axes.collections)
+    1
+    """
+    found = [both for both in bounds if both is not None]
+    if len(found) == len(bounds):
+        low, high = scale * np.array(found).T
+        axes.fill_between(density, low, high, lw=0, **style)
 
 
 def style_density(axes: Axes, density: Sequence[float]) -> None:
@@ -146,8 +166,20 @@ def style_density(axes: Axes, density: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("weights remaining (%)")
-    axes.grid(alpha=0.25)
+    bare(axes)
     axes.legend(frameon=False, fontsize=8)
+
+
+def bare(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
+    """Draw a pale grid, and no frame above and on the right.
+
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().add_subplot()
+    >>> bare(axes)
+    >>> axes.spines["top"].get_visible(), axes.spines["left"].get_visible()
+    (False, True)
+    """
+    axes.grid(axis=grid, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,42 @@ def line_with(rows: Sequence[Sequence[float] | NDArray[np.float64]], bounds: Seq
     return Line(np.array(means, np.float64), ends[:, 0], ends[:, 1])
 
 
+def units(is_fraction: bool) -> tuple[int, str]:
+    """Return what a metric is multiplied by for people, and what its differences are in.
+
+    >>> units(True), units(False)
+    ((100, ' pp'), (1, ''))
+    """
+    return (100, " pp") if is_fraction else (1, "")
+
+
+def metric_label(name: str, is_fraction: bool) -> str:
+    """Return the label of an axis with a metric.
+
+    >>> metric_label("test accuracy", True), metric_label("return", False)
+    ('test accuracy (%)', 'return')
+    """
+    return f"{name}{' (%)' if is_fraction else ''}"
+
+
+def percent(density: float) -> str:
+    """Return a density as tables show it.
+
+    >>> percent(0.2)
+    '20.00%'
+    """
+    return f"{100 * density:.2f}%"
+
+
+def within(bounds: Bounds | None, scale: float = 1) -> str:
+    """Return an interval, or a dash where there is none.
+
+    >>> within((0.4, 0.6), 100), within(None)
+    ('[40.00, 60.00]', '–')
+    """
+    return f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else "–"
+
+
 def cell(mean: float, low: float, high: float, form: str = ".3f") -> str:
     """Return a mean with its interval, or alone where there is none, or a dash.
 
@@ -73,17 +109,31 @@ def cells(values: Line, form: str = ".3f", scale: float = 1.0) -> list[str]:
     return [cell(float(mean), float(low), float(high), form) for mean, low, high in ends]
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return text with every column aligned on the right.
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], least: Sequence[int] = (), left: Collection[int] = ()
+) -> str:
+    """Return text in columns.
+
+    Args:
+        header: the columns' names.
+        rows: texts below them.
+        least: how wide each column is at the least; by default as wide as what stands in it.
+        left: columns that are aligned on the left, by position; the others are on the right.
 
     >>> print(table(["level", "x"], [["0", "1.00"]]))
     level     x
         0  1.00
+    >>> print(table(["name", "x"], [["fc", "1.00"]], least=(6, 6), left=[0]))
+    name         x
+    fc        1.00
     """
     everything = [[plain(text) for text in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in everything) for column in range(len(header))]
+    asked = least or (0,) * len(header)
+    widths = [max(size, *(len(row[at]) for row in everything)) for at, size in enumerate(asked)]
+    sides = ["<" if at in left else ">" for at in range(len(header))]
     return "\n".join(
-        "  ".join(f"{text:>{width}}" for text, width in zip(row, widths, strict=True)) for row in everything
+        "  ".join(f"{text:{side}{width}}" for text, side, width in zip(row, sides, widths, strict=True))
+        for row in everything
     )
 
 

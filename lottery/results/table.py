@@ -9,6 +9,7 @@ from typing import Any
 
 from lottery.results.card import delivered_text
 from lottery.results.levels import Level, Replicate, Search
+from lottery.results.reporting import percent, units, within
 from lottery.results.statistics import against_dense, interval
 from pruning.disk.plain import plain
 from pruning.mask import Mask
@@ -26,12 +27,11 @@ def level_row(level: Level, dense: Level, is_fraction: bool, examples: int | Non
     """
     bounds = interval(level, is_fraction, examples)
     difference = against_dense(level, dense)
-    scale = 100 if is_fraction else 1
-    shown_bounds = f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else "–"
-    shown_difference = "–" if difference is None else f"{difference * scale:+.2f}{' pp' if is_fraction else ''}"
+    scale, unit = units(is_fraction)
+    shown_difference = "–" if difference is None else f"{difference * scale:+.2f}{unit}"
     row = (
-        f"{level.level:>5}  {100 * level.density:>7.2f}%  {_kept(level):>11} /{level.prunable:>10,}  "
-        f"{_value(level.validation, scale):>10}  {_value(level.test, scale):>7}  {shown_bounds:>17}  "
+        f"{level.level:>5}  {percent(level.density):>8}  {_kept(level):>11} /{level.prunable:>10,}  "
+        f"{_value(level.validation, scale):>10}  {_value(level.test, scale):>7}  {within(bounds, scale):>17}  "
         f"{shown_difference if level.level else '–':>9}"
     )
     failed = [f"seed {r.seed}: {plain(r.diverged)}" for r in level.replicates if r.diverged]
@@ -51,7 +51,7 @@ def _interval_note(replicates: int, is_fraction: bool, examples: int | None) -> 
 
 def conclusion(search: Search) -> str:
     """Return the lines after the table: tolerance, the winning ticket or why there is none, where it lies."""
-    scale, unit = (100, " pp") if search.is_fraction else (1, "")
+    scale, unit = units(search.is_fraction)
     tolerance = f"tolerance {search.tolerance.value * scale:.2f}{unit}: {search.tolerance.rule}"
     lines = [_interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)]
     replicate = search.winning_replicate
@@ -75,7 +75,7 @@ def conclusion(search: Search) -> str:
 
 def transfer_text(search: Search, before: Mapping[str, Any]) -> str:
     """Return what training a ticket again gave, beside what its record says that it reached where it was found."""
-    level, scale = search.levels[0], 100 if search.is_fraction else 1
+    level, (scale, _) = search.levels[0], units(search.is_fraction)
     then = before["metric"]
     test, validation = _value(level.test, scale), _value(level.validation, scale)
     return "\n".join(
@@ -133,7 +133,7 @@ def ticket_text(
         if bounds:
             lines.append(
                 f"  level's mean test: {_value(level.test, scale)} "
-                f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}] (95 %); "
+                f"{within(bounds, scale)} (95 %); "
                 + _interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)
             )
         lines.append(f"  searched: {len(search.levels)} levels, {len(search.levels[0].replicates)} replicate(s)")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.results.comparison import difference_text
 from lottery.results.levels import Level, Search
+from lottery.results.reporting import metric_label, percent, units, within
 from lottery.results.statistics import Estimate, by_seed, interval, paired_difference, pairs
 from lottery.results.summary import level_json
 from lottery.studies.ablation.stored import Ablated
@@ -22,7 +23,7 @@ def difference(ticket: Level, control: Level) -> Estimate | None:
 
 def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
     """Return, for every level and control, its mean metric and its difference to the ticket with a 95 % interval."""
-    scale, unit = (100, " pp") if search.is_fraction else (1, "")
+    scale, unit = units(search.is_fraction)
     width = max(18, *(len(each.kind) for each in ablated))
     lines = [
         f"{'level':>5}  {'density':>8}  {'control':<{width}}  {_part(search):>10}  {'95 % interval':>17}  {'n':>2}  "
@@ -36,13 +37,13 @@ def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
             rows += [(each.kind, level, difference(ticket, level)) for level in found]
         for kind, level, against in rows:
             bounds = interval(level, search.is_fraction, search.test_examples)
-            shown = f"[{bounds[0] * scale:.2f}, {bounds[1] * scale:.2f}]" if bounds else "–"
             value = level.test if level.test is not None else level.validation
             delta = difference_text(against, scale, unit) if against is not None else ""
             failed = len(level.replicates) - len(level.alive)
             lines.append(
-                f"{number:>5}  {100 * level.density:>7.2f}%  {kind:<{width}}  {value * scale:>10.2f}  {shown:>17}  "
-                f"{len(level.alive):>2}  {delta:>30}" + (f"  {failed} diverged" if failed else "")
+                f"{number:>5}  {percent(level.density):>8}  {kind:<{width}}  {value * scale:>10.2f}  "
+                f"{within(bounds, scale):>17}  {len(level.alive):>2}  {delta:>30}"
+                + (f"  {failed} diverged" if failed else "")
             )
     repeats = sorted({each.repeats for each in ablated})
     lines.append(
@@ -100,7 +101,7 @@ def ablation_figure(search: Search, ablated: Sequence[Ablated]) -> Figure:
         times = f" × {each.repeats}" if each.repeats > 1 else ""
         draw_levels(axes, search, each.levels, each.kind + times, color, marker)
     dense = search.levels[0]
-    scale = 100 if search.is_fraction else 1
+    scale, _ = units(search.is_fraction)
     axes.axhline(
         scale * (dense.test if dense.test is not None else dense.validation),
         color="#555555",
@@ -109,7 +110,5 @@ def ablation_figure(search: Search, ablated: Sequence[Ablated]) -> Figure:
         label="dense",
     )
     style_density(axes, [100 * search.levels[number].density for number in sorted(shown)])
-    axes.set_ylabel(
-        f"{'test' if dense.test is not None else 'validation'} {search.metric}{' (%)' if scale == 100 else ''}"
-    )
+    axes.set_ylabel(metric_label(f"{_part(search)} {search.metric}", search.is_fraction))
     return figure

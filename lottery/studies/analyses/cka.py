@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lottery.results.figure import words
 from lottery.results.intervals import pairs_interval, t_interval
-from lottery.results.reporting import Line, cells, draw_lines, line_with, table
+from lottery.results.reporting import Line, cells, draw_lines, line_with, percent, table
 from lottery.state.counts import check_count
 from lottery.studies.analyses import Findings, Study, analysis
 from lottery.studies.measures.similarity import kernel_alignment, unit_kernel
@@ -96,7 +96,7 @@ def _at_most_one(values: Line) -> Line:
 def _text(study: Study, lines: Mapping[str, Line], between: Line, facts: Mapping[str, Any]) -> str:
     columns = [cells(values, ".2f") for values in lines.values()]
     rows = [
-        [str(level.level), f"{100 * level.density:.2f}%", *(column[at] for column in columns)]
+        [str(level.level), percent(level.density), *(column[at] for column in columns)]
         for at, level in enumerate(study.levels)
     ]
     if facts["n"] > 1:

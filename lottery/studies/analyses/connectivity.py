@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.results.intervals import Bounds, pairs_interval, t_interval
+from lottery.results.reporting import percent, table, within
 from lottery.state.machine.bars import with_bar
 from lottery.studies.analyses import Findings, Study, analysis
 from lottery.studies.measures.connectivity import STABLE, line_between
@@ -62,11 +63,17 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
     along_bounds = [t_interval(row, least=0, most=most) for row in along[..., 0]]
     across_bounds = [pairs_interval(row, len(seeds), least=0, most=most) for row in across[..., 0]]
     scale, unit = (100, "pp") if fraction else (1, study.search.metric)
-    lines = [f"{'level':>5}  {'density':>8}  {f'to the next ({unit})':>28}  {f'between replicates ({unit})':>28}"]
-    for row, level in enumerate(levels):
-        onward = _cell(along[row, :, 0], along_bounds[row], scale) if row < len(along) else "–"
-        sideways = _cell(across[row, :, 0], across_bounds[row], scale)
-        lines.append(f"{level.level:>5}  {100 * level.density:>7.2f}%  {onward:>28}  {sideways:>28}")
+    rows = [
+        [
+            str(level.level),
+            percent(level.density),
+            _cell(along[row, :, 0], along_bounds[row], scale) if row < len(along) else "–",
+            _cell(across[row, :, 0], across_bounds[row], scale),
+        ]
+        for row, level in enumerate(levels)
+    ]
+    header = ["level", "density", f"to the next ({unit})", f"between replicates ({unit})"]
+    lines = [table(header, rows, least=(5, 8, 28, 28))]
     lines += [
         f"Error barrier on {part} data ({points} points a line, at most {examples:,} examples): largest error on the "
         "line minus the mean of its ends.",
@@ -76,7 +83,7 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
     ]
 
     def draw(figure: Figure) -> None:
-        from lottery.results.figure import style_density
+        from lottery.results.figure import shade, style_density
 
         axes = figure.add_subplot()
         # Between two levels: drawn at the sparser one.
@@ -87,9 +94,7 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
             if not values.size:
                 continue
             (line,) = axes.plot(100 * at, scale * values.mean(1), "o-", ms=4, lw=1.5, label=f"{label} ({count})")
-            if all(bounds):
-                low, high = scale * np.array([b for b in bounds if b is not None]).T
-                axes.fill_between(100 * at, low, high, color=line.get_color(), alpha=0.18, lw=0)
+            shade(axes, 100 * at, bounds, scale, color=line.get_color(), alpha=0.18)
         if fraction:
             axes.axhline(100 * STABLE, color="#555555", lw=1, ls="--", label="stable below")
         axes.set_ylabel(f"error barrier, {part} data{' (pp)' if fraction else ''}")
@@ -121,8 +126,7 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
 def _cell(values: NDArray[np.float64], bounds: Bounds | None, scale: int) -> str:
     if not values.size:
         return "–"
-    shown = f" [{scale * bounds[0]:.2f}, {scale * bounds[1]:.2f}]" if bounds else ""
-    return f"{scale * values.mean():.3f}{shown}"
+    return f"{scale * values.mean():.3f}" + (f" {within(bounds, scale)}" if bounds else "")
 
 
 def _bounds(rows: list[Bounds | None]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.results.intervals import Bounds, t_quantile
-from lottery.results.reporting import Line, cells, draw_lines, line, line_with, table
+from lottery.results.reporting import Line, cells, draw_lines, line, line_with, percent, table
 from lottery.studies.analyses import Findings, Study, analysis
 from pruning.errors import BadValue
 
@@ -87,7 +87,7 @@ def _text(study: Study, pairs: list[NDArray[np.float64]], ratios: Line, means: L
     rows = [
         [
             str(level.level),
-            f"{100 * level.density:.2f}%",
+            percent(level.density),
             f"{pair[:, 0].mean():.0f}" if len(pair) else "–",
             by_ratio,
             by_mean,

@@ -14,6 +14,7 @@ from lottery.results.reporting import (
     line,
     logarithmic,
     narrow,
+    percent,
     scaled,
     short_names,
     table,
@@ -58,7 +59,7 @@ def effective_sparsity(study: Study) -> Findings:
     units = np.array([sizes[name][0] for name in names])
     lost = 100 * (nominal - values.mean) / nominal
     rows = [
-        [str(level.level), f"{100 * level.density:.2f}%", shown, f"{share:.2f}", *(f"{count:.1f}" for count in counts)]
+        [str(level.level), percent(level.density), shown, f"{share:.2f}", *(f"{count:.1f}" for count in counts)]
         for level, shown, share, counts in zip(levels, cells(values, ".2f", 100), lost, dead, strict=True)
     ]
     header = ["level", "density", "effective (%)", "of survivors lost (%)"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.results.intervals import t_interval
-from lottery.results.reporting import Line, cell, cells, colours, line, table
+from lottery.results.reporting import Line, cell, cells, colours, line, percent, table, within
 from lottery.studies.analyses import Findings, Study, analysis
 from lottery.studies.measures.energy import energy_profile
 from pruning.masks.fitting import apply_array
@@ -79,7 +79,7 @@ def _text(arrays: Mapping[str, NDArray[Any]], heads: Mapping[str, Line], facts: 
     rows = [
         [
             str(level),
-            f"{100 * facts['density'][row]:.2f}%",
+            percent(facts["density"][row]),
             f"{arrays['live'][row].mean():.1f}",
             initial[row],
             trained[row],
@@ -94,15 +94,11 @@ def _text(arrays: Mapping[str, NDArray[Any]], heads: Mapping[str, Line], facts: 
             f"Energy of {facts['tensor']} along the {facts['leading']} leading of {len(arrays['variance'])} principal "
             f"components of its input; 1 is flat, the expectation of random weights. Mean and 95 % t interval, "
             f"n = {facts['n']} replicates.",
-            f"One component of dense Gaussian weights would lie within {_within(arrays['flat'])} with 95 %; of sparse "
-            "filters usually in a wider range.",
+            f"One component of dense Gaussian weights would lie within {within(tuple(arrays['flat']))} with 95 %; of "
+            "sparse filters usually in a wider range.",
             "Correlation: of the masked initial with the trained profile, over components.",
         ]
     )
-
-
-def _within(bounds: NDArray[np.float64]) -> str:
-    return f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"
 
 
 def _likeness(initial: NDArray[np.float64], trained: NDArray[np.float64]) -> str:
@@ -118,6 +114,8 @@ def _drawing(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Ca
     def draw(figure: Figure) -> None:
         from matplotlib.ticker import FuncFormatter
 
+        from lottery.results.figure import bare
+
         figure.set_size_inches(10.6, 4.4)
         panels = figure.subplots(1, 2, sharey=True)
         titles = {"initial": "weights at the rewind point, masked", "trained": "trained weights"}
@@ -126,7 +124,7 @@ def _drawing(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Ca
             at = [group.mean() + 1 for group in groups]
             axes.fill_between(at, low, high, color="#999999", alpha=0.3, lw=0, label="95 % of dense Gaussian weights")
             for number, color in enumerate(colours(len(arrays["levels"]))):
-                percent = f"{100 * facts['density'][number]:.3g} %"
+                kept = f"{100 * facts['density'][number]:.3g} %"
                 values = line([arrays[key][number][:, group].mean(1) for group in groups])
                 axes.plot(
                     at,
@@ -135,15 +133,14 @@ def _drawing(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Ca
                     color=color,
                     ms=3,
                     lw=1.3,
-                    label=f"level {arrays['levels'][number]} ({percent})",
+                    label=f"level {arrays['levels'][number]} ({kept})",
                 )
                 axes.fill_between(at, np.maximum(values.low, 0), values.high, color=color, alpha=0.12, lw=0)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
             axes.set_title(f"{title}, mean and 95 % t interval, n = {facts['n']}", fontsize=9)
             axes.set_xlabel("principal component of the input patches (grouped)")
-            axes.grid(alpha=0.25)
-            axes.spines[["top", "right"]].set_visible(False)
+            bare(axes)
         panels[0].set_ylabel(f"energy of {facts['tensor']}, over its mean")
         panels[1].legend(frameon=False, fontsize=8)
 

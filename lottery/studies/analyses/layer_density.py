@@ -13,6 +13,7 @@ from lottery.results.reporting import (
     line,
     logarithmic,
     narrow,
+    percent,
     scaled,
     short_names,
     table,
@@ -47,7 +48,7 @@ def layer_density(study: Study) -> Findings:
     shown = [without_interval(one.mean) if wide else one for one in lines.values()]
     columns = [cells(one, ".1f", 100) for one in shown]
     rows = [
-        [str(level.level), f"{100 * level.density:.2f}%", *(column[at] for column in columns)]
+        [str(level.level), percent(level.density), *(column[at] for column in columns)]
         for at, level in enumerate(levels)
     ]
     text = table(["level", "density", *lines], rows)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.results.intervals import pairs_interval
-from lottery.results.reporting import Line, cells, draw_lines, line_with, short_names, table, without_interval
+from lottery.results.reporting import Line, cells, draw_lines, line_with, percent, short_names, table, without_interval
 from lottery.studies.analyses import Findings, Study, analysis
 from pruning.errors import BadValue
 from pruning.overlap import Overlap, global_overlap, layer_overlaps, pooled
@@ -88,7 +88,7 @@ def _text(study: Study, arrays: Mapping[str, NDArray[Any]], mean: Line) -> str:
     rows = [
         [
             str(level.level),
-            f"{100 * level.density:.2f}%",
+            percent(level.density),
             shown,
             f"{by_total[0]:.3f} [{by_total[1]:.3f}, {by_total[2]:.3f}]",
             f"{by_layer[0]:.3f} [{by_layer[1]:.3f}, {by_layer[2]:.3f}]",
@@ -118,14 +118,14 @@ def _text(study: Study, arrays: Mapping[str, NDArray[Any]], mean: Line) -> str:
 def _drawing(
     arrays: Mapping[str, NDArray[Any]], above: Line, names: Sequence[str], count: int
 ) -> Callable[[Figure], None]:
-    percent = 100 * arrays["density"]
+    kept = 100 * arrays["density"]
 
     def draw(figure: Figure) -> None:
         figure.set_size_inches(10.4, 4.4)
         left, right = figure.subplots(1, 2)
         expected, low, high = arrays["chance_layers"].T
         left.fill_between(
-            percent,
+            kept,
             low - expected,
             high - expected,
             color="#999999",
@@ -134,14 +134,14 @@ def _drawing(
             label="95 % by chance, one pair",
         )
         by_total = without_interval(arrays["chance_global"][:, 0] - expected)
-        draw_lines(left, percent, {f"replicates (n = {count})": above, "chance that keeps total counts only": by_total})
+        draw_lines(left, kept, {f"replicates (n = {count})": above, "chance that keeps total counts only": by_total})
         left.axhline(0, color="#555555", lw=1, ls="--")
         left.set_ylabel("Jaccard index above chance (layer counts)")
         left.set_title("all weights, mean and 95 % jackknife interval", fontsize=9)
         excess = arrays["layers"] - arrays["layers_chance"]
         by_name = {name: without_interval(excess[:, at]) for at, name in enumerate(short_names(names))}
         right.axhline(0, color="#555555", lw=1, ls="--")
-        draw_lines(right, percent, by_name)
+        draw_lines(right, kept, by_name)
         right.set_ylabel("Jaccard index above chance")
         right.set_title("each layer, mean over pairs", fontsize=9)
 

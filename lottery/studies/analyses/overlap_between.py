@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lottery.results.comparison import MATCHED
 from lottery.results.intervals import pairs_interval
-from lottery.results.reporting import cell, colours, line, line_with, table
+from lottery.results.reporting import cell, colours, line, line_with, percent, table
 from lottery.studies.analyses import Findings, Study
 from lottery.studies.analyses.mask_overlap import chance
 from pruning.errors import BadValue, MaskMismatch
@@ -55,7 +55,7 @@ def overlap_between(studies: Sequence[Study]) -> Findings:
         [
             f"{letters[row['runs'][0]]}–{letters[row['runs'][1]]}",
             f"{row['levels'][0]}/{row['levels'][1]}",
-            f"{100 * row['density']:.2f}%",
+            percent(row["density"]),
             *_cells(row, kind, count),
         ]
         for row in rows
@@ -161,18 +161,18 @@ def _drawing(
         palette = iter(colours(2 * len(pairs)))
         for a, b in pairs:
             here = (arrays["runs"] == (a, b)).all(1)
-            percent = 100 * arrays["density"][here]
+            kept = 100 * arrays["density"][here]
             for kind, count, style, words in kinds:
                 color, many = next(palette), max(np.array(facts[count])[here])
                 if not many:
                     continue
                 expected, least, most = arrays[f"{kind}_chance"][here].T
                 label = f"{letters[a]}–{letters[b]}, {words} ({many} pairs)"
-                axes.plot(percent, arrays[kind][here] - expected, style, color=color, ms=3.5, lw=1.4, label=label)
+                axes.plot(kept, arrays[kind][here] - expected, style, color=color, ms=3.5, lw=1.4, label=label)
                 low, high = arrays[f"{kind}_interval"][here].T
-                axes.fill_between(percent, low - expected, high - expected, color=color, alpha=0.15, lw=0)
+                axes.fill_between(kept, low - expected, high - expected, color=color, alpha=0.15, lw=0)
                 for end in (least, most):
-                    axes.plot(percent, end - expected, ":", color="#777777", lw=0.8)
+                    axes.plot(kept, end - expected, ":", color="#777777", lw=0.8)
         axes.plot([], [], ":", color="#777777", lw=0.8, label="95 % by chance, one pair")
         style_density(axes, (100 * arrays["density"]).tolist())
         axes.set_ylabel("Jaccard index above chance, mean and 95 % interval")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.results.intervals import t_interval
-from lottery.results.reporting import table
+from lottery.results.reporting import percent, table
 from lottery.state.counts import check_count
 from lottery.state.machine.bars import with_bar
 from lottery.studies.analyses import Findings, Study, analysis
@@ -77,7 +77,7 @@ def sharpness(
         rows.append(
             [
                 str(level.level),
-                f"{100 * level.density:.2f}%",
+                percent(level.density),
                 _cell(columns["eigenvalue"][row], ".4g"),
                 _cell(columns["trace"][row], ".4g"),
                 f"{own:.2g}",
@@ -99,15 +99,13 @@ def sharpness(
     ]
 
     def draw(figure: Figure) -> None:
-        from lottery.results.figure import style_density
+        from lottery.results.figure import shade, style_density
 
         panels = figure.subplots(1, 3)
         for axes, name in zip(panels[:2], ("eigenvalue", "trace"), strict=True):
             axes.plot(100 * density, columns[name].mean(1), "o-", ms=4, lw=1.5, label=f"mean (n = {len(seeds)})")
             bounds = [t_interval(values) for values in columns[name]]
-            if all(bounds):
-                low, high = np.array([b for b in bounds if b is not None]).T
-                axes.fill_between(100 * density, low, high, alpha=0.18, lw=0, label="95 % t interval")
+            shade(axes, 100 * density, bounds, alpha=0.18, label="95 % t interval")
             axes.set_title(f"Hessian, {'top eigenvalue' if name == 'eigenvalue' else name}", fontsize=9)
         for index, sigma in enumerate(sigmas):
             panels[2].plot(100 * density, around[0, ..., index].mean(1), "o-", ms=4, lw=1.5, label=f"σ = {sigma:g}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.results.intervals import t_interval
-from lottery.results.reporting import Line, cells, colours, line, short_names, table
+from lottery.results.reporting import Line, cells, colours, line, percent, short_names, table
 from lottery.studies.analyses import Findings, Study, analysis
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _text(levels: tuple[int, ...], lines: list[list[Line]], facts: Mapping[str, 
     for row, (level, density) in enumerate(zip(levels, facts["density"], strict=True)):
         for at, name in enumerate(short_names(facts["names"])):
             shown = [cells(kind[at], ".2f")[row] for kind in lines]
-            rows.append([str(level), f"{100 * density:.2f}%", name, *shown])
+            rows.append([str(level), percent(density), name, *shown])
     header = ["level", "density", "tensor", "|initial|: survivors/all", "moved: survivors/removed", "moved: own/dense"]
     return "\n".join(
         [
@@ -150,8 +150,8 @@ def _drawing(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Ca
                         axes.stairs(_density(counts, edges), edges, color=palette[number], lw=0.8, ls=":")
                 for number, level in enumerate(levels):
                     heights = _density(arrays[key][number, at], edges)
-                    percent = f"{100 * facts['density'][number]:.3g} %"
-                    axes.stairs(heights, edges, color=palette[number], lw=1.2, label=f"level {level} ({percent})")
+                    kept = f"{100 * facts['density'][number]:.3g} %"
+                    axes.stairs(heights, edges, color=palette[number], lw=1.2, label=f"level {level} ({kept})")
                 axes.spines[["top", "right"]].set_visible(False)
                 axes.set_yticks([])
                 axes.locator_params(axis="x", nbins=5)

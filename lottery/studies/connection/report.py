@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lottery.results.reporting import table
 from lottery.studies.connection.tickets import Connections
 from lottery.studies.measures.connectivity import STABLE
 
@@ -16,19 +17,15 @@ def connections_table(found: Connections) -> str:
     """Return one line for each pair and part; accuracies' barriers in percentage points."""
     scale, unit = (100, "pp") if found.measure.is_fraction else (1, found.measure.name)
     paths = _tickets(found)
-    lines = [
-        f"{'pair':<7}  {'part':>10}  {'error A':>8}  {'error B':>8}  {f'barrier ({unit})':>15}"
-        f"  {'loss barrier':>12}  {'masks':>6}  {'interval':>8}"
-    ]
+    header = ["pair", "part", "error A", "error B", f"barrier ({unit})", "loss barrier", "masks", "interval"]
+    rows = []
     for pair in found.pairs:
         name = f"{paths.index(pair.first) + 1} – {paths.index(pair.second) + 1}"
         shown = "–" if pair.line.overlap is None else f"{pair.line.overlap:.3f}"
         for part, curve in pair.line.curves.items():
-            lines.append(
-                f"{name:<7}  {part:>10}  {scale * curve.error[0]:>8.4g}  {scale * curve.error[-1]:>8.4g}"
-                f"  {scale * curve.barrier:>15.4g}  {curve.loss_barrier:>12.4g}  {shown:>6}"
-                f"  {'n/a':>8}"
-            )
+            numbers = (scale * curve.error[0], scale * curve.error[-1], scale * curve.barrier, curve.loss_barrier)
+            rows.append([name, part, *(f"{number:.4g}" for number in numbers), shown, "n/a"])
+    lines = [table(header, rows, least=(7, 10, 8, 8, 15, 12, 6, 8), left=[0])]
     stable = f" Less than {100 * STABLE:g} pp counts as stable." if found.measure.is_fraction else ""
     lines += [f"{number}: {path}" for number, path in enumerate(paths, start=1)]
     lines.append(
@@ -42,6 +39,8 @@ def connections_figure(found: Connections) -> Figure:
     """Return the error along the line of every pair, one panel for each part."""
     from matplotlib.figure import Figure
 
+    from lottery.results.figure import bare
+
     parts = list(found.pairs[0].line.curves)
     figure = Figure(figsize=(4.8 * len(parts), 4.2), layout="constrained", dpi=130)
     scale, unit = (100, " (%)") if found.measure.is_fraction else (1, "")
@@ -52,9 +51,8 @@ def connections_figure(found: Connections) -> Figure:
             axes.plot(pair.line.alphas, scale * pair.line.curves[part].error, "o-", ms=3, lw=1.3, label=label)
         axes.set_xlabel("α, from the first ticket to the second")
         axes.set_ylabel(f"{part} {word if found.measure.is_fraction else f'{word} {found.measure.name}'}{unit}")
-        axes.grid(alpha=0.25)
+        bare(axes)
         axes.legend(frameon=False, fontsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

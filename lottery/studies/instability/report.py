@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lottery.networks.objectives.metric import Measure
 from lottery.results.intervals import Bounds, t_interval
+from lottery.results.reporting import percent, table, units, within
 from lottery.studies.measures.connectivity import STABLE
 
 if TYPE_CHECKING:
@@ -98,22 +99,24 @@ def stability_json(found: Stability) -> dict[str, Any]:
 def stability_table(found: Stability) -> str:
     """Return one line for each level and part; barriers of accuracies in percentage points."""
     scale, unit = (100, "pp") if found.measure.is_fraction else (1, found.measure.name)
-    head = f"error barrier ({unit})"
-    lines = [
-        f"{'level':>5}  {'density':>8}  {'part':>10}  {head:>20}  {'95 % interval':>17}  {'loss barrier':>12}"
-        f"  {'stable':>6}  {'n':>3}"
-    ]
+    header = ["level", "density", "part", f"error barrier ({unit})", "95 % interval", "loss barrier", "stable", "n"]
+    rows = []
     for level in found.levels:
         for part in level.error:
-            bounds = level.interval(part)
-            shown = f"[{scale * bounds[0]:.2f}, {scale * bounds[1]:.2f}]" if bounds else "–"
             losses = level.loss[part][~np.isnan(level.loss[part])]
-            loss = f"{losses.mean():.4g}" if losses.size else "–"
-            word = {True: "yes", False: "no", None: "–"}[found.stable(level, part)]
-            lines.append(
-                f"{level.level:>5}  {100 * level.density:>7.2f}%  {part:>10}  {scale * level.mean(part):>20.3f}"
-                f"  {shown:>17}  {loss:>12}  {word:>6}  {len(level.replicates(part)):>3}"
+            rows.append(
+                [
+                    str(level.level),
+                    percent(level.density),
+                    part,
+                    f"{scale * level.mean(part):.3f}",
+                    within(level.interval(part), scale),
+                    f"{losses.mean():.4g}" if losses.size else "–",
+                    {True: "yes", False: "no", None: "–"}[found.stable(level, part)],
+                    str(len(level.replicates(part))),
+                ]
             )
+    lines = [table(header, rows, least=(5, 8, 10, 20, 17, 12, 6, 3))]
     diverged = sum(int(np.isnan(next(iter(level.error.values()))).sum()) for level in found.levels)
     lines.append(
         f"{found.copies} copies of each ticket, the same but for their noise (data order, perturbations); "
@@ -130,9 +133,9 @@ def stability_figure(found: Stability) -> Figure:
     """Return the error barrier against density with its interval, and the line below which a level is stable."""
     from matplotlib.figure import Figure
 
-    from lottery.results.figure import style_density
+    from lottery.results.figure import shade, style_density
 
-    scale = 100 if found.measure.is_fraction else 1
+    scale, unit = units(found.measure.is_fraction)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=130)
     axes = figure.add_subplot()
     density = np.array([100 * level.density for level in found.levels])
@@ -141,12 +144,10 @@ def stability_figure(found: Stability) -> Figure:
         mean = scale * np.array([level.mean(part) for level in found.levels])
         (line,) = axes.plot(density, mean, "o-", ms=4, lw=1.5, label=f"{part} (n = {count})")
         bounds = [level.interval(part) for level in found.levels]
-        if all(bounds):
-            low, high = scale * np.array([b for b in bounds if b is not None]).T
-            axes.fill_between(density, low, high, color=line.get_color(), alpha=0.18, lw=0)
+        shade(axes, density, bounds, scale, color=line.get_color(), alpha=0.18)
     if found.measure.is_fraction:
         axes.axhline(100 * STABLE, color="#555555", lw=1, ls="--", label="stable below")
-    axes.set_ylabel(f"error barrier between copies{' (pp)' if scale == 100 else ''}, mean and 95 % interval")
+    axes.set_ylabel(f"error barrier between copies{f' ({unit.strip()})' if unit else ''}, mean and 95 % interval")
     style_density(axes, density.tolist())
     return figure
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lottery.results.figure import words
+from lottery.results.figure import bare, words
+from lottery.results.reporting import metric_label, units
 from lottery.studies.transfer.report import rows_of
 from lottery.studies.transfer.table import TransferTable
 
@@ -23,7 +24,7 @@ def transfer_figure(table: TransferTable) -> Figure:
     figure = Figure(figsize=(3.4 * count + 0.6, 1.9 + 0.45 * len(rows)), layout="constrained", dpi=130)
     panels = figure.subplots(1, count, squeeze=False, sharey=True)[0]
     for target, (axes, member) in enumerate(zip(panels, table.members, strict=True)):
-        scale = 100 if member.search.is_fraction else 1
+        scale, _ = units(member.search.is_fraction)
         for place, (_, entries) in enumerate(rows):
             entry = entries[target]
             color = "#777777" if entry.source is None else colormaps["tab10"](entry.source % 10)
@@ -44,10 +45,9 @@ def transfer_figure(table: TransferTable) -> Figure:
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         part = "test" if table.random[target].level.test is not None else "validation"
-        axes.set_xlabel(f"{part} {member.search.metric}{' (%)' if scale == 100 else ''}")
+        axes.set_xlabel(metric_label(f"{part} {member.search.metric}", member.search.is_fraction))
         axes.set_title(f"trained as {member.label}", fontsize=10)
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        bare(axes, grid="x")
     densities = sorted({f"{100 * member.level.density:.3g} %" for member in table.members})
     seeds = sorted({len(entry.level.alive) for _, entries in rows for entry in entries})
     figure.suptitle(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lottery.results import reporting
 from lottery.results.comparison import MATCHED, difference_text
+from lottery.results.reporting import percent, units, within
 from lottery.results.statistics import Estimate
 from lottery.results.summary import level_json
 from lottery.studies.transfer.table import Entry, TransferTable
@@ -13,7 +15,7 @@ from lottery.studies.transfer.table import Entry, TransferTable
 
 def transfer_table_text(table: TransferTable) -> str:
     """Return the matrix (rows: where tickets come from, columns: how they are trained) and all paired differences."""
-    return "\n".join([*_matrix(table), "", *_differences(table), "", *_notes(table)])
+    return "\n".join([_matrix(table), "", _differences(table), "", *_notes(table)])
 
 
 def rows_of(table: TransferTable) -> list[tuple[str, Sequence[Entry]]]:
@@ -22,15 +24,9 @@ def rows_of(table: TransferTable) -> list[tuple[str, Sequence[Entry]]]:
     return [*zip(names, table.tickets, strict=True), ("random", table.random)]
 
 
-def _matrix(table: TransferTable) -> list[str]:
-    rows = [(name, [_cell(table, entry) for entry in entries]) for name, entries in rows_of(table)]
-    heads = [f"trained as {member.label}" for member in table.members]
-    first = max(len("tickets of"), *(len(name) for name, _ in rows))
-    widths = [max(len(head), *(len(cells[column]) for _, cells in rows)) + 2 for column, head in enumerate(heads)]
-    lines = [f"{'tickets of':<{first}}" + "".join(f"{head:>{w}}" for head, w in zip(heads, widths, strict=True))]
-    for name, cells in rows:
-        lines.append(f"{name:<{first}}" + "".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True)))
-    return lines
+def _matrix(table: TransferTable) -> str:
+    rows = [[name, *(_cell(table, entry) for entry in entries)] for name, entries in rows_of(table)]
+    return reporting.table(["tickets of", *(f"trained as {member.label}" for member in table.members)], rows, left=[0])
 
 
 def _cell(table: TransferTable, entry: Entry) -> str:
@@ -39,15 +35,15 @@ def _cell(table: TransferTable, entry: Entry) -> str:
     found = entry.estimate
     if found is None:
         return "diverged"
-    bounds = "" if found.low is None or found.high is None else f" [{found.low * scale:.2f}, {found.high * scale:.2f}]"
+    bounds = "" if found.low is None or found.high is None else f" {within((found.low, found.high), scale)}"
     against = entry.against_own
     if entry.source == entry.target:
         return f"{found.value * scale:.2f}{bounds} (own)"
     return f"{found.value * scale:.2f}{bounds}" + (f" ({against.value * scale:+.2f})" if against else "")
 
 
-def _differences(table: TransferTable) -> list[str]:
-    lines: list[tuple[str, str, str, str]] = [("tickets", "against own", "against random", "n")]
+def _differences(table: TransferTable) -> str:
+    lines: list[list[str]] = []
     for name, entries in rows_of(table):
         for entry in entries:
             scale, unit = _unit(table, entry)
@@ -55,14 +51,13 @@ def _differences(table: TransferTable) -> list[str]:
             failed = len(entry.level.replicates) - len(entry.level.alive)
             count = str(entry.estimate.n if entry.estimate else 0) + (f", {failed} diverged" if failed else "")
             title = f"{name} → {table.members[entry.target].label}"
-            lines.append((title, shown[0], shown[1], count))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    return [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {n:>{widths[3]}}" for a, b, c, n in lines]
+            lines.append([title, *shown, count])
+    return reporting.table(["tickets", "against own", "against random", "n"], lines, left=[0])
 
 
 def _notes(table: TransferTable) -> list[str]:
     levels = [
-        f"{member.label}: level {member.level.level}, {100 * member.level.density:.2f}%" for member in table.members
+        f"{member.label}: level {member.level.level}, {percent(member.level.density)}" for member in table.members
     ]
     parts = ["test" if entry.level.test is not None else "validation" for entry in table.random]
     measures = dict.fromkeys(
@@ -122,7 +117,7 @@ def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
 
 
 def _unit(table: TransferTable, entry: Entry) -> tuple[int, str]:
-    return (100, " pp") if table.members[entry.target].search.is_fraction else (1, "")
+    return units(table.members[entry.target].search.is_fraction)
 
 
 def _shown(estimate: Estimate | None, scale: int, unit: str) -> str:
