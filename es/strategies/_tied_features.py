@@ -32,8 +32,8 @@ class LESFitness:
 
 
 @dataclass(frozen=True)
-class EvoTFFitness:
-    """The fitness features of the evolution transformer.
+class _EvoTF:
+    """Features of the evolution transformer.
 
     Attributes:
         features: evosax's.
@@ -49,6 +49,10 @@ class EvoTFFitness:
     def init(self) -> Any:
         """Return the first state."""
         return self.features.init()
+
+
+class EvoTFFitness(_EvoTF):
+    """The fitness features of the evolution transformer."""
 
     def featurize(self, population: jax.Array, fitness: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         """Return the features of each member, [P, F], and the next state."""
@@ -56,24 +60,8 @@ class EvoTFFitness:
         return shared(found, fitness), state
 
 
-@dataclass(frozen=True)
-class EvoTFSolution:
-    """The features of the evolution transformer that compare members with the best so far.
-
-    Attributes:
-        features: evosax's.
-    """
-
-    features: Any
-
-    @property
-    def num_features(self) -> int:
-        """How many there are."""
-        return self.features.num_features
-
-    def init(self) -> Any:
-        """Return the first state."""
-        return self.features.init()
+class EvoTFSolution(_EvoTF):
+    """The features of the evolution transformer that compare members with the best so far."""
 
     def featurize(
         self, population: jax.Array, fitness: jax.Array, mean: jax.Array, std: jax.Array, state: Any
@@ -90,24 +78,8 @@ class EvoTFSolution:
         return found[order], state
 
 
-@dataclass(frozen=True)
-class EvoTFDistribution:
-    """The features of the evolution transformer that estimate gradients of the mean and the standard deviations.
-
-    Attributes:
-        features: evosax's.
-    """
-
-    features: Any
-
-    @property
-    def num_features(self) -> int:
-        """How many there are."""
-        return self.features.num_features
-
-    def init(self) -> Any:
-        """Return the first state."""
-        return self.features.init()
+class EvoTFDistribution(_EvoTF):
+    """The features of the evolution transformer that estimate gradients of the mean and the standard deviations."""
 
     def featurize(
         self, population: jax.Array, fitness: jax.Array, mean: jax.Array, std: jax.Array, state: Any

@@ -193,12 +193,12 @@ def comparison_table(searches: Sequence[Search]) -> str:
     return f"{shown}\nMean {part} {plain(searches[0].metric)} and 95 % interval; replicates: {counts}."
 
 
-def difference_table(searches: Sequence[Search], reference: int = 0) -> str:
-    """Return the differences of `compare` as text: one line for each level and search."""
-    rows = compare(searches, reference)
+def difference_table(searches: Sequence[Search]) -> str:
+    """Return the differences to the first search as text: one line for each level and other search."""
+    rows = compare(searches)
     scale, unit = units(searches[0].is_fraction)
     width = max(6, *(len(row.label) for row in rows))
-    title = f"against {labels(searches)[reference]}"
+    title = f"against {labels(searches)[0]}"
     wide = max(30, len(title))
     lines = [f"{'level':>5}  {'density':>8}  {'search':<{width}}  {title:>{wide}}  {'n':>3}  {'p':>7}  {'p (Holm)':>8}"]
     for row in rows:

@@ -26,7 +26,7 @@ from pruning.sparse.network.reporting import report_of
 from pruning.sparse.network.skeleton import filled, scripted_part, skeleton_of
 from pruning.sparse.network.state import names_inside, with_prefix, without_prefix
 from pruning.sparse.network.training import Trainable, choose_trainable
-from pruning.sparse.weights.weight import is_sparse
+from pruning.sparse.weights.weight import Sparse
 from pruning.torch_modules import apply_mask, clean_copy, hold_mask, is_held, unwrap
 
 
@@ -86,7 +86,7 @@ class SparseModule(nn.Module):
         self._recipe = replace(self._recipe, contiguous=True)
         self._hidden |= _NOTHING_MADE
         for path, layer in self.network.named_modules():
-            if any(is_sparse(child) for child in layer.children()):
+            if any(isinstance(child, Sparse) for child in layer.children()):
                 hand_over_contiguous(layer)
                 self._hidden["listening"][path] += 1
         return contiguous_tensors(self._chosen(args, kwargs)(*args, **kwargs))

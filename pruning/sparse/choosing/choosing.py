@@ -24,7 +24,7 @@ from pruning.sparse.choices import Choosing, Known, hardware, recall, remember
 from pruning.sparse.choosing.closeness import relative_error, tolerance
 from pruning.sparse.choosing.timing import fastest
 from pruning.sparse.kernels.panel_plan import union_density
-from pruning.sparse.weights.weight import Sparse, is_sparse, named_as_dense
+from pruning.sparse.weights.weight import Sparse, named_as_dense
 
 # Why a layer that has a sparse form stays dense.
 FASTER, CHEAPER = "dense is faster here", "dense by the cost model"
@@ -128,7 +128,7 @@ def choose(case: Undecided, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ch
 
 def sparse_parts(form: nn.Module) -> dict[str, Sparse]:
     """Return the sparse weights of a layer's sparse form, by the names of the dense ones in its layer."""
-    return {named_as_dense(name): part for name, part in form.named_modules() if is_sparse(part)}
+    return {named_as_dense(name): part for name, part in form.named_modules() if isinstance(part, Sparse)}
 
 
 class _Products:
@@ -151,7 +151,7 @@ class _Products:
 
     def _before(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def before(part: nn.Module, args: tuple[Any, ...]) -> None:
-            assert is_sparse(part)
+            assert isinstance(part, Sparse)
             options = part.options(args[0])
             if name not in self.backends:
                 part.backend = self.backends[name] = self._pick(name, part, args, options)

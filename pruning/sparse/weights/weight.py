@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeGuard
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +22,62 @@ from pruning.sparse.plans.plan import Plan
 KEPT = "kept_"
 
 
-class SparseWeight(nn.Module):
-    """The surviving values of a masked weight, and the product with them.
+class Sparse(nn.Module, ABC):
+    """What holds the surviving values of a masked weight, and multiplies with them.
 
     Attributes:
         values: the trainable parameter [kept], in the row-major order of the mask.
         plan: the plan of the mask as a matrix [out, everything else].
         shape: the shape of the dense weight.
+        backend: the name of the way to multiply; changed in place by whoever chooses.
+    """
+
+    def __init__(self, weight: torch.Tensor, keep: NDArray[np.bool_], plan: Plan, backend: str) -> None:
+        super().__init__()
+        self.values = kept_values(weight, keep)
+        self.shape: tuple[int, ...] = tuple(weight.shape)
+        self.plan, self.backend = plan, backend
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the values: some networks ask a layer's weight for it."""
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values lie."""
+        return self.values.device
+
+    @abstractmethod
+    def registry(self) -> Registry[Any]:
+        """Return the backends there are."""
+
+    @abstractmethod
+    def options(self, inputs: torch.Tensor) -> dict[str, float]:
+        """Return the cost in seconds, by the cost model, of each backend that runs on these inputs."""
+
+    def dense(self) -> torch.Tensor:
+        """Return the dense weight of the original shape, removed weights 0; differentiable."""
+        return self.spread(self.values)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the dense weight with these surviving values."""
+        return dense_matrix(values, self.plan).reshape(self.shape)
+
+    def gathered(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the surviving values of a dense weight."""
+        return kept_entries(weight, self.plan)
+
+    def extra_repr(self) -> str:
+        """Say shape, density and backend where the module is printed."""
+        return f"{self.shape}, kept={self.plan.kept}, density={self.plan.density:.4g}, backend={self.backend!r}"
+
+
+class SparseWeight(Sparse):
+    """The surviving values of a masked weight, and the product with them.
+
+    Attributes:
         turned: whether the dense weight is stored [in, out].
-        backend: the name of the backend that multiplies; changed in place by whoever chooses.
 
     >>> weight = SparseWeight(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), np.array([[True, False], [False, True]]))
     >>> weight(torch.ones(1, 2)).tolist(), weight.dense().tolist()
@@ -37,11 +85,8 @@ class SparseWeight(nn.Module):
     """
 
     def __init__(self, weight: torch.Tensor, keep: NDArray[np.bool_], backend: str = "dense") -> None:
-        super().__init__()
-        self.values = kept_values(weight, keep)
-        self.shape = tuple(weight.shape)
-        self.plan = Plan.of(keep.reshape(keep.shape[0], -1))
-        self.turned, self.backend = False, backend
+        super().__init__(weight, keep, Plan.of(keep.reshape(keep.shape[0], -1)), backend)
+        self.turned = False
 
     @classmethod
     def turned_over(cls, weight: torch.Tensor, keep: NDArray[np.bool_]) -> SparseWeight:
@@ -75,16 +120,6 @@ class SparseWeight(nn.Module):
         chosen = BACKENDS[self.backend].value
         return chosen.product if chosen.runs(inputs.device, inputs.dtype) else BACKENDS["dense"].value.product
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the values: some networks ask a layer's weight for it."""
-        return self.values.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the values lie."""
-        return self.values.device
-
     def registry(self) -> Registry[Any]:
         """Return the backends there are."""
         return BACKENDS
@@ -99,10 +134,6 @@ class SparseWeight(nn.Module):
             if entry.value.runs(inputs.device, inputs.dtype)
         }
 
-    def dense(self) -> torch.Tensor:
-        """Return the dense weight of the original shape, removed weights 0; differentiable."""
-        return self.spread(self.values)
-
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """Return the dense weight with these surviving values."""
         matrix = dense_matrix(values, self.plan)
@@ -111,10 +142,6 @@ class SparseWeight(nn.Module):
     def gathered(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the surviving values of a dense weight."""
         return kept_entries(weight.t() if self.turned else weight, self.plan)
-
-    def extra_repr(self) -> str:
-        """Say shape, density and backend where the module is printed."""
-        return f"{tuple(self.shape)}, kept={self.plan.kept}, density={self.plan.density:.4g}, backend={self.backend!r}"
 
 
 def as_autocast(
@@ -160,44 +187,6 @@ def kept_entries(weight: torch.Tensor, plan: Plan) -> torch.Tensor:
     return weight.detach().reshape(-1)[torch.from_numpy(plan.positions).to(weight.device)]
 
 
-class Sparse(Protocol):
-    """What holds surviving values and multiplies with them: a `SparseWeight` or a `SparseKernel`."""
-
-    values: nn.Parameter
-    shape: tuple[int, ...]
-    backend: str
-
-    @property
-    def plan(self) -> Plan:
-        """Of the mask as a matrix."""
-        ...
-
-    def registry(self) -> Registry[Any]:
-        """Return the backends there are."""
-        ...
-
-    def options(self, inputs: torch.Tensor) -> dict[str, float]:
-        """Return the cost in seconds, by the cost model, of each backend that runs on these inputs."""
-        ...
-
-    def dense(self) -> torch.Tensor:
-        """Return the dense weight."""
-        ...
-
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the dense weight with these surviving values."""
-        ...
-
-    def gathered(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the surviving values of a dense weight."""
-        ...
-
-
-def is_sparse(module: nn.Module) -> TypeGuard[Sparse]:
-    """Say whether a module holds surviving values."""
-    return isinstance(getattr(module, "plan", None), Plan)
-
-
 def take_the_place(form: nn.Module, layer: nn.Module) -> None:
     """Let a sparse form answer as its layer does: the mode, the attributes, the state dict.
 
@@ -227,7 +216,7 @@ def dense_weight(form: nn.Module, name: str) -> torch.Tensor:
     """
     held = form._modules[KEPT + name]
     assert held is not None
-    assert is_sparse(held)
+    assert isinstance(held, Sparse)
     return held.dense()
 
 
@@ -253,7 +242,7 @@ def named_as_dense(path: str) -> str:
 
 def _spread(layer: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     for name, child in layer.named_children():
-        if is_sparse(child):
+        if isinstance(child, Sparse):
             values = state.pop(f"{prefix}{name}.values")
             state[f"{prefix}{named_as_dense(name)}"] = child.spread(values)
             getattr(state, "_metadata", {}).pop(f"{prefix}{name}", None)
@@ -263,7 +252,7 @@ def _gather(layer: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) ->
     errors: list[str] = rest[-1]
     for name, child in layer.named_children():
         full = f"{prefix}{named_as_dense(name)}"
-        if is_sparse(child) and full in state:
+        if isinstance(child, Sparse) and full in state:
             weight = state.pop(full)
             if tuple(weight.shape) != child.shape:
                 errors.append(f"{full} has shape {tuple(weight.shape)}, expected {child.shape}")
