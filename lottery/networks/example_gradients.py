@@ -1,4 +1,4 @@
-"""Squared gradients of single examples' losses: by a transform of many at once, or one after the other."""
+"""Gradients of single examples' losses, and their squares: by a transform of many at once, or one after the other."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ class _Loss(nn.Module):
         return self.loss(call(self.model, inputs), targets)
 
 
-def _by_vmap(network: NetworkLoss) -> _Squares:
-    """Return a function of a batch: the sum over its examples of squared gradients, by a transform of all at once."""
+def gradients_at_once(network: NetworkLoss) -> Callable[[Batch], dict[str, torch.Tensor]]:
+    """Return a function of a batch: the gradient of each example's loss by weight, [N, …], by a transform of all."""
     loss = _Loss(network.model, network.loss)
     weights = {f"model.{name}": p.detach() for name, p in network.weights.items()}
 
@@ -114,32 +114,47 @@ def _by_vmap(network: NetworkLoss) -> _Squares:
 
     gradients = vmap(grad(single), in_dims=(None, 0, 0), randomness="different")
 
-    def squares(batch: Batch) -> dict[str, torch.Tensor]:
+    def of_batch(batch: Batch) -> dict[str, torch.Tensor]:
         # The outer switch keeps autograd from recording the other parameters; `grad` looks only at its own.
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="There is a performance drop")
             found = gradients(weights, *batch)
-        return {name.removeprefix("model."): _squares(g).sum(0) for name, g in found.items()}
+        return {name.removeprefix("model."): gradient for name, gradient in found.items()}
 
-    return squares
+    return of_batch
 
 
-def _by_loop(network: NetworkLoss, batch: Batch) -> dict[str, torch.Tensor]:
-    """Return the sum over the batch's examples of squared gradients, one example after the other."""
-    weights = network.weights
-    total = {name: _zeros(p) for name, p in weights.items()}
+def gradients_one_by_one(network: NetworkLoss, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the gradient of each example's loss by weight, without the weights that the loss does not depend on.
+
+    Raises:
+        BadValue: a loss that cannot be computed for a single example.
+    """
     for position in range(size(batch)):
         inputs, targets = rows(batch, position, position + 1)
         try:
             loss = network.loss(call(network.model, inputs), targets)
-            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            found = torch.autograd.grad(loss, list(network.weights.values()), allow_unused=True)
         except Exception as error:  # a caller's model or loss may raise anything
             raise BadValue(
                 f"{network.asker} needs the loss of single examples, which fails ({said(error)}); use {network.instead}"
             ) from error
-        for value, gradient in zip(total.values(), gradients, strict=True):
-            if gradient is not None:
-                value += _squares(gradient)
+        named = zip(network.weights, found, strict=True)
+        yield {name: gradient for name, gradient in named if gradient is not None}
+
+
+def _by_vmap(network: NetworkLoss) -> _Squares:
+    """Return a function of a batch: the sum over its examples of squared gradients, by a transform of all at once."""
+    gradients = gradients_at_once(network)
+    return lambda batch: {name: _squares(found).sum(0) for name, found in gradients(batch).items()}
+
+
+def _by_loop(network: NetworkLoss, batch: Batch) -> dict[str, torch.Tensor]:
+    """Return the sum over the batch's examples of squared gradients, one example after the other."""
+    total = {name: _zeros(p) for name, p in network.weights.items()}
+    for gradients in gradients_one_by_one(network, batch):
+        for name, gradient in gradients.items():
+            total[name] += _squares(gradient)
     return total
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
-from torch.func import functional_call, grad, vmap
 
-from lottery.networks.example_gradients import chunk_size
+from lottery.data.batch import chunks, size
+from lottery.data.batches import Batch
+from lottery.networks.example_gradients import (
+    NetworkLoss,
+    chunk_size,
+    differentiable,
+    gradients_at_once,
+    gradients_one_by_one,
+)
 from lottery.search.data_scores import check_logits, data_score
 from pruning.mask import Mask
 
@@ -37,6 +43,7 @@ def grand(
 
     Raises:
         DataError: labels that are no integers, or outputs that are no logits.
+        BadValue: a model that does not take single examples.
 
     >>> zero = nn.Linear(3, 10)
     >>> _ = zero.requires_grad_(False).weight.zero_(), zero.bias.zero_(), zero.requires_grad_(True)
@@ -62,49 +69,30 @@ def _squared_norms(
     model: nn.Module, removed: dict[str, torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """Return [N] squared norms: by a transform of many examples at once, where it gives what autograd gives."""
-    chunk = chunk_size({name: p for name, p in model.named_parameters() if p.requires_grad})
-    first = _by_loop(model, removed, inputs[:1], targets[:1])
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    network = NetworkLoss(model, weights, F.cross_entropy, asker="data score 'grand'", instead="'el2n'")
+    first = _by_loop(network, removed, (inputs[:1], targets[:1]))
     try:
         # Control flow that looks at values breaks the transform, in some modules silently.
-        trusted = torch.allclose(_by_vmap(model, removed, inputs[:1], targets[:1]), first, rtol=1e-3, atol=1e-12)
+        trusted = torch.allclose(_by_vmap(network, removed, (inputs[:1], targets[:1])), first, rtol=1e-3, atol=1e-12)
     except Exception:  # torch.func refuses in many ways, and autograd can do without it
         trusted = False
     squares = _by_vmap if trusted else _by_loop
-    pairs = zip(inputs.split(chunk), targets.split(chunk), strict=True)
-    return torch.cat([squares(model, removed, x, y) for x, y in pairs])
+    return torch.cat([squares(network, removed, part) for part in chunks((inputs, targets), chunk_size(weights))])
 
 
-def _by_vmap(
-    model: nn.Module, removed: dict[str, torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-
-    def loss(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(functional_call(model, weights, (x[None],)), y[None])
-
-    # The outer switch keeps autograd from recording the other parameters; `grad` looks only at its own.
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="There is a performance drop")
-        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(weights, inputs, targets)
-    total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-    for name, gradient in gradients.items():
+def _by_vmap(network: NetworkLoss, removed: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+    total = torch.zeros(size(batch), dtype=torch.float64, device=batch[1].device)
+    for name, gradient in gradients_at_once(network)(batch).items():
         total += _masked(gradient, removed.get(name)).double().square().flatten(1).sum(1)
     return total
 
 
-def _by_loop(
-    model: nn.Module, removed: dict[str, torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor
-) -> torch.Tensor:
-    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    # There is no backward pass through cuDNN's recurrent layers in evaluation mode.
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-    for position, (x, y) in enumerate(zip(inputs, targets, strict=True)):
-        with torch.backends.cudnn.flags(enabled=not recurrent and torch.backends.cudnn.enabled):
-            loss = F.cross_entropy(model(x[None]), y[None])
-            gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        for name, gradient in zip(weights, gradients, strict=True):
-            if gradient is not None:
+def _by_loop(network: NetworkLoss, removed: Mapping[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+    total = torch.zeros(size(batch), dtype=torch.float64, device=batch[1].device)
+    with differentiable(network.model):
+        for position, gradients in enumerate(gradients_one_by_one(network, batch)):
+            for name, gradient in gradients.items():
                 total[position] += _masked(gradient, removed.get(name)).double().square().sum()
     return total
 

@@ -35,14 +35,14 @@ from lottery.state.machine.callers_settings import own_settings
 from lottery.state.machine.telling import say_stored
 from lottery.state.tensors import digest
 from lottery.studies.completing import own_budget, require_still_masks, train_missing
+from lottery.studies.random_masks import drawn_at_random
 from lottery.studies.reopening import reopen
 from lottery.studies.transfer.members import Member, choose_members, common_seeds
-from pruning.alive_rows import keeping_rows, require_rows
+from pruning.alive_rows import require_rows
 from pruning.calls.calling import Forward
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Job
 from pruning.mask import Mask
-from pruning.selection import select
 
 # How a random mask was "found".
 _RANDOM = SearchConfig(criterion="random", scope="layer")
@@ -228,9 +228,9 @@ def _job(bench: _TargetRun, source: int | None, seed: int) -> Job:
 
 
 def _random_mask(mask: Mask, seed: int, level: int, frame: Frame) -> Mask:
-    rng, dense = np.random.default_rng([seed, level, zlib.crc32(b"transfer")]), Mask.dense(mask.shapes())
+    rng = np.random.default_rng([seed, level, zlib.crc32(b"transfer")])
     scores = {name: rng.random(keep.shape) for name, keep in mask.items()}
-    drawn = select(keeping_rows(scores, dense, frame.rows), dense, mask.counts(), 0, frame.pattern)
+    drawn = drawn_at_random(scores, mask.counts(), frame.rows, frame.pattern)
     require_rows(mask, drawn, frame.rows)
     return drawn
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lottery.studies.ablation.controls import Control, Subject, ablation, others_in_order
+from lottery.studies.random_masks import drawn_at_random
 from pruning.alive_rows import Rows, keeping_rows, require_rows
 from pruning.ladder import Target
 from pruning.mask import Mask
@@ -53,9 +54,8 @@ def exchange_masks(subject: Subject) -> Control:
 
 def _random(subject: Subject, target: Target, guard: int) -> Mask:
     scores = {name: subject.rng.random(keep.shape, np.float32) for name, keep in subject.mask.items()}
-    dense = Mask.dense(subject.mask.shapes())
-    drawn = select(keeping_rows(scores, dense, subject.rows), dense, target, guard, subject.pattern)
-    require_rows(dense, drawn, subject.rows)
+    drawn = drawn_at_random(scores, target, subject.rows, subject.pattern, guard)
+    require_rows(Mask.dense(subject.mask.shapes()), drawn, subject.rows)
     return drawn
 
 
