@@ -171,7 +171,7 @@ def comparison_text(searches: Sequence[Search]) -> str:
 def comparison_table(searches: Sequence[Search]) -> str:
     """Return the mean test metric and its 95 % interval for every level of every search."""
     names = labels(searches)
-    width, rows = max(22, *map(len, names)), []
+    width, rows = max(24, *(len(name) + 2 for name in names)), []
     for number in range(max(len(search.levels) for search in searches)):
         cells, density = [], ""
         for search in searches:
@@ -189,7 +189,7 @@ def comparison_table(searches: Sequence[Search]) -> str:
         rows.append([str(number), density, *cells])
     counts = ", ".join(f"{len(s.levels[0].replicates)} ({name})" for s, name in zip(searches, names, strict=True))
     part = "test" if searches[0].levels[0].test is not None else "validation"
-    shown = table(["level", "density", *names], rows, least=(5, 8, *[width] * len(names)))
+    shown = table(["level", "density", *names], rows, least=(5, 8, width, *[width - 2] * (len(names) - 1)))
     return f"{shown}\nMean {part} {plain(searches[0].metric)} and 95 % interval; replicates: {counts}."
 
 
