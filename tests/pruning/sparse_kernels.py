@@ -203,7 +203,7 @@ def test_half_precision_keeps_its_tolerance(product, dtype, values_dtype):
     _assert_linear(product, SOME, values, _random(24, 37, dtype=dtype), tolerance=1e-2)
 
 
-@pytest.mark.parametrize("height", [32, 64, 128])
+@pytest.mark.parametrize("height", [32, 64])
 def test_panels_have_any_height(height):
     mask = MASKS["an empty panel"]
     product = partial(panel_linear, height=height)
@@ -281,7 +281,7 @@ def test_values_that_do_not_fit_are_refused():
             product(values.to("meta"), inputs, plan)
     with pytest.raises(BadValue, match="2 members and inputs of 3"):
         panel_linear(values.expand(2, -1), inputs.expand(3, -1, -1), plan)
-    with pytest.raises(BadValue, match="a height of 16, 32, 64, 128, not 8"):
+    with pytest.raises(BadValue, match="a height of 16, 32, 64, not 8"):
         panel_linear(values, inputs, plan, height=8)
     with pytest.raises(UnknownName, match="did you mean 'tf32'"):
         panel_linear(values, inputs, plan, precision="tf23")

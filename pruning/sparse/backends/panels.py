@@ -14,7 +14,7 @@ from pruning.sparse.kernels.panels import panel_linear
 from pruning.sparse.plans.cost import Machine, dense_seconds
 from pruning.sparse.plans.plan import Plan
 
-# Of the rate of a dense product: `mma` at small heights, `wgmma` from 64 on. Modelled.
+# Of the rate of a dense product: `mma` at small heights, `wgmma` at 64. Modelled.
 _SHARE = {16: 0.4, 32: 0.4, 64: 0.6}
 _SOURCE = "row panels with a shared union of columns; Triton"
 

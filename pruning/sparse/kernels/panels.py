@@ -4,8 +4,8 @@
               d values    = dY of a panel · (gathered rows of X)ᵀ, at the kept weights
 
 What it costs against dense is `panel_plan.union_density` over the tensor cores' rate on panels: about 40 % of a dense
-product's at heights 16 and 32 (`mma.sync`) and 60 % from height 64 on (`wgmma`); modelled, not measured. The code that
-the compiler makes copies activations 16 bytes at a time, except in TF32 from height 64 on, where `wgmma` wants them
+product's at heights 16 and 32 (`mma.sync`) and 60 % at 64 (`wgmma`); modelled, not measured. The code that
+the compiler makes copies activations 16 bytes at a time, except in TF32 at height 64, where `wgmma` wants them
 turned and they come 4 bytes at a time: measure 16 and 32 beside it.
 """
 
@@ -24,7 +24,10 @@ from pruning.sparse.kernels.toolchain import LAUNCH, is_interpreted, on, require
 from pruning.sparse.kernels.widths import alignment, on_its_own, padded, padded_width, power_of_two
 from pruning.sparse.plans.plan import Plan
 
-HEIGHTS = (16, 32, 64, 128)
+HEIGHTS = (16, 32, 64)
+WARPS = 4
+"""How many share a panel."""
+
 PRECISIONS = ("ieee", "tf32")
 
 
@@ -41,7 +44,7 @@ def panel_linear(
         inputs: [in, B], or [P, in, B], any strides; float32, bfloat16 or float16. The side without P is shared by
             all members, and its gradient is the sum over them.
         plan: the plan of the mask [out, in].
-        height: rows of a panel: 16, 32, 64 or 128.
+        height: rows of a panel: 16, 32 or 64.
         precision: of products of float32: "ieee", or "tf32" (11 bits of mantissa, on the tensor cores).
 
     Returns:
@@ -170,7 +173,7 @@ def _products(
             ALIGN=alignment(width),
             OPERAND=_operand(values, inputs),
             PRECISION=shape.precision,
-            num_warps=warps(shape.height),
+            num_warps=WARPS,
             num_stages=3,
             **LAUNCH,
         )
@@ -207,16 +210,11 @@ def _gradients(inputs: torch.Tensor, gradient: torch.Tensor, shape: _Shape, like
             ALIGN=alignment(width),
             OPERAND=_operand(gradient, inputs),
             PRECISION=shape.precision,
-            num_warps=warps(shape.height),
+            num_warps=WARPS,
             num_stages=3,
             **LAUNCH,
         )
     return outputs
-
-
-def warps(height: int) -> int:
-    """Return how many warps share a panel."""
-    return 8 if height == 128 else 4
 
 
 def _operand(left: torch.Tensor, right: torch.Tensor) -> Any:
