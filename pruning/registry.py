@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -54,6 +54,15 @@ class Registry(Generic[T]):
         if name in self._entries and self._entries[name].value is not value:
             raise BadValue(f"{self.kind} {name!r} is registered twice")
         self._entries[name] = Entry(name, value, summary, source)
+
+    def registering(self, name: str, source: str) -> Callable[[T], T]:
+        """Return a decorator that registers a function with its docstring's first line, and returns it as it is."""
+
+        def register(value: T) -> T:
+            self.add(name, value, summary_of(value), source)
+            return value
+
+        return register
 
     def names(self) -> list[str]:
         """Return the registered names, sorted."""

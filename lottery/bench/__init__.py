@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.state.counts import check_count
 from lottery.state.machine.bars import with_bar
-from pruning.registry import Registry, summary_of
+from pruning.registry import Registry
 from pruning.sparse.choosing.spread import Spread, told_apart
 
 if TYPE_CHECKING:
@@ -42,12 +42,7 @@ BENCHMARKS: Registry[Run] = Registry("benchmark", "lottery.bench")
 
 def benchmark(name: str, *, source: str) -> Callable[[Run], Run]:
     """Register `run(data, repeats, device)`; its docstring's first line is its summary."""
-
-    def register(run: Run) -> Run:
-        BENCHMARKS.add(name, run, summary_of(run), source)
-        return run
-
-    return register
+    return BENCHMARKS.registering(name, source)
 
 
 def timed_rounds(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from pruning.errors import BadValue, unknown
-from pruning.registry import Registry, summary_of
+from pruning.registry import Registry
 from pruning.uses.axes import Axes, Shape, as_stored
 
 
@@ -111,12 +111,7 @@ def pattern(name: str, *, source: str) -> Callable[[TileFunction], TileFunction]
     The names of its arguments after the first two are what `pattern_params` holds. What is wrong with the sizes
     alone it says by raising `BadValue`; whether they divide a matrix is checked for it.
     """
-
-    def register(tile_of: TileFunction) -> TileFunction:
-        PATTERNS.add(name, tile_of, summary_of(tile_of), source)
-        return tile_of
-
-    return register
+    return PATTERNS.registering(name, source)
 
 
 def get_pattern(name: str, params: Mapping[str, float] | None = None) -> Pattern:

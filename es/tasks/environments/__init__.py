@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning.errors import BadValue, UnknownName, UsageError
-from pruning.registry import Registry, summary_of
+from pruning.registry import Registry
 
 if TYPE_CHECKING:
     import jax
@@ -80,12 +80,7 @@ SUITES: Registry[Make] = Registry("environment suite", "es.tasks.environments")
 
 def suite(name: str, *, source: str) -> Callable[[Make], Make]:
     """Register `make(environment_name)` under the prefix that people type before the colon."""
-
-    def register(make: Make) -> Make:
-        SUITES.add(name, make, summary_of(make), source)
-        return make
-
-    return register
+    return SUITES.registering(name, source)
 
 
 def is_environment(text: str) -> bool:

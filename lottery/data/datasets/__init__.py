@@ -8,7 +8,7 @@ from typing import Any
 
 from lottery.data import Data
 from pruning.errors import DataError, UnknownName, unknown
-from pruning.registry import Registry, summary_of
+from pruning.registry import Registry
 
 Load = Callable[[], Data]
 
@@ -25,12 +25,7 @@ DATASETS: Registry[Load] = Registry("data set", "lottery.data.datasets")
 
 def dataset(name: str, *, source: str) -> Callable[[Load], Load]:
     """Register a function that returns a `Data`; its docstring's first line is its summary."""
-
-    def register(load: Load) -> Load:
-        DATASETS.add(name, load, summary_of(load), source)
-        return load
-
-    return register
+    return DATASETS.registering(name, source)
 
 
 def load_data(data: Any) -> Data:

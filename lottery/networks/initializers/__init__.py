@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from pruning.registry import Registry, summary_of
+from pruning.registry import Registry
 
 Initialize = Callable[[nn.Module], None]
 
@@ -15,9 +15,4 @@ INITIALIZERS: Registry[Initialize] = Registry("init", "lottery.networks.initiali
 
 def initializer(name: str, *, source: str) -> Callable[[Initialize], Initialize]:
     """Register a function that redraws a module's weights in place from torch's generator."""
-
-    def register(initialize: Initialize) -> Initialize:
-        INITIALIZERS.add(name, initialize, summary_of(initialize), source)
-        return initialize
-
-    return register
+    return INITIALIZERS.registering(name, source)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from pruning.registry import Registry, summary_of
+from pruning.registry import Registry
 
 Build = Callable[[tuple[int, ...], int], nn.Module]
 
@@ -20,12 +20,7 @@ def model(name: str, *, source: str) -> Callable[[Build], Build]:
         name: the name that users type.
         source: the paper that defines the architecture and its initialization.
     """
-
-    def register(build: Build) -> Build:
-        MODELS.add(name, build, summary_of(build), source)
-        return build
-
-    return register
+    return MODELS.registering(name, source)
 
 
 def chain(**layers: nn.Module) -> nn.Sequential:

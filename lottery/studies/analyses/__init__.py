@@ -18,7 +18,7 @@ from pruning.calls.users_code import users_code
 from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
-from pruning.registry import Registry, summary_of
+from pruning.registry import Registry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,12 +122,7 @@ ANALYSES: Registry[Analyze] = Registry("analysis", "lottery.studies.analyses")
 
 def analysis(name: str, *, source: str) -> Callable[[Analyze], Analyze]:
     """Register an analysis of one search; its docstring's first line is its summary."""
-
-    def register(function: Analyze) -> Analyze:
-        ANALYSES.add(name, function, summary_of(function), source)
-        return function
-
-    return register
+    return ANALYSES.registering(name, source)
 
 
 @own_settings()

@@ -12,7 +12,7 @@ from pruning.errors import BadValue
 from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.patterns import Pattern
-from pruning.registry import Registry, summary_of
+from pruning.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,7 @@ ABLATIONS: Registry[Ablate] = Registry("ablation", "lottery.studies.ablation.con
 
 def ablation(name: str, *, source: str) -> Callable[[Ablate], Ablate]:
     """Register an ablation; its docstring's first line is its summary and says what it breaks."""
-
-    def register(function: Ablate) -> Ablate:
-        ABLATIONS.add(name, function, summary_of(function), source)
-        return function
-
-    return register
+    return ABLATIONS.registering(name, source)
 
 
 def others_in_order(subject: Subject) -> Sequence[int]:
