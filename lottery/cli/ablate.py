@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.terminal.options import AsJson, Device, RunsOwn
 from lottery.cli.terminal.output import Result, people, whole_numbers
 from lottery.cli.terminal.trusting import Trust, look_here
 
@@ -21,15 +22,15 @@ def ablate(
     ] = None,
     repeats: Annotated[int, typer.Option(help="How often every ticket is ablated, by other chance each time.")] = 1,
     rewind: Annotated[str | None, typer.Option(help="For --kind rewind: the other rewind point (0, 500, 2ep).")] = None,
-    model: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
-    data: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
+    model: RunsOwn = None,
+    data: RunsOwn = None,
     criterion: Annotated[str | None, typer.Option(help="Of a run whose criterion is package.module:function.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    device: Device = None,
     figure: Annotated[
         Path | None, typer.Option(help="Where to draw ticket and controls; by default ablations.png in the run.")
     ] = None,
     trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
 ) -> Result:
     """Train controls that break one thing about the tickets of a run, level by level, and compare.

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, people, place
 from lottery.cli.terminal.trusting import Trust, look_here
 
@@ -32,7 +33,7 @@ def bench(
         Path | None, typer.Option(metavar="FILE", parser=place, help="Also write the rows to this JSON file.")
     ] = None,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the rows (PNG), if there is a figure.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> Result:
     """Time this toolkit against the usual way to do the same, in one process (minutes).
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, error_stream, people
 from lottery.cli.terminal.trusting import Trust, look_here
 
@@ -23,7 +24,7 @@ def connect(
     data: Annotated[str | None, typer.Option(help="By default the first ticket's own.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the error along the lines (PNG).")] = None,
     trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> Result:
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
     from lottery.results.figure import save_figure

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, people, place
 from lottery.cli.terminal.trusting import Trust, look_here
 
@@ -27,7 +28,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is already there.")] = False,
     trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the folder only.")] = False,
 ) -> Result:
     """Write a ticket for another ecosystem, with a load.py that reads it without this toolkit.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.terminal.options import AsJson, Device, RunsOwn
 from lottery.cli.terminal.output import Result, people, whole_numbers
 from lottery.cli.terminal.trusting import Trust, look_here
 
@@ -23,14 +24,14 @@ def instability(
         list[str] | None, typer.Option(help="train, validation or test; repeatable. By default test.")
     ] = None,
     examples: Annotated[int | None, typer.Option(help="The most examples of a part; by default all.")] = None,
-    model: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
-    data: Annotated[str | None, typer.Option(help="By default the run's own.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    model: RunsOwn = None,
+    data: RunsOwn = None,
+    device: Device = None,
     figure: Annotated[
         Path | None, typer.Option(help="Where to draw the barriers; by default instability.png in the run.")
     ] = None,
     trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the figure's path only.")] = False,
 ) -> Result:
     """Train copies of a run's tickets that differ in data order only, and measure the error barriers between them.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, people
 from lottery.cli.terminal.trusting import Trust, look_here
 
@@ -27,7 +28,7 @@ def layers(
     ] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Tensors that stay dense: a name pattern; repeatable.")] = None,
     trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> Result:
     """Show the tensors of a network: which masks would cover, which not and why, and their shares.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result
 from pruning.registry import Registry, import_by_path
 
@@ -37,7 +38,7 @@ KINDS = ("recipes", *_REGISTRIES, *_OTHERS)
 
 def list_(
     kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> Result:
     """List what there is to choose from, each with a line and its source."""
     from pruning.errors import unknown

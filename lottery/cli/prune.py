@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.terminal.output import Result, error_stream, people, place
+from lottery.cli.terminal.options import AsJson, Device, Force, Resume, Runs
+from lottery.cli.terminal.output import Result, error_stream, people
 from lottery.cli.terminal.trusting import look_here
 
 
@@ -55,21 +56,17 @@ def prune(
     data_diet: Annotated[
         float | None, typer.Option(help="Search on this fraction of the training examples, the hardest ones.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    device: Device = None,
     recipe: Annotated[str | None, typer.Option(help="Named settings (lottery list recipes).")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings; beats the recipe.")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting: 'densities=[0.5, 0.2]'; repeatable."),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which runs are kept.")
-    ] = Path("runs"),
-    force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    out: Runs = Path("runs"),
+    force: Force = False,
+    resume: Resume = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no table; print the ticket's path only.")] = False,
 ) -> Result:
     """Find a winning ticket; without arguments, in the embedded digits data.

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, people
 from lottery.cli.terminal.trusting import Trust
 
@@ -35,7 +36,7 @@ def show(
         str | None, typer.Option(help="For an analysis: the data, where the run has no name for them.")
     ] = None,
     trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> Result:
     """Show a run's levels, the layers of its winning ticket, and where that ticket lies; or compare several runs."""
     from pruning.errors import BadValue

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lottery.cli.terminal.output import Result, people, place
+from lottery.cli.terminal.options import AsJson, Device, Force, Resume, Runs
+from lottery.cli.terminal.output import Result, people
 from lottery.cli.terminal.trusting import Trust, look_here
 
 
@@ -26,20 +27,16 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Examples a step or a generation.")] = None,
     lr: Annotated[float | None, typer.Option(help="gd: learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="gd: a name (lottery list optimizers).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    device: Device = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the trainer; repeatable."),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which runs are kept.")
-    ] = Path("runs"),
-    force: Annotated[bool, typer.Option("--force", help="Start over where an earlier attempt left something.")] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a stored run though nothing tells whether it is the same.")
-    ] = False,
+    out: Runs = Path("runs"),
+    force: Force = False,
+    resume: Resume = False,
     trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars; print the trained ticket's path only.")] = False,
 ) -> Result:
     """Train a ticket again from its rewind weights: another trainer, strategy, data set or seed (transfer)."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lottery.cli.terminal.options import AsJson, Device
 from lottery.cli.terminal.output import Result, people, place
 from lottery.cli.terminal.trusting import Trust, look_here
 
@@ -21,13 +22,13 @@ def transfer(
     data: Annotated[
         list[str] | None, typer.Option(help="By default each run's own; otherwise one for each run, repeatable.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:0.")] = None,
+    device: Device = None,
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", parser=place, help="The folder in which the trainings are kept.")
     ] = Path("runs/transfer"),
     figure: Annotated[Path | None, typer.Option(help="Where to draw the table.")] = None,
     trust: Trust = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No bars.")] = False,
 ) -> Result:
     """Train the tickets of every run as every other run trains, beside random masks: which tickets transfer?
