@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lottery.results.comparison import labels
 from lottery.results.intervals import Bounds
 from lottery.results.levels import Level, Search
-from lottery.results.reporting import metric_label, units
+from lottery.results.reporting import Line, colours, metric_label, units
 from lottery.results.statistics import interval
 from pruning.disk.plain import plain, plain_lines
 
@@ -145,6 +145,31 @@ def shade(
     if len(found) == len(bounds):
         low, high = scale * np.array(found).T
         axes.fill_between(density, low, high, lw=0, **style)
+
+
+def draw_lines(axes: Axes, percent: NDArray[np.float64], lines: Mapping[str, Line]) -> None:
+    """Draw lines with their intervals against density in percent; labels of many lines go beside the axes.
+
+    >>> from matplotlib.figure import Figure
+    >>> from lottery.results.reporting import without_interval
+    >>> axes = Figure().add_subplot()
+    >>> draw_lines(axes, np.array([100.0, 50.0]), {"fc1": without_interval(np.array([0.9, 0.8]))})
+    >>> axes.lines[0].get_label(), axes.lines[0].get_xydata().tolist()
+    ('fc1', [[100.0, 0.9], [50.0, 0.8]])
+    """
+    for color, (label, values) in zip(colours(len(lines)), lines.items(), strict=True):
+        axes.plot(percent, values.mean, "o-", color=color, ms=3.5, lw=1.4, label=label)
+        axes.fill_between(percent, values.low, values.high, color=color, alpha=0.15, lw=0)
+    style_density(axes, percent.tolist())
+    if len(lines) > 5:
+        columns = 1 + len(lines) // 18
+        axes.legend(
+            frameon=False,
+            fontsize=7 if columns == 1 else 6,
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            ncols=columns,
+        )
 
 
 def style_density(axes: Axes, density: Sequence[float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -157,32 +157,6 @@ def colours(count: int) -> list[tuple[float, ...]]:
     if count <= _NAMED_COLOURS:
         return [tuple(colormaps["tab10"](number)) for number in range(count)]
     return [tuple(colormaps["viridis"](value)) for value in np.linspace(0, 0.92, count)]
-
-
-def draw_lines(axes: Axes, percent: NDArray[np.float64], lines: Mapping[str, Line]) -> None:
-    """Draw lines with their intervals against density in percent; labels of many lines go beside the axes.
-
-    >>> from matplotlib.figure import Figure
-    >>> axes = Figure().add_subplot()
-    >>> draw_lines(axes, np.array([100.0, 50.0]), {"fc1": without_interval(np.array([0.9, 0.8]))})
-    >>> axes.lines[0].get_label(), axes.lines[0].get_xydata().tolist()
-    ('fc1', [[100.0, 0.9], [50.0, 0.8]])
-    """
-    from lottery.results.figure import style_density
-
-    for color, (label, values) in zip(colours(len(lines)), lines.items(), strict=True):
-        axes.plot(percent, values.mean, "o-", color=color, ms=3.5, lw=1.4, label=label)
-        axes.fill_between(percent, values.low, values.high, color=color, alpha=0.15, lw=0)
-    style_density(axes, percent.tolist())
-    if len(lines) > 5:
-        columns = 1 + len(lines) // 18
-        axes.legend(
-            frameon=False,
-            fontsize=7 if columns == 1 else 6,
-            loc="center left",
-            bbox_to_anchor=(1.0, 0.5),
-            ncols=columns,
-        )
 
 
 def logarithmic(axes: Axes) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lottery.results.figure import words
+from lottery.results.figure import draw_lines, words
 from lottery.results.intervals import pairs_interval, t_interval
-from lottery.results.reporting import Line, cells, draw_lines, line_with, percent, table
+from lottery.results.reporting import Line, cells, line_with, percent, table
 from lottery.state.counts import check_count
 from lottery.studies.analyses import Findings, Study, analysis
 from lottery.studies.measures.similarity import kernel_alignment, unit_kernel

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.figure import draw_lines
 from lottery.results.intervals import Bounds, t_quantile
-from lottery.results.reporting import Line, cells, draw_lines, line, line_with, percent, table
+from lottery.results.reporting import Line, cells, line, line_with, percent, table
 from lottery.studies.analyses import Findings, Study, analysis
 from pruning.errors import BadValue
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lottery.results.figure import draw_lines
 from lottery.results.reporting import (
     Line,
     cells,
-    draw_lines,
     line,
     logarithmic,
     narrow,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lottery.results.figure import draw_lines
 from lottery.results.reporting import (
     Line,
     cells,
-    draw_lines,
     line,
     logarithmic,
     narrow,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.figure import draw_lines
 from lottery.results.intervals import pairs_interval
-from lottery.results.reporting import Line, cells, draw_lines, line_with, percent, short_names, table, without_interval
+from lottery.results.reporting import Line, cells, line_with, percent, short_names, table, without_interval
 from lottery.studies.analyses import Findings, Study, analysis
 from pruning.errors import BadValue
 from pruning.overlap import Overlap, global_overlap, layer_overlaps, pooled
