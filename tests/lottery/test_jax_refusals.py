@@ -71,9 +71,10 @@ def levels(run: Any) -> list[Any]:
 
 @pytest.mark.parametrize("name", [entry.name for entry in ANALYSES])
 def test_an_analysis_works_or_names_those_that_do(run, name):
-    if name in IN_JAX:
+    try:
         assert analyze(run, name, equinox, DATA).text
-    else:
+    except BadValue:
+        assert name not in IN_JAX
         refused(lambda: analyze(run, name, equinox, DATA), "early-stop-speedup, layer-density, mask-overlap")
 
 

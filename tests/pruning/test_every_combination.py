@@ -19,7 +19,7 @@ from pruning.jobs import Budget, Job, Trained
 from pruning.ladder import Target
 from pruning.mask import Mask
 from pruning.patterns import PATTERNS, Pattern, check_pattern, expected_params, get_pattern
-from pruning.scopes import SCOPES, Schedule, Tensors, place
+from pruning.scopes import SCOPES, PrunableTensors, Schedule, place
 from pruning.selection import check_targets, select
 
 MODELS = {
@@ -41,7 +41,7 @@ def patterns() -> Iterator[Pattern]:
 def ladder(scope: str, shapes: dict[str, tuple[int, ...]]) -> list[Target]:
     densities = {"*": 0.5} if "layer_densities" in SCOPES[scope].value.reads else {}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    return place(scope, Schedule(levels=LEVELS, guard=GUARD, layer_densities=densities), Tensors(shapes, sizes))
+    return place(scope, Schedule(levels=LEVELS, guard=GUARD, layer_densities=densities), PrunableTensors(shapes, sizes))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pruning.errors import BadValue, UnknownName
 from pruning.ladder import Target
-from pruning.scopes import SCOPES, Schedule, Tensors, level_totals, place, scope
+from pruning.scopes import SCOPES, PrunableTensors, Schedule, level_totals, place, scope
 from pruning.scopes.filling import fill
 
 LENET = {"fc1.weight": (300, 784), "fc2.weight": (100, 300), "fc3.weight": (10, 100)}
@@ -20,7 +20,7 @@ DIVIDED = ("erk", "uniform", "smart-ratio")
 
 
 def dense(shapes):
-    return Tensors(shapes, {name: math.prod(shape) for name, shape in shapes.items()})
+    return PrunableTensors(shapes, {name: math.prod(shape) for name, shape in shapes.items()})
 
 
 def total(target):
@@ -32,7 +32,7 @@ def networks(draw):
     shape = st.lists(st.integers(1, 12), min_size=1, max_size=4).map(tuple)
     shapes = {f"t{i}": s for i, s in enumerate(draw(st.lists(shape, min_size=1, max_size=6)))}
     sizes = {name: draw(st.integers(1, math.prod(shape))) for name, shape in shapes.items()}
-    return Tensors(shapes, sizes)
+    return PrunableTensors(shapes, sizes)
 
 
 @pytest.mark.parametrize("name", DIVIDED)
@@ -157,7 +157,7 @@ def test_a_table_follows_the_closed_form(size, thousandths, levels):
 
 
 def test_a_network_that_was_already_pruned_goes_on_from_there():
-    tensors = Tensors({"a": (100,), "b": (100,)}, {"a": 10, "b": 90})
+    tensors = PrunableTensors({"a": (100,), "b": (100,)}, {"a": 10, "b": 90})
     assert place("uniform", Schedule(densities=(0.4, 0.1)), tensors)[1:] == [{"a": 10, "b": 70}, {"a": 10, "b": 10}]
     assert place("table", Schedule(levels=1, layer_densities={"b": 0.5}), tensors)[1] == {"a": 10, "b": 50}
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_met_is_one_clear_line(name, settings, error, message):
 
 
 def test_more_than_there_is_is_an_error():
-    tensors = Tensors({"a": (100,), "b": (100,)}, {"a": 10, "b": 90})
+    tensors = PrunableTensors({"a": (100,), "b": (100,)}, {"a": 10, "b": 90})
     with pytest.raises(BadValue, match="density 0.2 of 'a' is more than that of the network as given"):
         place("table", Schedule(layer_densities={"a": 0.2}), tensors)
     with pytest.raises(BadValue, match="more than that of the network as given"):
@@ -207,7 +207,7 @@ def test_more_than_there_is_is_an_error():
 
 def test_a_new_scope_is_one_function():
     @scope("first-only", source="here")
-    def first_only(schedule: Schedule, tensors: Tensors) -> list[Target]:
+    def first_only(schedule: Schedule, tensors: PrunableTensors) -> list[Target]:
         """Prune the first tensor alone."""
         first = next(iter(tensors.sizes))
         halves = range(schedule.levels + 1)
