@@ -23,8 +23,8 @@ from lottery.data.datasets import load_data
 from lottery.data.parts import prepare
 from lottery.networks.sources.choosing import model_source
 from lottery.trainers import Ask
-from lottery.trainers.es import setup
 from lottery.trainers.es.check import CheckedTrainer
+from lottery.trainers.es.setup import setup
 from pruning.mask import Mask
 from pruning.watch import Silent
 

@@ -49,6 +49,13 @@ def test_a_folder_has_sixteen_modules_at_most(folder):
     assert (folder / "__init__.py").is_file()
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_package_defines_no_name_that_one_of_its_modules_has(folder):
+    tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert defined & {path.name.removesuffix(".py") for path in folder.iterdir()} == set()
+
+
 def test_lottery_has_a_dozen_folders_and_a_handful_of_modules():
     top = ROOT / "lottery"
     assert len([path for path in top.iterdir() if (path / "__init__.py").is_file()]) <= 12

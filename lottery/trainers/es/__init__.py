@@ -6,16 +6,16 @@ from es.config import ESConfig
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
 
 
-def setup(ask: Ask) -> Setup:
+def _ready(ask: Ask) -> Setup:
     """Make the evolution trainer ready (see `lottery.trainers.es.setup.setup`)."""
-    from lottery.trainers.es.setup import setup as ready
+    from lottery.trainers.es.setup import setup
 
-    return ready(ask)
+    return setup(ask)
 
 
 TRAINERS.add(
     "es",
-    TrainerKind(ESConfig, setup),
+    TrainerKind(ESConfig, _ready),
     "evolution strategies in JAX (evosax)",
     "Lange & Sprekeler 2023 (arXiv 2306.00045)",
 )

@@ -6,16 +6,16 @@ from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
 from lottery.trainers.function.config import LoopConfig
 
 
-def setup(ask: Ask) -> Setup:
+def _ready(ask: Ask) -> Setup:
     """Make the trainer ready (see `lottery.trainers.function.setup`)."""
-    from lottery.trainers.function.setup import setup as ready
+    from lottery.trainers.function.setup import setup
 
-    return ready(ask)
+    return setup(ask)
 
 
 TRAINERS.add(
     "function",
-    TrainerKind(LoopConfig, setup),
+    TrainerKind(LoopConfig, _ready),
     "a loop of your own: train=function(model, mask, budget)",
     "this toolkit",
 )

@@ -6,13 +6,13 @@ from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
 from lottery.trainers.gd.config import GDConfig
 
 
-def setup(ask: Ask) -> Setup:
+def _ready(ask: Ask) -> Setup:
     """Make the trainer ready (see `lottery.trainers.gd.setup`)."""
-    from lottery.trainers.gd.setup import setup as ready
+    from lottery.trainers.gd.setup import setup
 
-    return ready(ask)
+    return setup(ask)
 
 
 TRAINERS.add(
-    "gd", TrainerKind(GDConfig, setup), "gradient descent in PyTorch", "Frankle & Carbin 2019 (arXiv 1803.03635)"
+    "gd", TrainerKind(GDConfig, _ready), "gradient descent in PyTorch", "Frankle & Carbin 2019 (arXiv 1803.03635)"
 )
