@@ -79,9 +79,10 @@ data = Data(
 STEPS = 400
 REPLICATES = 3
 LEVELS = 16
+TOLERANCE = 0.01
 
 # %%
-settings = {"levels": LEVELS, "replicates": REPLICATES, "steps": STEPS, "tolerance": 0.01}
+settings = {"levels": LEVELS, "replicates": REPLICATES, "steps": STEPS, "tolerance": TOLERANCE}
 ticket = find_ticket(TwoLayers, data, **settings)
 print(ticket)
 

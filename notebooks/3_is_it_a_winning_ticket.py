@@ -58,9 +58,10 @@ from lottery import (
 # %% tags=["parameters"]
 STEPS = 300
 REPLICATES = 5
+TOLERANCE = 0.02
 
 # %%
-settings = {"levels": 6, "prune_rate": 0.49, "replicates": REPLICATES, "steps": STEPS, "tolerance": 0.02}
+settings = {"levels": 6, "prune_rate": 0.49, "replicates": REPLICATES, "steps": STEPS, "tolerance": TOLERANCE}
 ticket = find_ticket("mlp", "digits", **settings)
 search = ticket.search
 print(ticket)

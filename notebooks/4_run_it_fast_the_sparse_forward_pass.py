@@ -44,6 +44,7 @@ print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
 
 # %% tags=["parameters"]
 STEPS = 100
+TOLERANCE = 0.02
 
 # %% [markdown]
 # ## A ticket
@@ -73,7 +74,7 @@ data = Data(
     test=(x[order[1500:]], y[order[1500:]]),
     name="digits",
 )
-ticket = find_ticket(Wide, data, levels=4, prune_rate=0.6, steps=STEPS, tolerance=0.02, lr=1e-3)
+ticket = find_ticket(Wide, data, levels=4, prune_rate=0.6, steps=STEPS, tolerance=TOLERANCE, lr=1e-3)
 print(ticket)
 
 # %% [markdown]

@@ -23,7 +23,7 @@ def scripts() -> list[Path]:
     return sorted(HERE.glob("[0-9]_*.py"))
 
 
-def execute(script: Path, smaller: Mapping[str, int] | None = None) -> Any:
+def execute(script: Path, smaller: Mapping[str, float] | None = None) -> Any:
     """Return the notebook of a script, executed in an empty folder.
 
     Args:
@@ -42,7 +42,7 @@ def execute(script: Path, smaller: Mapping[str, int] | None = None) -> Any:
     return notebook
 
 
-def _with(line: str, values: Mapping[str, int]) -> str:
+def _with(line: str, values: Mapping[str, float]) -> str:
     name = line.partition(" = ")[0]
     return f"{name} = {values[name]}" if name in values else line
 

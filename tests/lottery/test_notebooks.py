@@ -16,7 +16,8 @@ notebooks = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(notebooks)
 
 SMALLER = {
-    "STEPS": 100,
+    "STEPS": 200,
+    "TOLERANCE": 1.0,
     "GENERATIONS": 10,
     "POLE_GENERATIONS": 3,
     "REPLICATES": 2,
