@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -16,21 +15,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "lottery", "prune", "--levels", "6", "--steps", "300", "--replicates", "2"]
+# `python -m lottery` that takes Ctrl-C also where the tests run in the background, whose children ignore it.
+LOTTERY = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('lottery', run_name='__main__')"
+)
+COMMAND = [sys.executable, "-c", LOTTERY, "prune", "--levels", "6", "--steps", "300", "--replicates", "2"]
 COMMAND += ["--rewind", "20", "--set", "momentum=0.9", "--optimizer", "sgd", "--lr", "0.05", "--json", "--quiet"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def start(folder):
-    # Ctrl-C reaches it also where the tests themselves run in the background, which ignores it.
     return subprocess.Popen(
-        COMMAND,
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        COMMAND, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
