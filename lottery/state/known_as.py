@@ -29,12 +29,14 @@ FIRST_NAMES = {
 }
 
 
-def known_as(module: str) -> str:
-    """Return the name under which a module stands in identities.
+def known_as(module: str | None) -> str:
+    """Return the name under which a module stands in identities; some built-in functions say None.
 
     >>> known_as("lottery.networks.models.mlp"), known_as("torch.nn")
     ('lottery.models.mlp', 'torch.nn')
     """
+    if module is None:
+        return "None"
     now, rest = module, ""
     while now not in FIRST_NAMES:
         now, dot, last = now.rpartition(".")

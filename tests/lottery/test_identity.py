@@ -124,6 +124,7 @@ def test_what_moved_inside_the_toolkit_is_known_by_its_first_name():
     assert known_as("lottery.networks.objectives.labels") == "lottery.data.labels"
     assert known_as("lottery.networks.models.resnet") == "lottery.models.resnet"
     assert known_as("mine.lottery") == "mine.lottery"
+    assert known_as(None) == "None"
 
 
 def test_every_module_that_has_a_first_name_is_there():
