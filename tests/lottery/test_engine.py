@@ -229,3 +229,19 @@ class TestRunDirectory:
         found = read_search(tmp_path)
         assert len(found.levels) == 2 and found.winner is None
         assert found.stopped == "not finished: level 1 is the last on disk"
+
+
+@pytest.mark.parametrize("rewind", ["0", "30", "lr"])
+@pytest.mark.parametrize(("draw_from", "read"), [("previous", [0, 1, 2]), ("dense", [0, 0, 0])])
+def test_every_level_reads_one_training_from_disk_and_draws_from_that(tmp_path, monkeypatch, rewind, draw_from, read):
+    seen: list[int] = []
+    whole = RunDirectory.read_trained
+
+    def noticed(run, seed, level):
+        seen.append(level)
+        return whole(run, seed, level)
+
+    monkeypatch.setattr(RunDirectory, "read_trained", noticed)
+    settings = plan(rewind, draw_from=draw_from, replicates=1)
+    search_levels(settings, FakeTrainer(), INITIAL, RunDirectory(tmp_path), Quiet())
+    assert seen == read
