@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lottery.state.machine.shadowing import refuse_shadows
+
 if TYPE_CHECKING:
     from lottery.api import find_ticket
     from lottery.data import Data
@@ -114,10 +116,13 @@ _HOMES = {
     "transfer": "lottery.studies.transfer.table",
 }
 
+refuse_shadows(__path__)
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'lottery' has no attribute {name!r}")
+    refuse_shadows(__path__)  # the search path may have changed since
     return getattr(import_module(_HOMES[name]), name)
 
 
