@@ -1,0 +1,1 @@
+"""Networks, data, loss and metric, as gradient descent in JAX needs them."""

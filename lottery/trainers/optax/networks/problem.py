@@ -1,0 +1,159 @@
+"""A search's model and data as gradient descent in JAX needs them: a pure function, and arrays on the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+import torch.nn.functional as F
+
+from es.coordinates import Space
+from es.network import Network
+from es.objectives import binary_cross_entropy, cross_entropy, squared_error
+from es.tasks.supervised import Supervised, size
+from es.translation.arrays import batch_to_jax
+from es.translation.fixed import released
+from es.translation.functions import torch_batch_function, torch_network
+from lottery.data.part import Part, Tensors
+from lottery.data.parts import Parts
+from lottery.networks.objectives import objective as torch_objective
+from lottery.networks.objectives.labels import check_labels, check_outputs
+from lottery.networks.objectives.metric import Measure
+from lottery.networks.objectives.objective import objective_for
+from lottery.networks.sources.jax import JaxSource
+from lottery.networks.sources.source import ModelSource
+from lottery.networks.trainable import NAMED, trainable_names
+from lottery.state.tensors import check_finite, float_type
+from lottery.trainers import Ask
+from lottery.trainers.es.metrics import HostReading, weigh_batch
+from lottery.trainers.optax.networks.half import in_half
+from lottery.trainers.optax.networks.in_memory import in_memory
+from lottery.trainers.optax.networks.modes import check_modes
+from pruning.calls.users_code import users_code
+from pruning.errors import BadValue, DataError, NothingToPrune, RunError
+from pruning.masks.names import match_patterns
+
+# The default losses of PyTorch's trainer, and the same in JAX.
+_IN_JAX = {
+    F.cross_entropy: cross_entropy,
+    torch_objective.binary_loss: binary_cross_entropy,
+    torch_objective.squared_error: squared_error,
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is trained, on what, and how it is measured.
+
+    Attributes:
+        task: the network, the data on the device, the loss, and what measures a network.
+        order: the places of the training examples, as a part whose batches are drawn like those of any other part.
+        batch_size: examples a step.
+        measure: the metric.
+        objective: names loss and metric.
+    """
+
+    task: Supervised
+    order: Tensors
+    batch_size: int
+    measure: Measure
+    objective: str
+
+
+def problem_of(ask: Ask) -> Problem:
+    """Translate the model, put the data on the device, and check that all fits.
+
+    Raises:
+        DataError: a model that cannot take these inputs, labels that its outputs cannot give, or a `DataLoader` that
+            cannot be held in memory.
+        NothingToPrune: a model without a parameter to train.
+        BadValue: a model that computes something else in training mode.
+    """
+    config = ask.config
+    if not isinstance(ask.parts, Parts):
+        raise BadValue(f"trainer 'optax' learns from examples, and {ask.parts.name} is none: use trainer 'es'")
+    parts, batch_size = in_memory(ask.parts, config.batch_size, ask.seed)
+    if isinstance(ask.source, ModelSource):
+        parts = parts.with_floats(float_type(ask.source.build(ask.seed)))
+    objective = objective_for(parts.example[1], ask.loss, ask.metric)
+    if ask.loss is None:
+        check_labels(parts)
+    example = jax.tree.map(lambda leaf: leaf if isinstance(leaf, bool) else leaf[:batch_size], parts.example)
+    few = batch_to_jax(example)
+    with users_code("the model on a batch of this data", DataError):
+        network, state = _network(ask, example[0])
+        if config.precision == "bf16":
+            network = replace(network, apply=in_half(network.apply))
+        params = {name: jnp.asarray(value) for name, value in state.items()}
+        outputs = jax.jit(network.apply)(params, few[0])
+    if objective.loss is F.cross_entropy:
+        check_outputs(outputs.shape, parts)
+    with users_code("the loss on a batch of this data", DataError):
+        loss = _loss(ask, objective.loss, outputs, few[1], network)
+        shape: tuple[int, ...] = jax.eval_shape(loss, outputs, few[1]).shape
+    if math.prod(shape) != 1:
+        raise DataError(f"the loss must return one number for a batch, not shape {shape}")
+    train, validation = _examples(parts.train), _examples(parts.validation)
+    test = _examples(parts.test) if parts.test is not None else None
+    task = Supervised(
+        network=network,
+        space=Space.of(state, network.evolved),
+        train=train,
+        validation=validation,
+        test=test,
+        loss=loss,
+        metric=partial(HostReading, objective.metric, isinstance(ask.source, JaxSource), network.restored),
+        weigh=partial(weigh_batch, objective.loss),
+        batch_size=batch_size,
+        params=params,
+    )
+    try:  # measured once, so that a metric that cannot work is said before anything is written
+        task.measure(task.params)
+    except RunError as error:
+        raise DataError(f"{error}, on what the model returns") from error
+    places = torch.arange(size(train))
+    return Problem(task, Tensors(places, places), batch_size, objective.metric.measure, objective.name)
+
+
+def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
+    """Return the network as a pure function, of which what is trained is `evolved`, and one seed's arrays."""
+    only: tuple[str, ...] = ask.config.train_only
+    if isinstance(ask.source, ModelSource):
+        model = ask.source.build(ask.seed)
+        check_finite(model)
+        check_modes(model, inputs)
+        network, state = torch_network(model, inputs), ask.source.initial_state(ask.seed)
+        names = trainable_names(model, only)
+    else:
+        assert isinstance(ask.source, JaxSource)
+        network, state = ask.source.network(ask.seed)
+        named = [text for text in only if text in NAMED]
+        if named:
+            raise BadValue(f"train_only {named[0]!r} looks at the layers of a PyTorch module; name arrays")
+        names = match_patterns(only, network.evolved, "train_only") if only else network.evolved
+    trained = tuple(name for name in network.evolved if name in names)
+    if not trained:
+        raise NothingToPrune("the model has no trainable floating-point parameter: there is nothing to train")
+    return replace(network, evolved=trained), state
+
+
+def _loss(ask: Ask, function: Any, outputs: Any, targets: Any, network: Network) -> Any:
+    """Return a loss as a JAX function: ours by name, a JAX model's as it is, a torch one translated."""
+    ours = next((jax_loss for torch_loss, jax_loss in _IN_JAX.items() if torch_loss is function), None)
+    if ours is not None:
+        return ours
+    if isinstance(ask.source, JaxSource):
+        return lambda outputs, targets: function(outputs, released(targets))
+    return torch_batch_function(function, outputs, targets, network.restored)
+
+
+def _examples(part: Part) -> tuple[Any, Any]:
+    """Return a whole part as arrays on the device."""
+    assert isinstance(part, Tensors)
+    return batch_to_jax((part.inputs, part.targets))

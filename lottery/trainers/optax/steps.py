@@ -1,0 +1,177 @@
+"""The compiled part of a training: steps of stacked networks, one after the other, without Python between them.
+
+    batch ─▶ gradients ─▶ mask ─▶ clip ─▶ optimizer ─▶ mask
+
+A mask is an argument of the program, so that every level runs the same one; so are the places of the examples and the
+learning rates, and how many steps are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from es.network import Apply
+from lottery.trainers.optax.optimizers.optimizer import Optimizer
+from pruning.pytrees import apply_mask
+
+Tree = Mapping[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """One network between two steps; a pytree of device arrays.
+
+    Attributes:
+        params: what is trained, by name; a complex parameter as its halves along a last axis.
+        fixed: every other parameter and buffer, by name.
+        optimizer: the optimizer's state.
+        step: how many steps are done, those before the rewind point included.
+        loss_sum: losses of the steps since the last evaluation, summed.
+    """
+
+    params: Tree
+    fixed: Tree
+    optimizer: Any
+    step: jax.Array
+    loss_sum: jax.Array
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What some steps look at; rows beyond their number are not read.
+
+    Attributes:
+        places: of the examples of every step, [networks, steps, batch] int32.
+        rates: the learning rate of every step, [steps].
+        count: how many steps are taken.
+    """
+
+    places: jax.Array
+    rates: jax.Array
+    count: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What happens in every step.
+
+    Attributes:
+        apply: the network (see `es.network.Network`).
+        loss: `loss(outputs, targets)` returns a scalar.
+        optimizer: makes of gradients what is added to the weights.
+        clip_norm: the largest norm of all gradients, or None.
+    """
+
+    apply: Apply
+    loss: Callable[[Any, Any], Any]
+    optimizer: Optimizer
+    clip_norm: float | None
+
+
+Advance = Callable[[Tree, State, Any, Chunk], State]
+"""`advance(keeps, states, data, chunk)`; masks and states have one row for each network."""
+
+
+def advance_in_loop(rules: Rules) -> Advance:
+    """Return steps as one compiled program: a loop on the device."""
+
+    def run(keeps: Tree, states: State, data: Any, places: jax.Array, rates: jax.Array, count: jax.Array) -> State:
+        def body(index: jax.Array, now: State) -> State:
+            return _steps(rules, keeps, now, data, places[:, index], rates[index])
+
+        return jax.lax.fori_loop(0, count, body, states)
+
+    compiled = jax.jit(run, donate_argnums=1)
+    return lambda keeps, states, data, chunk: compiled(
+        keeps, states, data, chunk.places, chunk.rates, jnp.asarray(chunk.count, jnp.int32)
+    )
+
+
+def advance_one_by_one(rules: Rules) -> Advance:
+    """Return steps as one compiled step that Python calls again and again."""
+
+    def run(keeps: Tree, states: State, data: Any, places: jax.Array, rates: jax.Array, index: jax.Array) -> State:
+        return _steps(rules, keeps, states, data, places[:, index], rates[index])
+
+    compiled = jax.jit(run, donate_argnums=1)
+
+    def advance(keeps: Tree, states: State, data: Any, chunk: Chunk) -> State:
+        for index in range(chunk.count):
+            states = compiled(keeps, states, data, chunk.places, chunk.rates, np.int32(index))
+        return states
+
+    return advance
+
+
+def convolves(apply: Apply, params: Tree, inputs: Any) -> bool:
+    """Say whether a network has convolutions.
+
+    >>> convolves(lambda params, x: x @ params["w"], {"w": jnp.ones((2, 1))}, jnp.ones((1, 2)))
+    False
+    """
+    return "conv_general_dilated" in str(jax.make_jaxpr(apply)(dict(params), inputs))
+
+
+def clipped(gradients: Tree, largest: float) -> Tree:
+    """Return gradients scaled so that their joint norm is no larger, as PyTorch's `clip_grad_norm_` scales them.
+
+    >>> clipped({"w": jnp.array([3.0, 4.0])}, 1.0)["w"].round(3).tolist()
+    [0.6000000238418579, 0.800000011920929]
+    """
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)))
+    scale = jnp.minimum(largest / (norm + 1e-6), 1.0)
+    return jax.tree.map(lambda leaf: (leaf * scale).astype(leaf.dtype), gradients)
+
+
+def evaluated(states: State) -> State:
+    """Return the states with the sums since the last evaluation set back."""
+    return replace(states, loss_sum=jnp.zeros_like(states.loss_sum))
+
+
+def _steps(rules: Rules, keeps: Tree, states: State, data: Any, places: jax.Array, rate: jax.Array) -> State:
+    """Return every network one step later; the examples of each are at `places`, [networks, batch]."""
+
+    def step(keep: Tree, state: State, own: jax.Array) -> State:
+        return _step(rules, keep, state, _rows(data, own), rate)
+
+    if len(places) > 1:
+        return jax.vmap(step)(keeps, states, places)
+    # without the axis: a product of one network is a plain one
+    one = jax.tree.map(lambda leaf: leaf[0], (keeps, states, places))
+    return jax.tree.map(lambda leaf: leaf[None], step(*one))
+
+
+def _step(rules: Rules, keeps: Tree, state: State, batch: tuple[Any, Any], rate: jax.Array) -> State:
+    inputs, targets = batch
+
+    def loss(params: Tree) -> jax.Array:
+        return jnp.asarray(rules.loss(rules.apply({**state.fixed, **params}, inputs), targets)).reshape(())
+
+    value, gradients = jax.value_and_grad(loss)(dict(state.params))
+    gradients = apply_mask(gradients, keeps)
+    if rules.clip_norm is not None:
+        gradients = clipped(gradients, rules.clip_norm)
+    updates, optimizer = rules.optimizer.updates(
+        state.optimizer, gradients, dict(state.params), rate, state.step, lambda at: loss(apply_mask(at, keeps)), value
+    )
+    # What an optimizer writes to a removed weight all the same (noise, a mix of a matrix's gradients) is 0 again.
+    params = apply_mask(optax.apply_updates(dict(state.params), updates), keeps)
+    return State(
+        params=params,
+        fixed=state.fixed,
+        optimizer=optimizer,
+        step=state.step + 1,
+        loss_sum=state.loss_sum + value.astype(state.loss_sum.dtype),
+    )
+
+
+def _rows(data: Any, places: jax.Array) -> Any:
+    return jax.tree.map(lambda leaf: leaf.at[places].get(mode="promise_in_bounds"), data)
