@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lottery.results.columns import Table
+from lottery.results.reporting import table
 from lottery.state.counts import check_count
 from lottery.state.machine.bars import with_bar
 from pruning.registry import Registry
@@ -36,6 +38,23 @@ class Report:
 
 
 Run = Callable[[str, int, str], Report]
+
+
+def timings(report: Report) -> Table:
+    """Return the measurements as a table.
+
+    >>> row = {"what": "ours", "seconds_per_step": 0.5, "fastest": 0.4, "slowest": 0.6, "speedup": 2.0}
+    >>> print(timings(Report([row], "step", "")))
+          s / step       min       max  speed-up
+    ours  0.500000  0.400000  0.600000      2.0x
+    """
+    rows: list[list[str]] = []
+    for row in report.rows:
+        seconds = [row[f"seconds_per_{report.unit}"], row["fastest"], row["slowest"]]
+        gain = "cannot tell" if row.get("told") == "cannot tell" else f"{row['speedup']:.1f}x"
+        rows.append([row["what"], *(f"{each:.6f}" for each in seconds), gain])
+    return table(["", f"s / {report.unit}", "min", "max", "speed-up"], rows, left=[0])
+
 
 BENCHMARKS: Registry[Run] = Registry("benchmark", "lottery.bench")
 

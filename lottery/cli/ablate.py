@@ -41,7 +41,7 @@ def ablate(
     from lottery.runs.reading import read_search
     from lottery.search.levels.progress import Display
     from lottery.state.machine.bars import bars_wanted
-    from lottery.studies.ablation.report import ablation_figure, ablation_table, ablations_json
+    from lottery.studies.ablation.report import ablation_figure, ablation_report, ablations_json
     from lottery.studies.ablation.running import ablate as train_controls
     from lottery.studies.ablation.stored import read_ablations
 
@@ -64,7 +64,7 @@ def ablate(
     search = read_search(run)
     drawn = save_figure(ablation_figure(search, read_ablations(run)), figure or run / "ablations.png")
     if not quiet:
-        print(ablation_table(search, ablated), file=stream)
+        stream.show(ablation_report(search, ablated))
         print(f"Controls: {run / 'ablations'}", file=stream)
         print(f"Figure: {drawn}", file=stream)
     if as_json:

@@ -43,6 +43,7 @@ def show_analyses(
     Traceback (most recent call last):
     pruning.errors.BadValue: --figure names one file for 2 analyses; leave it out, or ask for one analysis
     """
+    from lottery.results.columns import report
     from lottery.studies.analyses import ANALYSES
     from pruning.errors import BadValue
 
@@ -59,8 +60,9 @@ def show_analyses(
         findings = _find(runs, name, model, data, trust)
         path = _draw(findings, figure or runs[0] / f"analysis-{name}.png")
         heading = f"{name}: {ANALYSES[name].summary}." if len(runs) == 1 else f"{name}, between runs."
-        print(f"{heading}\n{findings.text}\nFigure: {path}", file=stream)
+        stream.show(report(heading, findings.shown, f"Figure: {path}"))
         printed[name] = {**findings.as_json(), "figure": str(path)}
+    print("Computed from the levels that are stored; nothing was trained.", file=stream)
     return printed if as_json else None
 
 

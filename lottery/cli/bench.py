@@ -40,7 +40,7 @@ def bench(
     `lottery bench sparse TICKET` says layer by layer what the sparse forward pass of a ticket runs on this machine, how
     long that takes, and whether it pays.
     """
-    from lottery.bench import BENCHMARKS
+    from lottery.bench import BENCHMARKS, timings
     from lottery.results.figure import save_figure
     from lottery.state.machine.environment import environment
     from pruning.disk.files import write_json
@@ -68,15 +68,7 @@ def bench(
     drawn = save_figure(report.draw(report.rows), figure) if figure is not None and report.draw is not None else None
     if as_json:
         return result
-    width = max(len(row["what"]) for row in report.rows)
-    print(f"{'':<{width}} {f's / {report.unit}':>14} {'min':>9} {'max':>9} {'speed-up':>11}")
-    for row in report.rows:
-        gain = "cannot tell" if row.get("told") == "cannot tell" else f"{row['speedup']:.1f}x"
-        print(
-            f"{row['what']:<{width}} {row[f'seconds_per_{report.unit}']:>14.6f} {row['fastest']:>9.6f} "
-            f"{row['slowest']:>9.6f} {gain:>11}"
-        )
-    print(report.note)
+    people(as_json).show(timings(report) + report.note)
     if drawn is not None:
         print(f"Figure: {drawn}")
     return None
@@ -93,16 +85,20 @@ def _ticket(
     as_json: bool,
 ) -> Result:
     from lottery.bench.tickets import sparse_reports
+    from lottery.results.columns import report as show
+    from lottery.results.reporting import table
     from lottery.runs.ticket import Ticket
     from lottery.state.machine.environment import environment
     from pruning.disk.files import write_json
+    from pruning.sparse.network.layer_report import HEADER
 
     look_here(model, trust=trust)
     stream = people(as_json)
     rows: list[dict[str, Any]] = []
     # all of them first: a bar and a table do not share a terminal
     for report in list(sparse_reports(Ticket.load(ticket), model, data, batches, device, trust=trust)):
-        print(f"Batch {report.batch[0]}\n{report.text()}\n", file=stream)
+        layers = table(HEADER, report.rows(), left=[0])
+        stream.show(show(f"Batch {report.batch[0]}", layers, *report.notes(), ""))
         rows.append(report.as_json())
     result = {"benchmark": "sparse", "ticket": str(ticket), "environment": environment(rows[0]["device"]), "rows": rows}
     if out is not None:

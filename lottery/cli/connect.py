@@ -28,7 +28,7 @@ def connect(
 ) -> Result:
     """Measure the error barrier on the straight line between trained tickets (all pairs)."""
     from lottery.results.figure import save_figure
-    from lottery.studies.connection.report import connections_figure, connections_table
+    from lottery.studies.connection.report import connections_figure, connections_report
     from lottery.studies.connection.tickets import connect
 
     look_here(model, trust=trust)
@@ -36,7 +36,8 @@ def connect(
     stream = people(as_json)
     for warning in found.warnings():
         print(f"lottery: warning: {warning}", file=error_stream())
-    print(connections_table(found), file=stream)
+    stream.show(connections_report(found))
+    print("Measured on the weights that the tickets hold; nothing was trained, and no result is stored.", file=stream)
     drawn = save_figure(connections_figure(found), figure) if figure is not None else None
     if drawn is not None:
         print(f"Figure: {drawn}", file=stream)

@@ -41,7 +41,7 @@ def instability(
     from lottery.results.figure import save_figure
     from lottery.search.levels.progress import Display
     from lottery.state.machine.bars import bars_wanted
-    from lottery.studies.instability.report import stability_figure, stability_json, stability_table
+    from lottery.studies.instability.report import stability_figure, stability_json, stability_report
     from lottery.studies.instability.running import instability as analyse
 
     look_here(model, trust=trust)
@@ -62,7 +62,7 @@ def instability(
     )
     drawn = save_figure(stability_figure(found), figure or run / "instability.png")
     if not quiet:
-        print(stability_table(found), file=stream)
+        stream.show(stability_report(found))
         print(f"Copies: {run / 'instability'}", file=stream)
         print(f"Figure: {drawn}", file=stream)
     if as_json:

@@ -48,5 +48,5 @@ def layers(
             raise BadValue(f"--model and --trust are for a run or ticket directory, and {model} is none")
         look_here(model)
         found = layers_of(model, data or "digits", prunable=prunable or (), skip=skip or ())
-    print(found, file=people(as_json))
+    people(as_json).show(found.report())
     return found.as_json() if as_json else None

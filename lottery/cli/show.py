@@ -68,7 +68,7 @@ def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> Result:
 
     searches = [read_search(run) for run in runs]
     stream = people(as_json)
-    print(comparison_text(searches), file=stream)
+    stream.show(comparison_text(searches))
     if figure is not None:
         print(f"Figure: {save_figure(comparison_figure(searches), figure)}", file=stream)
     if not as_json:
@@ -79,19 +79,18 @@ def _compare(runs: list[Path], figure: Path | None, as_json: bool) -> Result:
 
 
 def _show_one(run: Path, plot: bool, as_json: bool) -> Result:
+    from lottery.results.columns import report
     from lottery.results.summary import as_json as search_json
-    from lottery.results.table import HEADER, conclusion, layer_table, level_row
+    from lottery.results.table import conclusion, layer_table, levels_of
     from lottery.runs.reading import read_search
 
     search = read_search(run)
     stream = people(as_json)
-    print(HEADER, file=stream)
-    for level in search.levels:
-        print(level_row(level, search.levels[0], search.is_fraction, search.test_examples), file=stream)
+    stream.show(levels_of(search).whole(search.levels, search.winner.level if search.winner else None))
     print(conclusion(search), file=stream)
     winner = search.winning_replicate
     if winner is not None:
-        print(f"Layers of the winning ticket:\n{layer_table(winner)}", file=stream)
+        stream.show(report("Layers of the winning ticket:", layer_table(winner)))
     figures = _draw(run, search) if plot else []
     for figure in figures:
         print(f"Figure: {figure}", file=stream)

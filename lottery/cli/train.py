@@ -65,7 +65,7 @@ def train(
     look_here(model, trust=trust)
     settings = {key: value for key, value in flags.items() if value is not None} | parse_assignments(set_ or [])
     stream = people(as_json)
-    display = Display(bars_wanted(quiet), None if quiet else lambda text: print(text, file=stream))
+    display = Display(bars_wanted(quiet), None if quiet else stream.show)
     loaded = Ticket.load(ticket)
     search = train_ticket(
         loaded, model, data, settings=settings, out=out, force=force, resume=resume, trust=trust, display=display

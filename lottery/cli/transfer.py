@@ -35,6 +35,7 @@ def transfer(
 
     The same command resumes what was cut off and trains nothing that is already there.
     """
+    from lottery.results.columns import report
     from lottery.results.figure import save_figure
     from lottery.search.levels.progress import Display
     from lottery.state.machine.bars import bars_wanted
@@ -47,8 +48,10 @@ def transfer(
     given = {"model": model, "data": data or None, "device": device, "trust": trust}
     table = transfer(run, density, level, **given, out=out, display=display)
     drawn = save_figure(transfer_figure(table), figure) if figure is not None else None
-    text = transfer_table_text(table) + (f"\nFigure: {drawn}" if drawn is not None else "")
+    shown = report(transfer_table_text(table), *([f"Figure: {drawn}"] if drawn is not None else []))
+    if quiet and not as_json:
+        return str(shown)  # the result of a quiet command
+    people(as_json).show(shown)
     if not as_json:
-        return text
-    print(text, file=people(as_json))
+        return None
     return {**transfer_json(table), "figure": str(drawn) if drawn else None}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lottery.results.columns import Report, report
 from lottery.results.levels import Level, Search
 from lottery.results.reporting import percent, table, units, within
 from lottery.results.statistics import (
@@ -163,12 +164,12 @@ def _difference(label: str, level: Level, search: Search) -> Difference:
     )
 
 
-def comparison_text(searches: Sequence[Search]) -> str:
+def comparison_text(searches: Sequence[Search]) -> Report:
     """Return both tables: every level of every search, and their differences to the first."""
-    return f"{comparison_table(searches)}\n\n{difference_table(searches)}"
+    return report(comparison_table(searches), "", differences(searches))
 
 
-def comparison_table(searches: Sequence[Search]) -> str:
+def comparison_table(searches: Sequence[Search]) -> Report:
     """Return the mean test metric and its 95 % interval for every level of every search."""
     names = labels(searches)
     width, rows = max(24, *(len(name) + 2 for name in names)), []
@@ -189,33 +190,35 @@ def comparison_table(searches: Sequence[Search]) -> str:
         rows.append([str(number), density, *cells])
     counts = ", ".join(f"{len(s.levels[0].replicates)} ({name})" for s, name in zip(searches, names, strict=True))
     part = "test" if searches[0].levels[0].test is not None else "validation"
-    shown = table(["level", "density", *names], rows, least=(5, 8, width, *[width - 2] * (len(names) - 1)))
-    return f"{shown}\nMean {part} {plain(searches[0].metric)} and 95 % interval; replicates: {counts}."
+    least = (5, 8, width, *[width - 2] * (len(names) - 1))
+    shown = table(["level", "density", *names], rows, least=least, keys=2)
+    return shown + f"Mean {part} {plain(searches[0].metric)} and 95 % interval; replicates: {counts}."
 
 
 def difference_table(searches: Sequence[Search]) -> str:
     """Return the differences to the first search as text: one line for each level and other search."""
+    return str(differences(searches))
+
+
+def differences(searches: Sequence[Search]) -> Report:
+    """Return the differences to the first search: one line for each level and other search."""
     rows = compare(searches)
     scale, unit = units(searches[0].is_fraction)
-    width = max(6, *(len(row.label) for row in rows))
-    title = f"against {labels(searches)[0]}"
-    wide = max(30, len(title))
-    lines = [f"{'level':>5}  {'density':>8}  {'search':<{width}}  {title:>{wide}}  {'n':>3}  {'p':>7}  {'p (Holm)':>8}"]
+    lines: list[list[str]] = []
     for row in rows:
-        start = f"{row.level:>5}  {percent(row.density):>8}  {row.label:<{width}}"
+        start = [str(row.level), percent(row.density), row.label]
         if row.estimate is None:
-            lines.append(f"{start}  {'–':>{wide}}  ({row.reason})")
+            lines.append([*start, "–", "", "", "", f"({row.reason})"])
             continue
-        near = f"  at {percent(row.other_density)}" if f"{row.other_density:.4f}" != f"{row.density:.4f}" else ""
-        lines.append(
-            f"{start}  {difference_text(row.estimate, scale, unit):>{wide}}  {row.estimate.n:>3}  {_p(row.p):>7}  "
-            f"{_p(row.holm):>8}{near}"
-        )
-    lines.append(
+        near = f"at {percent(row.other_density)}" if f"{row.other_density:.4f}" != f"{row.density:.4f}" else ""
+        shown = difference_text(row.estimate, scale, unit)
+        lines.append([*start, shown, str(row.estimate.n), _p(row.p), _p(row.holm), near])
+    header = ["level", "density", "search", f"against {labels(searches)[0]}", "n", "p", "p (Holm)", ""]
+    return report(
+        table(header, lines, least=(5, 8, 6, 30, 3, 7, 8, 0), left=[2, 7], keys=3),
         "Differences are paired by seed at the same density (within 2 %), with Student's t interval; p of the paired "
-        "t test, adjusted by Holm over all lines."
+        "t test, adjusted by Holm over all lines.",
     )
-    return "\n".join(lines)
 
 
 def difference_text(estimate: Estimate, scale: float, unit: str) -> str:

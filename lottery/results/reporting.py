@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import Table
 from lottery.results.intervals import Bounds, t_interval
-from pruning.disk.plain import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,31 +110,31 @@ def cells(values: Line, form: str = ".3f", scale: float = 1.0) -> list[str]:
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], least: Sequence[int] = (), left: Collection[int] = ()
-) -> str:
-    """Return text in columns.
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    least: Sequence[int] = (),
+    left: Collection[int] = (),
+    keys: int = 1,
+) -> Table:
+    """Return a table for people: `str` of it is text in columns, and a text that is added stands below it.
 
     Args:
         header: the columns' names.
         rows: texts below them.
-        least: how wide each column is at the least; by default as wide as what stands in it.
+        least: how wide each column is at the least, where there is room; by default as wide as what stands in it.
         left: columns that are aligned on the left, by position; the others are on the right.
+        keys: how many columns at the left say what a row is: they are repeated where a terminal is too narrow and the
+            table is shown in parts.
 
-    >>> print(table(["level", "x"], [["0", "1.00"]]))
+    >>> print(table(["level", "x"], [["0", "1.00"]]) + "One level.")
     level     x
         0  1.00
+    One level.
     >>> print(table(["name", "x"], [["fc", "1.00"]], least=(6, 6), left=[0]))
     name         x
     fc        1.00
     """
-    everything = [[plain(text) for text in row] for row in (header, *rows)]
-    asked = least or (0,) * len(header)
-    widths = [max(size, *(len(row[at]) for row in everything)) for at, size in enumerate(asked)]
-    sides = ["<" if at in left else ">" for at in range(len(header))]
-    return "\n".join(
-        "  ".join(f"{text:{side}{width}}" for text, side, width in zip(row, sides, widths, strict=True))
-        for row in everything
-    )
+    return Table(tuple(header), tuple(map(tuple, rows)), frozenset(left), least=tuple(least), keys=keys)
 
 
 def short_names(names: Sequence[str]) -> list[str]:

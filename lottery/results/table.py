@@ -3,39 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lottery.results.card import delivered_text
+from lottery.results.columns import Report, Table, report
 from lottery.results.levels import Level, Replicate, Search
 from lottery.results.reporting import percent, units, within
 from lottery.results.statistics import against_dense, interval
 from pruning.disk.plain import plain
 from pruning.mask import Mask
 
-HEADER = (
-    f"{'level':>5}  {'density':>8}  {'kept / total':>23}  {'validation':>10}  {'test':>7}  {'95 % interval':>17}"
-    f"  {'vs dense':>9}"
-)
 
-
-def level_row(level: Level, dense: Level, is_fraction: bool, examples: int | None) -> str:
-    """Return one line of the table of levels.
+@dataclass(frozen=True)
+class LevelTable:
+    """The table of levels. It may be printed row by row, as levels end: its widths are known beforehand.
 
     Fractions are shown in percent, differences in percentage points.
+
+    Attributes:
+        metric: the name of the metric.
+        is_fraction: whether it is a fraction of examples.
+        examples: the size of the test part, where that is known.
+        prunable: how many weights there are to prune.
     """
-    bounds = interval(level, is_fraction, examples)
-    difference = against_dense(level, dense)
-    scale, unit = units(is_fraction)
-    shown_difference = "–" if difference is None else f"{difference * scale:+.2f}{unit}"
-    row = (
-        f"{level.level:>5}  {percent(level.density):>8}  {_kept(level):>11} /{level.prunable:>10,}  "
-        f"{_value(level.validation, scale):>10}  {_value(level.test, scale):>7}  {within(bounds, scale):>17}  "
-        f"{shown_difference if level.level else '–':>9}"
-    )
+
+    metric: str
+    is_fraction: bool
+    examples: int | None
+    prunable: int
+
+    def head(self) -> Table:
+        """Return the header alone."""
+        scale, unit = units(self.is_fraction)
+        values = [f"{100:.2f}", f"[{90:.2f}, {100:.2f}]"] if scale == 100 else ["-1.23e+04", "[-123.45, -123.45]"]
+        widest = ("100", percent(1), f"{self.prunable:,}", values[0], *values, f"+0.00{unit}")
+        test = f"test {self.metric}{' %' if self.is_fraction else ''}"
+        header = ("level", "density", "kept", "validation", test, "95 % interval", "vs dense")
+        return Table(header, unseen=(widest,), keys=len(header))
+
+    def row(self, level: Level, dense: Level) -> Report:
+        """Return the row of one level, and what is to be said of it, without the header."""
+        alone = replace(self.head(), headed=False, rows=(self._cells(level, dense),))
+        return report(alone, *_diverged(level))
+
+    def winning(self, level: Level, dense: Level) -> Table:
+        """Return the row of the winning ticket's level, marked and without the header."""
+        return replace(self.head(), headed=False, rows=(self._cells(level, dense),), marked=frozenset({0}))
+
+    def whole(self, levels: Sequence[Level], winner: int | None) -> Report:
+        """Return the table of all levels, the winning ticket's level marked."""
+        rows = tuple(self._cells(level, levels[0]) for level in levels)
+        marked = frozenset(at for at, level in enumerate(levels) if level.level == winner)
+        notes = [f"level {level.level}:{note}" for level in levels for note in _diverged(level)]
+        return report(replace(self.head(), rows=rows, marked=marked), *notes)
+
+    def _cells(self, level: Level, dense: Level) -> tuple[str, ...]:
+        difference = against_dense(level, dense)
+        scale, unit = units(self.is_fraction)
+        shown = "–" if difference is None or not level.level else f"{difference * scale:+.2f}{unit}"
+        bounds = within(interval(level, self.is_fraction, self.examples), scale)
+        values = _value(level.validation, scale), _value(level.test, scale)
+        return (str(level.level), percent(level.density), _kept(level), *values, bounds, shown)
+
+
+def levels_of(search: Search) -> LevelTable:
+    """Return the table of a search's levels."""
+    return LevelTable(search.metric, search.is_fraction, search.test_examples, search.levels[0].prunable)
+
+
+def _diverged(level: Level) -> list[str]:
     failed = [f"seed {r.seed}: {plain(r.diverged)}" for r in level.replicates if r.diverged]
-    return row + (f"  diverged ({'; '.join(failed)})" if failed else "")
+    return [f"       diverged ({'; '.join(failed)})"] if failed else []
 
 
 def _interval_note(replicates: int, is_fraction: bool, examples: int | None) -> str:
@@ -96,11 +137,10 @@ def _trainer(config: Mapping[str, Any]) -> str:
     return plain(f"{config.get('trainer')}{f' ({strategy})' if strategy else ''}")
 
 
-def layer_table(replicate: Replicate) -> str:
+def layer_table(replicate: Replicate) -> Table:
     """Return the density of every tensor of one replicate."""
-    layers = [(plain(name), density) for name, density in replicate.layers.items()]
-    width = max(len(name) for name, _ in layers)
-    return "\n".join(f"  {name:<{width}}  {100 * density:6.2f}%" for name, density in layers)
+    rows = tuple((name, percent(density)) for name, density in replicate.layers.items())
+    return Table(("layer", "density"), rows, left=frozenset({0}))
 
 
 def ticket_text(

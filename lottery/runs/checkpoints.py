@@ -51,6 +51,15 @@ def read_checkpoint(folder: Path, jobs: Sequence[Job]) -> tuple[Arrays, list[Map
     return None
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Say whether a run holds a checkpoint of a level that was interrupted.
+
+    >>> has_checkpoint(tmp)
+    False
+    """
+    return any(folder.glob(_PATTERN))
+
+
 def clear_checkpoints(folder: Path) -> None:
     """Remove every checkpoint of a run."""
     for path in folder.glob(_PATTERN):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lottery.results.levels import Level, Search, replicated
 from lottery.results.summary import as_json
 from lottery.results.winning import choose_winner, matching_tolerance
+from lottery.runs.checkpoints import has_checkpoint
 from lottery.runs.directory import RunDirectory, open_run
 from lottery.runs.reading import read_search, run_seconds
 from lottery.runs.replicates import depth, join, seeds_of
@@ -18,7 +19,7 @@ from lottery.search.levels.progress import Display, Recorder
 from lottery.search.preparing.preparing import Request, prepare_search
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.machine.environment import environment
-from lottery.state.machine.telling import say_stored
+from lottery.state.machine.telling import say, say_stored, seeds_follow
 from pruning.disk.files import write_json
 
 
@@ -39,9 +40,13 @@ def run_search(request: Request, display: Display) -> Search:
         if not (run.path / "environment.json").exists():
             write_json(run.path / "environment.json", environment(frame.setup.device))
         replicates = _replicates(plan, run)
-        with display.searching(len(plan.targets), frame.facts.metric, frame.test_examples):
+        prunable = plan.dense[plan.config.seed].total
+        with display.searching(len(plan.targets), frame.facts.metric, frame.test_examples, prunable):
             levels = search_levels(plan, frame.setup.trainer, frame.initial, run, recorder, replicates)
-        return _conclude(frame, run, levels, len(plan.targets))
+        search = _conclude(frame, run, levels, len(plan.targets))
+        if search.winner is not None:
+            display.won(search.levels[search.winner.level], search.levels[0])
+        return search
 
 
 def _replicates(plan: SearchPlan, run: RunDirectory) -> Replicates:
@@ -51,7 +56,12 @@ def _replicates(plan: SearchPlan, run: RunDirectory) -> Replicates:
     depths = {seed: depth(run, seed) for seed in seeds}
     stored = [run.level_path(seed, level) for seed, (count, _) in depths.items() for level in range(count)]
     wanted = sum(count if diverged else levels for count, diverged in depths.values())
-    say_stored(run.path, stored, wanted, "force=True or --force")
+    levels_of = {seed: levels if diverged else count for seed, (count, diverged) in depths.items()}
+    follows = seeds_follow(levels_of, levels, has_checkpoint(run.path))
+    again = "force=True or --force"
+    say_stored(run.path, stored, wanted, again, follows)
+    if not stored and has_checkpoint(run.path):
+        say(f"{run.path}: resumed, no training is complete; {follows} ({again} starts over)")
     return Replicates(seeds, groups)
 
 

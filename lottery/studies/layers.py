@@ -14,6 +14,8 @@ from lottery.networks.following import follow
 from lottery.networks.objectives.objective import GivenLoss, GivenMetric
 from lottery.networks.sources.choosing import model_source
 from lottery.networks.sources.source import ModelSource, Source
+from lottery.results.columns import Report
+from lottery.results.reporting import table
 from lottery.runs.records import check_ticket
 from lottery.search.frame.coverage import Coverage, coverage
 from lottery.search.frame.resolving import parts_of
@@ -69,18 +71,19 @@ class Layers:
         """Return the object that `--json` prints."""
         return {"rows": [asdict(row) for row in self.rows], "coverage": self.coverage.as_json()}
 
-    def __str__(self) -> str:
+    def report(self) -> Report:
         """Return a table, and the covered share in one line."""
-        width = max([len(row.name) for row in self.rows] + [4])
-        shape = max([len(_shape(row)) for row in self.rows] + [5])
-        lines = [f"{'name':<{width}}  {'shape':<{shape}}  {'out | in':<12}  {'weights':>8}  {'work':>8}  prunable"]
+        rows: list[list[str]] = []
         for row in self.rows:
             work = "–" if row.multiply_adds is None else f"{100 * row.multiply_adds:.2f} %"
-            lines.append(
-                f"{row.name:<{width}}  {_shape(row):<{shape}}  {_axes(row):<12}  {100 * row.parameters:>6.2f} %  "
-                f"{work:>8}  {'yes' if row.prunable else f'no: {row.why}'}"
-            )
-        return "\n".join([*lines, str(self.coverage)])
+            shares = [f"{100 * row.parameters:.2f} %", work]
+            rows.append([row.name, _shape(row), _axes(row), *shares, "yes" if row.prunable else f"no: {row.why}"])
+        header = ["name", "shape", "out | in", "weights", "work", "prunable"]
+        return table(header, rows, least=(4, 5, 12, 8, 8, 8), left=[0, 1, 2, 5]) + str(self.coverage)
+
+    def __str__(self) -> str:
+        """Return the same as plain text."""
+        return str(self.report())
 
 
 def layers(

@@ -316,7 +316,7 @@ def test_help_is_for_people_and_fast():
     """`lottery --help` loads neither torch nor jax; the import of the packages neither."""
     code = (
         "import sys, lottery, pruning, lottery.cli.app;"
-        "print([name for name in ('torch', 'jax', 'scipy', 'matplotlib') if name in sys.modules])"
+        "print([name for name in ('torch', 'jax', 'scipy', 'matplotlib', 'rich') if name in sys.modules])"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

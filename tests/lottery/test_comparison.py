@@ -52,7 +52,7 @@ def test_every_setting_that_differs_is_named():
 
 
 def test_the_table_has_every_level_of_every_search(searches):
-    lines = comparison_table(searches).splitlines()
+    lines = str(comparison_table(searches)).splitlines()
     assert lines[0].split() == ["level", "density", "magnitude", "random", "snr"]
     assert [line.split()[:2] for line in lines[1:4]] == [["0", "100.00%"], ["1", "80.56%"], ["2", "63.89%"]]
     assert lines[3].split()[-1] == "–"
@@ -134,7 +134,7 @@ def test_the_table_of_differences(three):
     assert "against magnitude" in lines[0]
     assert lines[3].endswith("+4.67 pp [+0.87, +8.46]    3   0.0339    0.0678  at 51.00%")
     assert lines[4].endswith("(its nearest level keeps 60.00%)")
-    assert comparison_text(three) == f"{comparison_table(three)}\n\n{difference_table(three)}"
+    assert str(comparison_text(three)) == f"{comparison_table(three)}\n\n{difference_table(three)}"
 
 
 def test_other_metrics_are_one_clear_line(three):

@@ -111,7 +111,7 @@ def look_at(run, capsys):
     search = survives(lambda: read_search(run))
     if isinstance(search, Search):
         json.dumps(as_json(search))
-        survives(lambda: comparison_text([search, search]))
+        survives(lambda: str(comparison_text([search, search])))
         _show_one(run, plot=False, as_json=False)
         captured = capsys.readouterr()
         assert "\x1b" not in captured.out + captured.err

@@ -50,7 +50,8 @@ def test_the_conclusion_names_the_winner_or_why_there_is_none(search):
 
 def test_a_table_of_layers_has_a_line_for_each_tensor(search):
     layers = search.levels[2].replicates[0].layers
-    rows = [line.split() for line in layer_table(search.levels[2].replicates[0]).splitlines()]
+    header, *rows = [line.split() for line in str(layer_table(search.levels[2].replicates[0])).splitlines()]
+    assert header == ["layer", "density"]
     assert rows == [[name, f"{100 * density:.2f}%"] for name, density in layers.items()]
 
 

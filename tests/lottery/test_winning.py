@@ -11,7 +11,7 @@ from scipy import stats
 
 from lottery.results.levels import Level, Replicate
 from lottery.results.statistics import against_dense, interval
-from lottery.results.table import level_row
+from lottery.results.table import LevelTable
 from lottery.results.winning import choose_winner, early_stop, matching_tolerance
 from pruning.jobs import Evaluation
 
@@ -97,7 +97,8 @@ def test_replicates_that_keep_other_numbers_of_weights():
     levels = [level(0, 100, [0.9, 0.9]), level(1, [40, 70], [0.9, 0.9]), level(2, [50, 50], [0.9, 0.9])]
     winner, _ = choose_winner(levels, 0.0, True)
     assert winner is not None and winner.level == 2
-    assert "49–51" in level_row(one, level(0, 100, [0.9, 0.9, 0.9]), True, None)
+    table = LevelTable("accuracy", True, None, 100)
+    assert "49–51" in str(table.row(one, level(0, 100, [0.9, 0.9, 0.9])))
 
 
 def test_for_errors_lower_is_better():

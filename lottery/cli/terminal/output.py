@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from pruning.disk.plain import PlainStream
+from lottery.cli.terminal.showing import PeopleStream
 from pruning.errors import BadValue
 
 # What a command returns to be printed on standard output: one JSON object, a path, text, or nothing.
@@ -119,9 +119,9 @@ def error_stream() -> TextIO:
     return _or_nowhere(sys.stderr)
 
 
-def people(json_wanted: bool) -> Any:
+def people(json_wanted: bool) -> PeopleStream:
     """Return the stream for people's text: standard output, unless that is kept for JSON; nothing steers a terminal."""
-    return PlainStream(error_stream() if json_wanted else _or_nowhere(sys.stdout))
+    return PeopleStream(error_stream() if json_wanted else _or_nowhere(sys.stdout))
 
 
 class _Nowhere(io.TextIOBase):

@@ -12,15 +12,16 @@ from typing import Any
 from tqdm import tqdm
 
 from lottery.networks.objectives.metric import Measure
+from lottery.results.columns import Shown
 from lottery.results.levels import Level
-from lottery.results.table import HEADER, level_row
+from lottery.results.table import LevelTable
 from lottery.runs.checkpoints import clear_checkpoints, read_checkpoint, write_checkpoint
 from lottery.runs.directory import RunDirectory
 from lottery.state.machine.bars import terminal_size
 from pruning.jobs import Evaluation, Job
 from pruning.watch import Arrays, Silent
 
-Write = Callable[[str], None]
+Write = Callable[[Shown], None]
 
 
 class Display:
@@ -28,7 +29,7 @@ class Display:
 
     Args:
         bars: whether to draw progress bars on standard error.
-        write: prints a line of the table of levels, or None for no table.
+        write: prints a part of the table of levels, or None for no table.
         note: prints a line about the search, before it; None where it belongs above the table or nowhere.
     """
 
@@ -36,22 +37,21 @@ class Display:
         self._bars, self._write, self._note = bars, write, note
         self._levels: tqdm[Any] | None = None
         self._steps: tqdm[Any] | None = None
-        self._metric: Measure | None = None
-        self._examples: int | None = None
+        self._table: LevelTable | None = None
 
     def introduce(self, text: str) -> None:
         """Show one line about the search that begins."""
         if self._note is not None:
             self._note(text)
         else:
-            self._line(text)
+            self._show(text)
 
     @contextmanager
-    def searching(self, levels: int, metric: Measure, examples: int | None) -> Iterator[None]:
+    def searching(self, levels: int, metric: Measure, examples: int | None, prunable: int) -> Iterator[None]:
         """Show bars and the table's header while a search of `levels` levels runs."""
-        self._metric, self._examples = metric, examples
+        self._table = LevelTable(metric.name, metric.is_fraction, examples, prunable)
         with self.training(levels):
-            self._line(HEADER)
+            self._show(self._table.head())
             yield
 
     @contextmanager
@@ -81,19 +81,24 @@ class Display:
 
     def finished(self, level: Level, dense: Level) -> None:
         """Show a finished level."""
-        if self._metric is not None:
-            self._line(level_row(level, dense, self._metric.is_fraction, self._examples))
+        if self._table is not None:
+            self._show(self._table.row(level, dense))
             self.passed()
+
+    def won(self, level: Level, dense: Level) -> None:
+        """Show once more, and marked, the level of the winning ticket: only the end of a search tells which it is."""
+        if self._table is not None:
+            self._show(self._table.winning(level, dense))
 
     def passed(self) -> None:
         """Count a level."""
         if self._levels is not None:
             self._levels.update()
 
-    def _line(self, text: str) -> None:
+    def _show(self, shown: Shown) -> None:
         if self._write is not None:
             with tqdm.external_write_mode(file=sys.stderr) if self._bars else contextlib.nullcontext():
-                self._write(text)
+                self._write(shown)
 
 
 class StepCounter(Silent):

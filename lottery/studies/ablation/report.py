@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lottery.results.columns import Report, report
 from lottery.results.comparison import difference_text
 from lottery.results.levels import Level, Search
-from lottery.results.reporting import metric_label, percent, units, within
+from lottery.results.reporting import metric_label, percent, table, units, within
 from lottery.results.statistics import Estimate, by_seed, interval, paired_difference, pairs
 from lottery.results.summary import level_json
 from lottery.studies.ablation.stored import Ablated
@@ -22,13 +23,14 @@ def difference(ticket: Level, control: Level) -> Estimate | None:
 
 
 def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
+    """Return the report of controls as text."""
+    return str(ablation_report(search, ablated))
+
+
+def ablation_report(search: Search, ablated: Sequence[Ablated]) -> Report:
     """Return, for every level and control, its mean metric and its difference to the ticket with a 95 % interval."""
     scale, unit = units(search.is_fraction)
-    width = max(18, *(len(each.kind) for each in ablated))
-    lines = [
-        f"{'level':>5}  {'density':>8}  {'control':<{width}}  {_part(search):>10}  {'95 % interval':>17}  {'n':>2}  "
-        f"{'against the ticket':>30}"
-    ]
+    lines: list[list[str]] = []
     for number in sorted({level.level for each in ablated for level in each.levels}):
         ticket = search.levels[number]
         rows = [("(ticket)", ticket, None)]
@@ -40,17 +42,16 @@ def ablation_table(search: Search, ablated: Sequence[Ablated]) -> str:
             value = level.test if level.test is not None else level.validation
             delta = difference_text(against, scale, unit) if against is not None else ""
             failed = len(level.replicates) - len(level.alive)
-            lines.append(
-                f"{number:>5}  {percent(level.density):>8}  {kind:<{width}}  {value * scale:>10.2f}  "
-                f"{within(bounds, scale):>17}  {len(level.alive):>2}  {delta:>30}"
-                + (f"  {failed} diverged" if failed else "")
-            )
+            shown = [f"{value * scale:.2f}", within(bounds, scale), str(len(level.alive)), delta]
+            lines.append([str(number), percent(level.density), kind, *shown, f"{failed} diverged" if failed else ""])
     repeats = sorted({each.repeats for each in ablated})
-    lines.append(
+    measured = f"{_part(search)} {search.metric}{' %' if search.is_fraction else ''}"
+    header = ["level", "density", "control", measured, "95 % interval", "n", "against the ticket", ""]
+    return report(
+        table(header, lines, least=(5, 8, 18, 10, 17, 2, 30, 0), left=[2, 7], keys=3),
         f"n: replicates; each control was trained {' or '.join(map(str, repeats))} time(s) for every seed and averaged "
-        "within it. Differences are paired by seed, with Student's t interval."
+        "within it. Differences are paired by seed, with Student's t interval.",
     )
-    return "\n".join(lines)
 
 
 def _part(search: Search) -> str:

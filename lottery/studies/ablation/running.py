@@ -33,7 +33,7 @@ from lottery.search.preparing.preparing import drawing_of
 from lottery.settings.trust import check_stored
 from lottery.state.counts import check_count
 from lottery.state.machine.callers_settings import own_settings
-from lottery.state.machine.telling import say_stored
+from lottery.state.machine.telling import say_stored, what_follows
 from lottery.studies.ablation.controls import ABLATIONS, Point, Subject
 from lottery.studies.ablation.stored import Ablated, read_ablation
 from lottery.studies.completing import own_budget, require_still_masks, train_missing
@@ -171,12 +171,15 @@ class _AblatedRun:
 
 def _say_stored(bench: _AblatedRun, seeds_of: Mapping[int, Sequence[int]]) -> None:
     every = [(number, seed) for number, seeds in seeds_of.items() for seed in seeds]
-    folders = [
-        bench.directory(kind, repeat).level_path(seed, number)
+    folders = {
+        (bench.request.folder(kind), repeat, seed, number): bench.directory(kind, repeat).level_path(seed, number)
         for kind, repeat, (number, seed) in itertools.product(bench.request.kinds, range(bench.request.repeats), every)
-    ]
-    stored = [folder for folder in folders if (folder / "config.json").exists()]
-    say_stored(bench.run.path / "ablations", stored, len(folders), "deleting the folder of a kind")
+    }
+    stored = {which: folder for which, folder in folders.items() if (folder / "config.json").exists()}
+    missing = [which for which in folders if which not in stored]
+    follows = what_follows((kind, seed, level) for kind, _, seed, level in missing)
+    again = "deleting the folder of a kind"
+    say_stored(bench.run.path / "ablations", list(stored.values()), len(folders), again, follows)
 
 
 def _train_level(bench: _AblatedRun, number: int, seeds: Sequence[int], counter: StepCounter) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import Shown
 from lottery.results.levels import Level, Search
 from lottery.runs.directory import RunDirectory
 from lottery.state.machine.callers_settings import own_settings
@@ -100,15 +101,20 @@ class Findings:
 
     Attributes:
         arrays: plain arrays by name; the first axis is what the docstring of the analysis says.
-        text: a small table or a few lines, for people.
+        shown: a small table and a few lines, for people; `text` is the same as plain text.
         draw: draws it into an empty figure.
         facts: numbers and words that are no arrays: n, a rule, a warning.
     """
 
     arrays: Mapping[str, NDArray[Any]]
-    text: str
+    shown: Shown
     draw: Callable[[Figure], None]
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What is shown, as plain text."""
+        return str(self.shown)
 
     def as_json(self) -> dict[str, Any]:
         """Return arrays and facts as plain JSON."""

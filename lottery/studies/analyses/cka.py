@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import Report, report
 from lottery.results.figure import draw_lines, words
 from lottery.results.intervals import pairs_interval, t_interval
 from lottery.results.reporting import Line, cells, line_with, percent, table
@@ -93,7 +94,7 @@ def _at_most_one(values: Line) -> Line:
     return Line(values.mean, values.low, np.minimum(values.high, 1.0))
 
 
-def _text(study: Study, lines: Mapping[str, Line], between: Line, facts: Mapping[str, Any]) -> str:
+def _text(study: Study, lines: Mapping[str, Line], between: Line, facts: Mapping[str, Any]) -> Report:
     columns = [cells(values, ".2f") for values in lines.values()]
     rows = [
         [str(level.level), percent(level.density), *(column[at] for column in columns)]
@@ -102,7 +103,7 @@ def _text(study: Study, lines: Mapping[str, Line], between: Line, facts: Mapping
     if facts["n"] > 1:
         rows.append(["", "other init", *cells(between, ".2f")])
     text = [
-        table(["level", "density", *lines], rows),
+        table(["level", "density", *lines], rows, keys=2),
         f"Debiased linear CKA with the dense network of the same seed on {facts['examples']:,} validation examples, "
         f"mean and 95 % t interval, n = {facts['n']} replicates.",
     ]
@@ -110,7 +111,7 @@ def _text(study: Study, lines: Mapping[str, Line], between: Line, facts: Mapping
         text.append("Other init: dense networks of different seeds (jackknife over replicates; three or more).")
     if facts["left_out"]:
         text.append(f"Left out, not called or without one row for each example: {', '.join(facts['left_out'])}.")
-    return "\n".join(text)
+    return report(*text)
 
 
 def _drawing(

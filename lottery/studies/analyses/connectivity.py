@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import report
 from lottery.results.intervals import Bounds, pairs_interval, t_interval
 from lottery.results.reporting import percent, table, within
 from lottery.state.machine.bars import with_bar
@@ -73,7 +74,7 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
         for row, level in enumerate(levels)
     ]
     header = ["level", "density", f"to the next ({unit})", f"between replicates ({unit})"]
-    lines = [table(header, rows, least=(5, 8, 28, 28))]
+    lines = [table(header, rows, least=(5, 8, 28, 28), keys=2)]
     lines += [
         f"Error barrier on {part} data ({points} points a line, at most {examples:,} examples): largest error on the "
         "line minus the mean of its ends.",
@@ -120,7 +121,7 @@ def connectivity(study: Study, points: int = POINTS, examples: int = EXAMPLES) -
         "n": len(seeds),
         "replicates_share_rewind_point": False,
     }
-    return Findings(arrays, "\n".join(lines), draw, facts)
+    return Findings(arrays, report(*lines), draw, facts)
 
 
 def _cell(values: NDArray[np.float64], bounds: Bounds | None, scale: int) -> str:

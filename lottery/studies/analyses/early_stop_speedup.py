@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import Report, report
 from lottery.results.figure import draw_lines
 from lottery.results.intervals import Bounds, t_quantile
 from lottery.results.reporting import Line, cells, line, line_with, percent, table
@@ -83,7 +84,7 @@ def early_stop_speedup(study: Study) -> Findings:
     return Findings(arrays, text, draw, {"seeds": seeds, "resolution": _resolution(levels[0].alive[0])})
 
 
-def _text(study: Study, pairs: list[NDArray[np.float64]], ratios: Line, means: Line, ends: NDArray[np.int_]) -> str:
+def _text(study: Study, pairs: list[NDArray[np.float64]], ratios: Line, means: Line, ends: NDArray[np.int_]) -> Report:
     columns = zip(study.levels, pairs, cells(ratios), cells(means), ends, strict=True)
     rows = [
         [
@@ -98,15 +99,13 @@ def _text(study: Study, pairs: list[NDArray[np.float64]], ratios: Line, means: L
         for level, pair, by_ratio, by_mean, end in columns
     ]
     every = _resolution(study.levels[0].alive[0])
-    return "\n".join(
-        [
-            table(["level", "density", "mean step", "mean of ratios", "ratio of means", "at end", "n"], rows),
-            f"Early-stop step over the dense one of the same seed: 1 is as late, 0.5 twice as early. 95 % t intervals, "
-            f"a row's n pairs, of n = {len(pairs[0])} dense replicates; known to ±{every} steps (the spacing of "
-            "evaluations).",
-            "At end: replicates whose validation loss was still smallest at their last evaluation; their step is a "
-            "lower bound.",
-        ]
+    return report(
+        table(["level", "density", "mean step", "mean of ratios", "ratio of means", "at end", "n"], rows, keys=2),
+        f"Early-stop step over the dense one of the same seed: 1 is as late, 0.5 twice as early. 95 % t intervals, "
+        f"a row's n pairs, of n = {len(pairs[0])} dense replicates; known to ±{every} steps (the spacing of "
+        "evaluations).",
+        "At end: replicates whose validation loss was still smallest at their last evaluation; their step is a "
+        "lower bound.",
     )
 
 

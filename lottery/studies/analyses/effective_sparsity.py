@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lottery.results.columns import report
 from lottery.results.figure import draw_lines
 from lottery.results.reporting import (
     Line,
@@ -64,13 +65,11 @@ def effective_sparsity(study: Study) -> Findings:
     ]
     header = ["level", "density", "effective (%)", "of survivors lost (%)"]
     header += [f"{name} (of {size})" for name, size in zip(short_names(names), units, strict=True)]
-    text = "\n".join(
-        [
-            table(header, rows),
-            f"Effective: on a path of surviving weights from an input to an output; biases count for nothing. Mean and "
-            f"95 % t interval, n = {len(seeds)} replicates.",
-            "Last columns: mean number of output units (channels) of each layer that lie on no path.",
-        ]
+    text = report(
+        table(header, rows, keys=2),
+        f"Effective: on a path of surviving weights from an input to an output; biases count for nothing. Mean and "
+        f"95 % t interval, n = {len(seeds)} replicates.",
+        "Last columns: mean number of output units (channels) of each layer that lie on no path.",
     )
 
     def draw(figure: Figure) -> None:

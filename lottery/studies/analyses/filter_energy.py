@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import Report, report
 from lottery.results.intervals import t_interval
 from lottery.results.reporting import Line, cell, cells, colours, line, percent, table, within
 from lottery.studies.analyses import Findings, Study, analysis
@@ -74,7 +75,7 @@ def filter_energy(study: Study, examples: int = EXAMPLES) -> Findings:
     return Findings(arrays, _text(arrays, heads, facts), _drawing(arrays, facts), facts)
 
 
-def _text(arrays: Mapping[str, NDArray[Any]], heads: Mapping[str, Line], facts: Mapping[str, Any]) -> str:
+def _text(arrays: Mapping[str, NDArray[Any]], heads: Mapping[str, Line], facts: Mapping[str, Any]) -> Report:
     initial, trained = cells(heads["initial"], ".2f"), cells(heads["trained"], ".2f")
     rows = [
         [
@@ -88,16 +89,14 @@ def _text(arrays: Mapping[str, NDArray[Any]], heads: Mapping[str, Line], facts: 
         for row, level in enumerate(arrays["levels"])
     ]
     header = ["level", "density", "live filters", "initial, masked", "trained, masked", "correlation"]
-    return "\n".join(
-        [
-            table(header, rows),
-            f"Energy of {facts['tensor']} along the {facts['leading']} leading of {len(arrays['variance'])} principal "
-            f"components of its input; 1 is flat, the expectation of random weights. Mean and 95 % t interval, "
-            f"n = {facts['n']} replicates.",
-            f"One component of dense Gaussian weights would lie within {within(tuple(arrays['flat']))} with 95 %; of "
-            "sparse filters usually in a wider range.",
-            "Correlation: of the masked initial with the trained profile, over components.",
-        ]
+    return report(
+        table(header, rows, keys=2),
+        f"Energy of {facts['tensor']} along the {facts['leading']} leading of {len(arrays['variance'])} principal "
+        f"components of its input; 1 is flat, the expectation of random weights. Mean and 95 % t interval, "
+        f"n = {facts['n']} replicates.",
+        f"One component of dense Gaussian weights would lie within {within(tuple(arrays['flat']))} with 95 %; of "
+        "sparse filters usually in a wider range.",
+        "Correlation: of the masked initial with the trained profile, over components.",
     )
 
 

@@ -51,7 +51,7 @@ def layer_density(study: Study) -> Findings:
         [str(level.level), percent(level.density), *(column[at] for column in columns)]
         for at, level in enumerate(levels)
     ]
-    text = table(["level", "density", *lines], rows)
+    text = table(["level", "density", *lines], rows, keys=2)
     what = "mean (its interval is in the arrays)" if wide else "mean and 95 % t interval"
     text += f"\nOf each tensor's weights remaining (%), {what} over n = {_range(counts)} replicates."
 

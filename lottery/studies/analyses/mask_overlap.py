@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import Report, report
 from lottery.results.figure import draw_lines
 from lottery.results.intervals import pairs_interval
 from lottery.results.reporting import Line, cells, line_with, percent, short_names, table, without_interval
@@ -85,7 +86,7 @@ def chance(rows: Sequence[Sequence[Overlap]]) -> NDArray[np.float64]:
     return np.array([np.mean([one.chance_jaccard for one in row], axis=0) if row else nothing for row in rows])
 
 
-def _text(study: Study, arrays: Mapping[str, NDArray[Any]], mean: Line) -> str:
+def _text(study: Study, arrays: Mapping[str, NDArray[Any]], mean: Line) -> Report:
     rows = [
         [
             str(level.level),
@@ -105,14 +106,12 @@ def _text(study: Study, arrays: Mapping[str, NDArray[Any]], mean: Line) -> str:
         )
     ]
     count = len(study.seeds)
-    return "\n".join(
-        [
-            table(["level", "density", "Jaccard", "chance, total count", "chance, layer counts", "z"], rows),
-            f"Mean over {count * (count - 1) // 2} pairs of n = {count} replicates, with a 95 % interval "
-            "(jackknife over replicates; three or more).",
-            "Chance: expected, and where 95 % of random masks lie that keep as many weights in all, or in each layer; "
-            "for one pair; z: standard deviations above the second.",
-        ]
+    return report(
+        table(["level", "density", "Jaccard", "chance, total count", "chance, layer counts", "z"], rows, keys=2),
+        f"Mean over {count * (count - 1) // 2} pairs of n = {count} replicates, with a 95 % interval "
+        "(jackknife over replicates; three or more).",
+        "Chance: expected, and where 95 % of random masks lie that keep as many weights in all, or in each layer; "
+        "for one pair; z: standard deviations above the second.",
     )
 
 

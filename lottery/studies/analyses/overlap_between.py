@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import report
 from lottery.results.comparison import MATCHED
 from lottery.results.intervals import pairs_interval
 from lottery.results.reporting import cell, colours, line, line_with, percent, table
@@ -63,13 +64,11 @@ def overlap_between(studies: Sequence[Study]) -> Findings:
         if row[count]
     ]
     header = ["runs", "levels", "density", "pairs of", "n", "Jaccard", "chance (95 %)", "z"]
-    text = "\n".join(
-        [
-            table(header, lines),
-            *who,
-            "Jaccard index, mean and 95 % interval (same seed: Student's t; other seed: jackknife over seeds, three or "
-            "more). Chance keeps each tensor's count; z: mean standard deviations above it.",
-        ]
+    text = report(
+        table(header, lines, keys=4),
+        *who,
+        "Jaccard index, mean and 95 % interval (same seed: Student's t; other seed: jackknife over seeds, three or "
+        "more). Chance keeps each tensor's count; z: mean standard deviations above it.",
     )
     hashes = [{seed: study.run.read_record(seed, 0)["init_sha256"] for seed in study.seeds} for study in studies]
     shared = [

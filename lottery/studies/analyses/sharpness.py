@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import report
 from lottery.results.intervals import t_interval
 from lottery.results.reporting import percent, table
 from lottery.state.counts import check_count
@@ -90,7 +91,7 @@ def sharpness(
     if train_only:
         moved += f" that train_only names ({', '.join(train_only)})"
     lines = [
-        table(header, rows),
+        table(header, rows, keys=2),
         f"Training loss on at most {examples:,} examples, in evaluation mode, over {moved}.",
         f"Mean and 95 % t interval, n = {len(seeds)} replicates; Lanczos, {iterations} iterations; trace: Hutchinson, "
         f"{probes} probes a replicate (±: the standard error of the mean that is due to probes alone, part of the "
@@ -131,7 +132,7 @@ def sharpness(
         "directions": directions,
         "train_only": list(train_only),
     }
-    return Findings(arrays, "\n".join(lines), draw, facts)
+    return Findings(arrays, report(*lines), draw, facts)
 
 
 def _cell(values: NDArray[np.float64], form: str) -> str:

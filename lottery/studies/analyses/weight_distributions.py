@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lottery.results.columns import Report, report
 from lottery.results.intervals import t_interval
 from lottery.results.reporting import Line, cells, colours, line, percent, short_names, table
 from lottery.studies.analyses import Findings, Study, analysis
@@ -111,21 +112,19 @@ def _histograms(pools: list[list[NDArray[np.float64]]]) -> tuple[NDArray[np.floa
     return edges, [np.histogram(group, edges)[0] for group in groups]
 
 
-def _text(levels: tuple[int, ...], lines: list[list[Line]], facts: Mapping[str, Any]) -> str:
+def _text(levels: tuple[int, ...], lines: list[list[Line]], facts: Mapping[str, Any]) -> Report:
     rows = []
     for row, (level, density) in enumerate(zip(levels, facts["density"], strict=True)):
         for at, name in enumerate(short_names(facts["names"])):
             shown = [cells(kind[at], ".2f")[row] for kind in lines]
             rows.append([str(level), percent(density), name, *shown])
     header = ["level", "density", "tensor", "|initial|: survivors/all", "moved: survivors/removed", "moved: own/dense"]
-    return "\n".join(
-        [
-            table(header, rows),
-            f"Ratios of mean absolute values, mean and 95 % t interval, n = {facts['n']} replicates. Initial: at the "
-            "rewind point.",
-            "Moved: distance in the dense training, from its first step, of what survives against what is removed; and "
-            "of the survivors in their own training, from the rewind point, against that in the dense one.",
-        ]
+    return report(
+        table(header, rows, keys=3),
+        f"Ratios of mean absolute values, mean and 95 % t interval, n = {facts['n']} replicates. Initial: at the "
+        "rewind point.",
+        "Moved: distance in the dense training, from its first step, of what survives against what is removed; and "
+        "of the survivors in their own training, from the rewind point, against that in the dense one.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lottery.results.columns import Report, report
 from lottery.results.reporting import table
 from lottery.studies.connection.tickets import Connections
 from lottery.studies.measures.connectivity import STABLE
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 
 def connections_table(found: Connections) -> str:
+    """Return the report of connections as text."""
+    return str(connections_report(found))
+
+
+def connections_report(found: Connections) -> Report:
     """Return one line for each pair and part; accuracies' barriers in percentage points."""
     scale, unit = (100, "pp") if found.measure.is_fraction else (1, found.measure.name)
     paths = _tickets(found)
@@ -25,14 +31,14 @@ def connections_table(found: Connections) -> str:
         for part, curve in pair.line.curves.items():
             numbers = (scale * curve.error[0], scale * curve.error[-1], scale * curve.barrier, curve.loss_barrier)
             rows.append([name, part, *(f"{number:.4g}" for number in numbers), shown, "n/a"])
-    lines = [table(header, rows, least=(7, 10, 8, 8, 15, 12, 6, 8), left=[0])]
+    shown = table(header, rows, least=(7, 10, 8, 8, 15, 12, 6, 8), left=[0], keys=2)
     stable = f" Less than {100 * STABLE:g} pp counts as stable." if found.measure.is_fraction else ""
-    lines += [f"{number}: {path}" for number, path in enumerate(paths, start=1)]
-    lines.append(
+    return report(
+        shown,
+        *(f"{number}: {path}" for number, path in enumerate(paths, start=1)),
         f"Barrier: largest error of {found.points} points on the line, minus the mean of the ends "
-        f"(Frankle et al. 2020).{stable} Masks: |A ∩ B| / |A ∪ B|. One pair has no interval."
+        f"(Frankle et al. 2020).{stable} Masks: |A ∩ B| / |A ∪ B|. One pair has no interval.",
     )
-    return "\n".join(lines)
 
 
 def connections_figure(found: Connections) -> Figure:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lottery.networks.objectives.metric import Measure
+from lottery.results.columns import Report, report
 from lottery.results.intervals import Bounds, t_interval
 from lottery.results.reporting import percent, table, units, within
 from lottery.studies.measures.connectivity import STABLE
@@ -97,6 +98,11 @@ def stability_json(found: Stability) -> dict[str, Any]:
 
 
 def stability_table(found: Stability) -> str:
+    """Return the report of an instability analysis as text."""
+    return str(stability_report(found))
+
+
+def stability_report(found: Stability) -> Report:
     """Return one line for each level and part; barriers of accuracies in percentage points."""
     scale, unit = (100, "pp") if found.measure.is_fraction else (1, found.measure.name)
     header = ["level", "density", "part", f"error barrier ({unit})", "95 % interval", "loss barrier", "stable", "n"]
@@ -116,17 +122,15 @@ def stability_table(found: Stability) -> str:
                     str(len(level.replicates(part))),
                 ]
             )
-    lines = [table(header, rows, least=(5, 8, 10, 20, 17, 12, 6, 3))]
     diverged = sum(int(np.isnan(next(iter(level.error.values()))).sum()) for level in found.levels)
-    lines.append(
+    return report(
+        table(header, rows, least=(5, 8, 10, 20, 17, 12, 6, 3), keys=3),
         f"{found.copies} copies of each ticket, the same but for their noise (data order, perturbations); "
         f"{found.points} points on each line between two.\n"
         "Barrier: largest error on the line minus the mean of its ends; stable: less than "
-        f"{100 * STABLE:g} pp (Frankle et al. 2020). Interval: Student's t over n replicates."
+        f"{100 * STABLE:g} pp (Frankle et al. 2020). Interval: Student's t over n replicates.",
+        *([f"{diverged} pairs are left out: a copy diverged."] if diverged else []),
     )
-    if diverged:
-        lines.append(f"{diverged} pairs are left out: a copy diverged.")
-    return "\n".join(lines)
 
 
 def stability_figure(found: Stability) -> Figure:

@@ -29,7 +29,7 @@ from lottery.search.levels.progress import Display, StepCounter
 from lottery.search.levels.storing import Outcome, store
 from lottery.state.counts import check_count
 from lottery.state.machine.callers_settings import own_settings
-from lottery.state.machine.telling import say_stored
+from lottery.state.machine.telling import say_stored, what_follows
 from lottery.studies.completing import own_budget, require_still_masks, train_missing
 from lottery.studies.instability.report import LevelStability, Stability, stability_json
 from lottery.studies.measures.connectivity import POINTS, line_between, part_of
@@ -135,9 +135,18 @@ def instability(
     found = []
     with locked(directory.path / "instability", "instability"), counter.display.training(len(asked)):
         every = [(number, seed, level) for number in range(copies) for level in asked for seed in asked[level]]
-        stored = [bench.copy(number).level_path(seed, level) for number, seed, level in every]
-        stored = [folder for folder in stored if (folder / "config.json").exists()]
-        say_stored(directory.path / "instability", stored, len(every), "deleting the folder of a copy")
+        folders = {which: bench.copy(which[0]).level_path(*which[1:]) for which in every}
+        stored = {which: folder for which, folder in folders.items() if (folder / "config.json").exists()}
+        missing = [which for which in every if which not in stored]
+        follows = what_follows((f"copy {number}", seed, level) for number, seed, level in missing)
+        say_stored(
+            directory.path / "instability",
+            list(stored.values()),
+            len(every),
+            "deleting the folder of a copy",
+            follows,
+            "nothing was trained, the barriers are measured again",
+        )
         for level, seeds in asked.items():
             _train(bench, level, seeds, copies)
             barriers = [_barriers(bench, view, seed, level, copies, points, parts, examples) for seed in seeds]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lottery.results import reporting
+from lottery.results.columns import Report, Table, report
 from lottery.results.comparison import MATCHED, difference_text
 from lottery.results.reporting import percent, units, within
 from lottery.results.statistics import Estimate
@@ -13,9 +14,9 @@ from lottery.results.summary import level_json
 from lottery.studies.transfer.table import Entry, TransferTable
 
 
-def transfer_table_text(table: TransferTable) -> str:
+def transfer_table_text(table: TransferTable) -> Report:
     """Return the matrix (rows: where tickets come from, columns: how they are trained) and all paired differences."""
-    return "\n".join([_matrix(table), "", _differences(table), "", *_notes(table)])
+    return report(_matrix(table), "", _differences(table), "", *_notes(table))
 
 
 def rows_of(table: TransferTable) -> list[tuple[str, Sequence[Entry]]]:
@@ -24,7 +25,7 @@ def rows_of(table: TransferTable) -> list[tuple[str, Sequence[Entry]]]:
     return [*zip(names, table.tickets, strict=True), ("random", table.random)]
 
 
-def _matrix(table: TransferTable) -> str:
+def _matrix(table: TransferTable) -> Table:
     rows = [[name, *(_cell(table, entry) for entry in entries)] for name, entries in rows_of(table)]
     return reporting.table(["tickets of", *(f"trained as {member.label}" for member in table.members)], rows, left=[0])
 
@@ -42,7 +43,7 @@ def _cell(table: TransferTable, entry: Entry) -> str:
     return f"{found.value * scale:.2f}{bounds}" + (f" ({against.value * scale:+.2f})" if against else "")
 
 
-def _differences(table: TransferTable) -> str:
+def _differences(table: TransferTable) -> Table:
     lines: list[list[str]] = []
     for name, entries in rows_of(table):
         for entry in entries:

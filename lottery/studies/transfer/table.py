@@ -32,7 +32,7 @@ from lottery.settings.fields import build
 from lottery.settings.functions import functions_for
 from lottery.state.identity import short_hash
 from lottery.state.machine.callers_settings import own_settings
-from lottery.state.machine.telling import say_stored
+from lottery.state.machine.telling import say_stored, what_follows
 from lottery.state.tensors import digest
 from lottery.studies.completing import own_budget, require_still_masks, train_missing
 from lottery.studies.random_masks import drawn_at_random
@@ -141,6 +141,7 @@ def transfer(
     members = choose_members([Path(run) for run in runs], density, level)
     out, counter = Path(out), StepCounter(display or Display(False, None))
     with locked(out, "transfer"), counter.display.training(len(members) ** 2):
+        _say_stored(members, out)
         for target in range(len(members)):
             search = members[target].search
             of_run = functions if functions is None or isinstance(functions, Mapping) else functions[target]
@@ -184,6 +185,23 @@ def _sources(members: Sequence[Member], target: int) -> list[tuple[int | None, l
     return [*others, (None, common_seeds(members[target], members[target]))]
 
 
+def _say_stored(members: tuple[Member, ...], out: Path) -> None:
+    every = {
+        (target, source, seed): _folder(members, source, target, out).level_path(seed, members[target].level.level)
+        for target in range(len(members))
+        for source, seeds in _sources(members, target)
+        for seed in seeds
+    }
+    stored = {which: folder for which, folder in every.items() if (folder / "config.json").exists()}
+    missing = [
+        (f"{'random masks' if source is None else members[source].label} as {members[target].label}", seed, level)
+        for (target, source, seed) in every
+        for level in [members[target].level.level]
+        if (target, source, seed) not in stored
+    ]
+    say_stored(out, list(stored.values()), len(every), "deleting a folder in it", what_follows(missing))
+
+
 def _train(bench: _TargetRun, source: int | None, seeds: Sequence[int], counter: StepCounter) -> None:
     """Train in one piece what is missing of one entry, and store each training as it is done.
 
@@ -195,8 +213,6 @@ def _train(bench: _TargetRun, source: int | None, seeds: Sequence[int], counter:
     jobs = {seed: _job(bench, source, seed) for seed in seeds}
     names = {seed: _identity(own.run, number, job) for seed, job in jobs.items()}
     missing = [seed for seed in seeds if not folder.has(seed, number)]
-    stored = [folder.level_path(seed, number) for seed in seeds if seed not in missing]
-    say_stored(folder.path, stored, len(seeds), "deleting the folder")
     for seed in set(seeds) - set(missing):
         if folder.read_record(seed, number).get("transfer", {}).get("identity") != names[seed]:
             raise ConfigMismatch(f"{folder.level_path(seed, number)} is of another ticket or run; use another --out")

@@ -11,40 +11,10 @@ from pruning.mask import Mask
 from pruning.sparse.choosing.choosing import CHEAPER, FASTER
 from pruning.sparse.choosing.spread import Spread, told_apart
 from pruning.sparse.network.inference import SPARSE, InferenceRecipe
+from pruning.sparse.network.layer_report import LayerReport, Row, aligned, row_of, times
 from pruning.sparse.network.replacing import ChosenLayer
 
 _INDEX = 4  # bytes of an index
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One masked tensor.
-
-    Attributes:
-        name: in the model.
-        kind: the kind of its layer.
-        shape: the shape of the tensor.
-        compacted: of the tensor without neurons, channels and columns that no result depends on.
-        density: fraction of its weights that stay.
-        backend: the backend of the product; `dense` where the layer stayed as it was.
-        dense_seconds: the time of its layer, masked and dense; None where nothing was measured.
-        sparse_seconds: the time of its layer in the best sparse form found; None where nothing was measured.
-        dense_bytes: the size of the dense tensor.
-        sparse_bytes: of the surviving values and of where they lie, in memory and on disk alike (compressed rows).
-        reason: why it stayed dense; empty where it did not.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    compacted: tuple[int, ...]
-    density: float
-    backend: str
-    dense_seconds: float | None
-    sparse_seconds: float | None
-    dense_bytes: int
-    sparse_bytes: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -156,33 +126,32 @@ class SparseReport:
 
     def text(self) -> str:
         """Return the report as a table for people."""
-        width = max([len("forward and backward"), *(len(layer.name) for layer in self.layers)])
-        head = (
-            f"{'layer':<{width}} {'shape':>16} {'compacted':>16} {'density':>8} {'backend':>8} "
-            f"{'dense ms':>9} {'sparse ms':>9} {'':>6} {'bytes':>22}"
-        )
-        shown = zip(self.layers, [None, *self.layers], strict=False)
-        lines = [head, *(_line(layer, before, width, self.way == "dense") for layer, before in shown)]
-        if self.dense_seconds is not None and self.sparse_seconds is not None:
-            lines.append(
-                f"{'whole network':<{width}} {'':>16} {'':>16} {'':>8} {self.way.split(',')[0]:>8} "
-                f"{self.dense_seconds * 1e3:>9.3f} {self.sparse_seconds * 1e3:>9.3f} {self.speedup:>5.1f}x"
-            )
-        if self.dense_spread and self.rival_spread:
-            spreads = f"dense {self.dense_spread.text()}, {self._rival} {self.rival_spread.text()}"
-            lines.append(f"{'(middle half)':<{width}} {spreads}")
+        return "\n".join([*aligned(self.rows()), *self.notes()])
+
+    def rows(self) -> list[Row]:
+        """Return a row of texts for each layer, and for the whole network where it was timed."""
+        before = zip(self.layers, [None, *self.layers], strict=False)
+        rows = [row_of(layer, above, self.way == "dense") for layer, above in before]
+        if self.dense_seconds is not None and self.sparse_seconds is not None and self.speedup is not None:
+            whole = times(self.dense_seconds, self.sparse_seconds, self.speedup)
+            rows.append(("whole network", "", "", "", self.way.split(",")[0], *whole, ""))
         if self.step_dense_seconds and self.step_sparse_seconds:
             gain = self.step_dense_seconds / self.step_sparse_seconds
-            runs = "dense" if gain == 1 else "sparse"
-            lines.append(
-                f"{'forward and backward':<{width}} {'':>16} {'':>16} {'':>8} {runs:>8} "
-                f"{self.step_dense_seconds * 1e3:>9.3f} {self.step_sparse_seconds * 1e3:>9.3f} {gain:>5.1f}x"
-            )
+            step = times(self.step_dense_seconds, self.step_sparse_seconds, gain)
+            rows.append(("forward and backward", "", "", "", "dense" if gain == 1 else "sparse", *step, ""))
+        return rows
+
+    def notes(self) -> list[str]:
+        """Return the lines below the table: spreads, what stays dense and why, and the verdict."""
+        lines: list[str] = []
+        if self.dense_spread and self.rival_spread:
+            spreads = f"dense {self.dense_spread.text()}, {self._rival} {self.rival_spread.text()}"
+            lines.append(f"whole network, middle half of the runs: {spreads}")
         lines += self._dense_lines()
         lines += [f"not compacted: {name or 'the network itself'} ({reason})" for name, reason in self.opaque.items()]
         lines += [f"not used: {name} ({reason})" for name, reason in self.refused.items()]
         lines += [f"trains dense: {self.in_training}"] if self.in_training else []
-        return "\n".join([*lines, self.verdict])
+        return [*lines, self.verdict]
 
     def _dense_lines(self) -> list[str]:
         """Return which layers run dense, with their share of the masked weights and the reason."""
@@ -272,25 +241,3 @@ def _report(
         sparse_bytes=sparse,
         reason=reason,
     )
-
-
-def _line(layer: LayerReport, before: LayerReport | None, width: int, as_it_was: bool) -> str:
-    dense, sparse = layer.dense_seconds, layer.sparse_seconds
-    times = f"{'–':>9} {'–':>9} {'':>6}"
-    if dense is not None and sparse is not None:
-        times = f"{dense * 1e3:>9.3f} {sparse * 1e3:>9.3f} {dense / sparse:>5.1f}x"
-        if before is not None and (before.dense_seconds, before.sparse_seconds) == (dense, sparse):
-            times = f"{'″':>9} {'″':>9} {'':>6}"  # tensors of one layer are timed together
-    compacted = "–" if as_it_was else _shape(layer.compacted)
-    return (
-        f"{layer.name:<{width}} {_shape(layer.shape):>16} {compacted:>16} {_percent(layer.density):>8} "
-        f"{layer.backend:>8} {times} {layer.dense_bytes:>10,} → {layer.sparse_bytes:>9,}"
-    )
-
-
-def _percent(density: float) -> str:
-    return "<0.01%" if 0 < density < 5e-5 else f"{density:.2%}"
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
