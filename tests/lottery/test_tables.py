@@ -193,6 +193,11 @@ def test_what_does_not_fit_even_so_is_shown_in_parts_with_the_columns_that_name_
     assert all(line.split()[0] == "0" for line in lines[1::2])
 
 
+def test_the_readme_shows_the_table_as_it_is():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"\n{LevelTable('accuracy', True, 360, 6_464).head()}\n    0  100.00%  6,464 " in text
+
+
 def test_wide_characters_take_their_room():
     lines = str(table(["名前", "x"], [["a", "1"], ["重み", "2"]], left=[0])).splitlines()
     assert lines == ["名前  x", "a     1", "重み  2"]
