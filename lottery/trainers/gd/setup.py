@@ -42,8 +42,8 @@ from pruning.errors import BadValue, DataError, RunError
 SINGLE_THREAD_FLOPS = 4_000_000
 
 _INSTEAD = (
-    "use trainer 'es', or train ticket.rewound(model) in a loop of your own with pruning.pytrees.apply_mask after each "
-    "step"
+    "use trainer 'es' or 'optax', or train ticket.rewound(model) in a loop of your own with pruning.pytrees.apply_mask "
+    "after each step"
 )
 
 # How many examples of the validation part are tried at once.
