@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from lottery.networks.objectives.metric import GivenMetric
 from lottery.networks.objectives.objective import GivenLoss
@@ -16,10 +16,12 @@ from lottery.search.frame.resolving import default_data
 from lottery.search.levels.progress import Display
 from lottery.search.preparing.preparing import Request
 from lottery.search.running import run_search
-from lottery.settings.fields import layer, read_toml
-from lottery.settings.recipes import recipe_settings
+from lottery.settings.fields import read_toml
+from lottery.settings.keywords import Settings
+from lottery.settings.recipes import recipe_layers
 from lottery.state.machine.bars import bars_wanted
 from lottery.state.machine.telling import say
+from lottery.trainers.choosing import layer
 from pruning.calls.calling import Forward
 from pruning.errors import NoWinningTicket
 
@@ -37,7 +39,7 @@ def find_ticket(
     force: bool = False,
     resume: bool = False,
     quiet: bool = False,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Ticket:
     """Find the sparsest sub-network that trains, from its saved initialization, as well as the dense network.
 
@@ -74,10 +76,9 @@ def find_ticket(
             `DataLoader` that gives something else each time. Without it that is an error.
         quiet: no progress bars (there are none either where standard error is not a terminal), and no line that says
             what the masks cover (`ticket.search.coverage`).
-        **settings: fields of `SearchConfig` and of the trainer's configuration (`GDConfig`, `ESConfig`): `levels`,
+        **settings: of the search and of its trainer (docs/settings.md, `lottery list settings`): `levels`,
             `replicates`, `trainer`, `steps`, `lr`, `strategy`, … `criterion` may also be a function
-            `score(trained, job)`, `optimizer` and `schedule` functions, and `train` a whole training loop of your own
-            (`LoopConfig`).
+            `score(trained, job)`, `optimizer` and `schedule` functions, and `train` a whole training loop of your own.
 
     Returns:
         The winning ticket, with every level of every replicate under `.search`.
@@ -95,7 +96,7 @@ def find_ticket(
     recipe = recipe or file.get("recipe")
     file.pop("recipe", None)
     keywords = {key: value for key, value in settings.items() if value is not None}
-    merged = layer(recipe_settings(recipe) if recipe else {}, file, keywords)
+    merged = layer(*(recipe_layers(recipe) if recipe else []), file, keywords)
     model = merged.pop("model", None) if model is None else model
     data = merged.pop("data", default_data(merged)) if data is None else data
     merged |= {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}

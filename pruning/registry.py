@@ -7,6 +7,7 @@ registers what it defines. A new criterion, model or data set is therefore one n
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -40,11 +41,13 @@ class Registry(Generic[T]):
 
     Args:
         kind: the kind of the values, for messages ("criterion").
-        package: the package whose modules fill the registry; imported on first use.
+        package: the package whose modules fill the registry; imported on first use. So are the entry points of this
+            group that installed packages have: they register more.
+        listed: the name under which `lottery list` shows the entries; without one they are not shown.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, package: str, *, listed: str = "") -> None:
+        self.kind, self.listed = kind, listed
         self._package = package
         self._entries: dict[str, Entry[T]] = {}
         self._discovered = False
@@ -89,6 +92,8 @@ class Registry(Generic[T]):
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._package}.{module.name}")
+        for point in importlib.metadata.entry_points(group=self._package):
+            point.load()
 
 
 def summary_of(function: object) -> str:

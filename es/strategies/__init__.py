@@ -140,7 +140,7 @@ class StrategyKind:
         return {name: setting.default for name, setting in self.settings.items()}
 
 
-STRATEGIES: Registry[StrategyKind] = Registry("strategy", "es.strategies")
+STRATEGIES: Registry[StrategyKind] = Registry("strategy", "es.strategies", listed="strategies")
 
 
 def strategy(

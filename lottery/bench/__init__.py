@@ -56,7 +56,7 @@ def timings(report: Report) -> Table:
     return table(["", f"s / {report.unit}", "min", "max", "speed-up"], rows, left=[0])
 
 
-BENCHMARKS: Registry[Run] = Registry("benchmark", "lottery.bench")
+BENCHMARKS: Registry[Run] = Registry("benchmark", "lottery.bench", listed="benchmarks")
 
 
 def benchmark(name: str, *, source: str) -> Callable[[Run], Run]:

@@ -11,6 +11,11 @@ from lottery.cli.terminal.options import AsJson, Device, RunsOwn
 from lottery.cli.terminal.output import Result, people, whole_numbers
 from lottery.cli.terminal.trusting import Trust, look_here
 
+EXAMPLES = (
+    "lottery ablate runs/NAME --kind random-mask --kind reinit",
+    "lottery ablate runs/NAME --kind shuffle-mask --levels 7,11 --repeats 3",
+)
+
 
 def ablate(
     run: Annotated[Path, typer.Argument(help="A run directory.")],

@@ -7,50 +7,25 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
 
 import typer
 
-from lottery.cli import ablate, bench, connect, export, instability, layers, list_, prune, show, train, transfer
+from lottery.cli.commands import command_line
 from lottery.cli.terminal.output import Output, any_text, error_stream, join_output, open_descriptors, separate_output
 from lottery.cli.terminal.warned import one_line_warnings
 from pruning.calls.users_code import one_line
 from pruning.disk.plain import plain
 from pruning.errors import LotteryError, nearest
 
+COMPLETION = "_LOTTERY_COMPLETE"
 DONE, FAILED, WRONG_COMMAND, INTERRUPTED = 0, 1, 2, 130
-
-app = typer.Typer(
-    name="lottery",
-    help="Find, train, run and study lottery tickets: sparse sub-networks that train as well as the dense one.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.command("prune")(prune.prune)
-app.command("show")(show.show)
-app.command("train")(train.train)
-app.command("transfer")(transfer.transfer)
-app.command("ablate")(ablate.ablate)
-app.command("connect")(connect.connect)
-app.command("instability")(instability.instability)
-app.command("bench")(bench.bench)
-app.command("export")(export.export)
-app.command("layers")(layers.layers)
-app.command("list")(list_.list_)
-
-
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    """Find, train, run and study lottery tickets: sparse sub-networks that train as well as the dense one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the run failed, 2 the command was wrong, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if COMPLETION in os.environ:  # the shell asks what may come next
+        command_line(os.environ.get("COMP_WORDS", "").split())(prog_name="lottery")
     open_descriptors()
     with any_text(), one_line_warnings():
         # The process ends here: what it prints while it exits is no result either, so nothing is put back.
@@ -73,11 +48,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def _result_only(words: Sequence[str]) -> bool:
     """Say whether standard output is kept for a result: all other output then goes to standard error."""
-    return bool({"--json", "--quiet"} & set(words)) and "--help" not in words
+    return bool({"--json", "--quiet"} & set(words)) and not {"--help", "-h"} & set(words)
 
 
 def _run(words: list[str], output: Output) -> int:
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(command_line(words))
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
@@ -96,7 +71,7 @@ def _run(words: list[str], output: Output) -> int:
         _forget(output)
         return FAILED
     except typer.Exit as stop:
-        if "--help" in words:
+        if {"--help", "-h", "--version"} & set(words):
             return stop.exit_code
         return _failed(stop, debug)
     except LotteryError as error:
@@ -133,7 +108,20 @@ def _usage(error: typer.TyperException, command: object, words: Sequence[str]) -
         return f"unknown command {unknown!r}" + (
             f": did you mean {close[0]!r}?" if close else f" (known: {', '.join(commands)})"
         )
+    named = getattr(error, "option_name", None)
+    if named is not None and (called := _called_here(named)):
+        return f"{message.partition(' (')[0]}: here it is called {called} (see: lottery {words[0]} --help)"
     return f"{message} (see: lottery {words[0] if words else ''} --help)"
+
+
+def _called_here(option: str) -> str | None:
+    """Return the flag that a word leads to which other tools use for the same setting."""
+    from lottery.cli.choices.described import search_settings, trainer_settings
+    from lottery.cli.choices.flags import flag
+
+    word = option.lstrip("-").replace("-", "_")
+    settings = (*search_settings(), *trainer_settings())
+    return next((flag(each.name) for each in settings if word in each.setting.words), None)
 
 
 def _say(message: str, code: int) -> int:

@@ -11,6 +11,11 @@ from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, people, place
 from lottery.cli.terminal.trusting import Trust, look_here
 
+EXAMPLES = (
+    "lottery bench search --repeats 3",
+    "lottery bench sparse runs/NAME/seed-0/level-11 --batch-size 128",
+)
+
 
 def bench(
     what: Annotated[

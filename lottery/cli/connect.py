@@ -11,6 +11,11 @@ from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, error_stream, people
 from lottery.cli.terminal.trusting import Trust, look_here
 
+EXAMPLES = (
+    "lottery connect runs/NAME/seed-0/level-07 runs/NAME/seed-1/level-07",
+    "lottery connect runs/A/seed-0/level-07 runs/B/seed-0/level-07 --part test --figure barrier.png",
+)
+
 
 def connect(
     ticket: Annotated[list[Path], typer.Argument(help="Two ticket directories or more: runs/…/seed-0/level-07.")],

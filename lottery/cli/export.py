@@ -11,6 +11,11 @@ from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, people, place
 from lottery.cli.terminal.trusting import Trust, look_here
 
+EXAMPLES = (
+    "lottery export runs/NAME/seed-0/level-07 --to onnx",
+    "lottery export runs/NAME/seed-0/level-07 --to torch-prune --weights rewind --out exported",
+)
+
 
 def export(
     ticket: Annotated[Path, typer.Argument(help="A ticket directory: runs/…/seed-0/level-07.")],

@@ -11,6 +11,11 @@ from lottery.cli.terminal.options import AsJson, Device, RunsOwn
 from lottery.cli.terminal.output import Result, people, whole_numbers
 from lottery.cli.terminal.trusting import Trust, look_here
 
+EXAMPLES = (
+    "lottery instability runs/NAME",
+    "lottery instability runs/NAME --levels 0,5,10 --copies 5",
+)
+
 
 def instability(
     run: Annotated[Path, typer.Argument(help="A run directory.")],

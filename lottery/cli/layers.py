@@ -11,6 +11,11 @@ from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, people
 from lottery.cli.terminal.trusting import Trust, look_here
 
+EXAMPLES = (
+    "lottery layers lenet-300-100 --data fashion-mnist",
+    "lottery layers package.module:callable --skip 'head*'",
+)
+
 
 def layers(
     model: Annotated[

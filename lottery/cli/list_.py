@@ -2,70 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import shutil
+import sys
+import textwrap
+from typing import Annotated
 
 import typer
 
 from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result
-from pruning.registry import Registry, import_by_path
 
-# Imported one at a time: to list the criteria takes neither PyTorch nor JAX.
-_REGISTRIES = {
-    "models": "lottery.networks.models:MODELS",
-    "data": "lottery.data.datasets:DATASETS",
-    "data-scores": "lottery.search.data_scores:DATA_SCORES",
-    "environments": "es.tasks.environments:SUITES",
-    "criteria": "pruning.criteria:CRITERIA",
-    "scopes": "pruning.scopes:SCOPES",
-    "patterns": "pruning.patterns:PATTERNS",
-    "probes": "lottery.search.probes:PROBES",
-    "ablations": "lottery.studies.ablation.controls:ABLATIONS",
-    "analyses": "lottery.studies.analyses:ANALYSES",
-    "trainers": "lottery.trainers:TRAINERS",
-    "strategies": "es.strategies:STRATEGIES",
-    "moves": "lottery.trainers.gd.moves:MOVES",
-    "exports": "lottery.exports:EXPORTS",
-    "backends": "pruning.sparse.backends:BACKENDS",
-    "convolutions": "pruning.sparse.convolutions:CONVOLUTIONS",
-    "sparse-layers": "pruning.sparse.layers:LAYERS",
-    "initializers": "lottery.networks.initializers:INITIALIZERS",
-}
-# What no registry holds: settings, and what PyTorch brings.
-_OTHERS = ("optimizers", "schedules", "settings")
-KINDS = ("recipes", *_REGISTRIES, *_OTHERS)
+EXAMPLES = (
+    "lottery list",
+    "lottery list criteria",
+    "lottery list settings --json",
+)
+
+# Narrower than this, a text beside names is no text any more.
+_NARROWEST = 40
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}.")],
+    kind: Annotated[
+        str | None, typer.Argument(help="What to list: criteria, models, settings, …. Without it: the kinds.")
+    ] = None,
     as_json: AsJson = False,
 ) -> Result:
-    """List what there is to choose from, each with a line and its source."""
+    """List what there is to choose from, each with a line and its source; without a kind, list the kinds.
+
+    Names of your own are `package.module:name`; installed packages may add more.
+    """
+    from lottery.cli.choices.listing import kinds, listed
     from pruning.errors import unknown
 
-    if kind not in KINDS:
-        raise unknown("list", kind, KINDS)
-    items = _recipes() if kind == "recipes" else _registered(kind)
+    if kind is None:
+        items = [{"name": name, "summary": summary, "source": f"lottery list {name}"} for name, summary in kinds()]
+    elif kind not in dict(kinds()):
+        raise unknown("list", kind, dict(kinds()))
+    else:
+        items = listed(kind)
     if as_json:
         return {"items": items}
     width = max(len(item["name"]) for item in items)
+    # A program reads lines; people read columns.
+    wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    columns = max(_NARROWEST, wide - width - 2)
     for item in items:
-        print(f"{item['name']:<{width}}  {item['summary']}\n{'':<{width}}  [{item['source']}]")
+        source = [] if kind is None else [f"[{item['source']}]"]
+        beside = [item["summary"], *_details(item), *source]
+        lines = [line for text in beside for line in textwrap.wrap(text, columns, break_long_words=False)]
+        for number, line in enumerate(lines):
+            print(f"{item['name'] if number == 0 else '':<{width}}  {line}")
     return None
 
 
-def _recipes() -> list[dict[str, Any]]:
-    from lottery.settings.recipes import read_recipe, recipe_names
-
-    recipes = {name: read_recipe(name) for name in recipe_names()}
-    return [{"name": n, "summary": r["summary"], "source": r["source"]} for n, r in recipes.items()]
-
-
-def _registered(kind: str) -> list[dict[str, Any]]:
-    if kind in _OTHERS:
-        from lottery.cli.listing import LISTS
-
-        return [dict(item) for item in LISTS[kind]()]
-    registry = import_by_path(_REGISTRIES[kind], "registry")
-    assert isinstance(registry, Registry)
-    return [{"name": e.name, "summary": e.summary, "source": e.source} for e in registry]
+def _details(item: dict[str, str]) -> list[str]:
+    """Return what a setting has beside its help: type, default, choices or range, other words."""
+    if "type" not in item:
+        return []
+    parts = [item["type"], f"default {item['default']}" if item["default"] else "", item["allowed"]]
+    return ["; ".join(part for part in parts if part)]

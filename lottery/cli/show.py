@@ -12,6 +12,12 @@ from lottery.cli.terminal.options import AsJson
 from lottery.cli.terminal.output import Result, people
 from lottery.cli.terminal.trusting import Trust
 
+EXAMPLES = (
+    "lottery show runs/NAME --plot",
+    "lottery show runs/A runs/B --figure comparison.png",
+    "lottery show runs/NAME --analysis mask-overlap",
+)
+
 
 def show(
     run: Annotated[list[Path], typer.Argument(help="A run directory, or several to compare.")],

@@ -11,6 +11,11 @@ from lottery.cli.terminal.options import AsJson, Device
 from lottery.cli.terminal.output import Result, people, place
 from lottery.cli.terminal.trusting import Trust, look_here
 
+EXAMPLES = (
+    "lottery transfer runs/GD runs/ES --density 0.1",
+    "lottery transfer runs/A runs/B --level 7 --figure transfer.png",
+)
+
 
 def transfer(
     run: Annotated[list[Path], typer.Argument(help="Two or more run directories of one architecture.")],

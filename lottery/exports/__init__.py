@@ -48,7 +48,7 @@ class Export:
     tensors: Callable[[Any], list[torch.Tensor]] = tensors_in
 
 
-EXPORTS: Registry[Export] = Registry("export format", "lottery.exports")
+EXPORTS: Registry[Export] = Registry("export format", "lottery.exports", listed="exports")
 
 
 def export_format(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import typing
+from functools import cache
 from typing import Any
 
+from lottery.settings.coercing import takes_function
 from lottery.settings.fields import GIVEN, is_function, spoken
-from lottery.settings.trust import check_stored
 from pruning.calls.users_code import users_code
-from pruning.errors import BadValue, shown, unknown
+from pruning.errors import BadValue, shown
 from pruning.registry import import_by_path
-
-# Settings that may be functions, of any trainer.
-FUNCTIONS = ("optimizer", "schedule", "train", "evaluate", "strategy")
 
 
 def check_given(name: str, value: Any) -> None:
@@ -54,53 +52,28 @@ def function_of(name: str, value: Any) -> Any:
     return found
 
 
+@cache
+def function_settings(kind: type) -> tuple[str, ...]:
+    """Return the settings of a configuration that may be functions.
+
+    >>> from collections.abc import Callable
+    >>> function_settings(dataclasses.make_dataclass("Config", [("train", Callable[..., Any]), ("lr", float)]))
+    ('train',)
+    """
+    hints = typing.get_type_hints(kind)
+    return tuple(field.name for field in dataclasses.fields(kind) if takes_function(hints[field.name]))
+
+
 def functions_in(config: Any) -> dict[str, Any]:
     """Return the caller's functions in a trainer's configuration, by setting: they are part of a run's identity.
 
-    >>> functions_in(dataclasses.make_dataclass("Config", ["optimizer", "lr"])(max, 0.1))
-    {'optimizer': <built-in function max>}
+    >>> from collections.abc import Callable
+    >>> fields = [("train", Callable[..., Any]), ("lr", float)]
+    >>> functions_in(dataclasses.make_dataclass("Config", fields)(max, 0.1))
+    {'train': <built-in function max>}
     """
-    names = [field.name for field in dataclasses.fields(config) if field.name in FUNCTIONS]
-    given = {name: getattr(config, name) for name in names}
+    given = {name: getattr(config, name) for name in function_settings(type(config))}
     return {name: function_of(name, value) for name, value in given.items() if is_function(value)}
-
-
-def check_stored_functions(settings: Mapping[str, Any], where: object, trust: bool) -> None:
-    """Raise `Untrusted` for stored settings that name a caller's function, where nobody asked for it to run.
-
-    Args:
-        settings: as a record holds them.
-        where: the ticket or run, for the message.
-        trust: whether the user wants what the record names to be run.
-
-    >>> check_stored_functions({"optimizer": "theirs:make"}, "runs/a", trust=True)
-    >>> check_stored_functions({"optimizer": "theirs:make"}, "runs/a", trust=False)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    pruning.errors.Untrusted: ...
-    """
-    for name in FUNCTIONS:
-        value = settings.get(name)
-        if isinstance(value, str) and not value.startswith(GIVEN):
-            check_stored(name, value, where, trust)
-
-
-def functions_for(functions: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of some functions that a search with these settings was given.
-
-    Args:
-        functions: by setting; None for none.
-        settings: the settings of the search, as its record holds them.
-
-    Raises:
-        UnknownName: a setting that is no function of any trainer.
-
-    >>> functions_for({"optimizer": max, "strategy": min}, {"optimizer": "given: max"})
-    {'optimizer': <built-in function max>}
-    """
-    for name in functions or {}:
-        if name not in FUNCTIONS:
-            raise unknown("function", name, FUNCTIONS)
-    return {name: value for name, value in (functions or {}).items() if is_function(settings.get(name))}
 
 
 def called(name: str, value: Any) -> str:

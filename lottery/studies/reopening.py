@@ -12,9 +12,9 @@ from lottery.runs.records import read_run_config, split_seed
 from lottery.runs.replicates import seeds_of
 from lottery.search.frame.frame import Frame, frame_of
 from lottery.search.preparing.telling_apart import FORMAT, identity_of
-from lottery.settings.functions import FUNCTIONS, check_stored_functions
 from lottery.state.behaviour import agree
 from lottery.state.machine.telling import say
+from lottery.trainers.choosing import check_stored_functions, function_names
 from pruning.disk.files import is_there
 from pruning.errors import ConfigMismatch, FileFormatError, shown
 from pruning.watch import Silent, Watch
@@ -85,7 +85,7 @@ def _check_same(run: RunDirectory, stored: Mapping[str, Any], frame: Frame, give
         raise ConfigMismatch(f"{run.path} was made with another loss or metric ({stored['objective']})")
     if found.settings.get("forward") != stored.get("forward"):
         raise ConfigMismatch(f"{run.path} was made with another forward ({stored['forward']})")
-    for kind in FUNCTIONS:
+    for kind in function_names():
         if found.settings.get(f"{kind}_code") != stored.get(f"{kind}_code"):
             raise ConfigMismatch(f"{run.path} was made with another function for {kind}")
     if found.settings["device"] == stored.get("device") and not agree(stored.get("behaviour") or {}, found.behaviour):

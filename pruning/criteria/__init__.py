@@ -36,7 +36,7 @@ class Criterion:
     rounds: int = 1
 
 
-CRITERIA: Registry[Criterion] = Registry("criterion", "pruning.criteria")
+CRITERIA: Registry[Criterion] = Registry("criterion", "pruning.criteria", listed="criteria")
 
 
 def criterion(

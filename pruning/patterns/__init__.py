@@ -102,7 +102,7 @@ class Pattern:
         return whole and (rest > 1 or self.tile_of(out, 2, **self.params).width > 1)
 
 
-PATTERNS: Registry[TileFunction] = Registry("pattern", "pruning.patterns")
+PATTERNS: Registry[TileFunction] = Registry("pattern", "pruning.patterns", listed="patterns")
 
 
 def pattern(name: str, *, source: str) -> Callable[[TileFunction], TileFunction]:

@@ -92,7 +92,7 @@ class Scope:
     follows: bool = False
 
 
-SCOPES: Registry[Scope] = Registry("scope", "pruning.scopes")
+SCOPES: Registry[Scope] = Registry("scope", "pruning.scopes", listed="scopes")
 
 
 def scope(

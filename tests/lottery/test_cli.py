@@ -14,7 +14,7 @@ import pytest
 
 from lottery.bench import BENCHMARKS
 from lottery.cli.app import run
-from lottery.cli.list_ import KINDS
+from lottery.cli.choices.listing import kinds
 from lottery.settings.recipes import recipe_names
 from pruning.criteria import CRITERIA
 from pruning.mask import Mask
@@ -141,7 +141,7 @@ def test_every_criterion_runs_by_name(capsys, criterion):
     assert lottery(capsys, *TINY, "--set", "score_steps=20", "--criterion", criterion, "--quiet")[0] == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", dict(kinds()))
 def test_list_shows_names_summaries_and_sources(capsys, kind):
     code, out, _ = lottery(capsys, "list", kind)
     items = json.loads(lottery(capsys, "list", kind, "--json")[1])["items"]

@@ -82,7 +82,8 @@ class TestEarlyStop:
 
     @pytest.mark.parametrize("replicates", [1, 2])
     def test_evolved(self, replicates, tmp_path):
-        ticket = find_ticket(make, DATA, out=tmp_path, replicates=replicates, **{**SEARCH, **ES, "levels": 1})
+        settings: dict[str, Any] = {**SEARCH, **ES, "levels": 1}
+        ticket = find_ticket(make, DATA, out=tmp_path, replicates=replicates, **settings)
         assert ticket.path is not None
         evolved = RunDirectory(ticket.path.parent.parent)
         earlier = [assert_delivers(evolved, seed, level) for seed in range(replicates) for level in range(2)]

@@ -12,7 +12,8 @@ import pytest
 import typer
 
 from lottery.bench import BENCHMARKS
-from lottery.cli.app import app, run
+from lottery.cli.app import run
+from lottery.cli.commands import command_line
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "results/README.md")
@@ -95,11 +96,12 @@ def words_of(command: str, runs: list[Path]) -> list[str]:
 
 def smaller(words: list[str]) -> list[str]:
     """Options that come after a command's own and leave it as it is, but for how long it takes."""
-    from lottery.settings.recipes import recipe_settings
+    from lottery.settings.recipes import recipe_layers
+    from lottery.trainers.choosing import layer
 
     command, text = words[0], " ".join(words)
     if command == "prune":
-        recipe = recipe_settings(words[words.index("--recipe") + 1]) if "--recipe" in words else {}
+        recipe = layer(*recipe_layers(words[words.index("--recipe") + 1])) if "--recipe" in words else {}
         evolves = "--trainer es" in text or recipe.get("trainer") == "es"
         given = words[words.index("--data") + 1] if "--data" in words else str(recipe.get("data", "digits"))
         steps = ["--epochs", "0.1"] if "--epochs" in words else ["--steps", "510" if "--rewind" in words else "12"]
@@ -143,6 +145,6 @@ def test_a_documented_command_runs(command, workshop, monkeypatch, capsys):
 @pytest.mark.parametrize("command", [each for each in documented() if TIMED.match(each)])
 def test_the_words_of_a_benchmark_are_understood(command):
     words = shlex.split(command)[1:]
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(command_line(words))
     bench = group.commands["bench"]  # pyright: ignore[reportAttributeAccessIssue]
     assert bench.make_context("bench", words[1:]).params["what"] in BENCHMARKS.names()

@@ -13,6 +13,7 @@ from lottery import Data, find_ticket
 from lottery.data.parts import prepare
 from lottery.networks.sources.choosing import torch_source
 from lottery.runs.directory import RunDirectory
+from lottery.search.frame.resolving import resolve
 from lottery.search.levels.early_bird import asked_when_stable, at_stable_mask, is_stable, with_answer_in_record
 from lottery.settings.config import SearchConfig
 from lottery.trainers import Ask
@@ -208,7 +209,7 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"early_bird": 1.5}, "early_bird must be a distance between 0 and 1, not 1.5"),
+            ({"early_bird": 1.5}, "early_bird must be a distance, 0 or more and at most 1, not 1.5"),
             ({"early_bird_window": 1}, "early_bird_window must be 2 or more, not 1"),
             ({"draw_from": "dense"}, "use draw_from 'previous'"),
             ({"criterion": "snr"}, "criterion 'snr' has no std; use magnitude"),
@@ -224,7 +225,7 @@ class TestSearch:
 
 def test_evolution_does_not_end_early():
     with pytest.raises(BadValue, match="leave it out, or use trainer 'gd'"):
-        SearchConfig(trainer="es", early_bird=0.1)
+        resolve({"trainer": "es", "early_bird": 0.1})
     parts = prepare(DATA, 0)
     source = torch_source(net, parts, "model")
     ready_ = evolution(Ask(source, parts, ESConfig(population=4), None, None, Silent(), 0))

@@ -20,7 +20,8 @@ from lottery.search.levels.drawing import Drawing
 from lottery.search.levels.engine import search_levels
 from lottery.search.levels.plan import SearchPlan
 from lottery.search.probes import NoProber
-from lottery.settings.config import SearchConfig, ladder
+from lottery.settings.config import SearchConfig
+from lottery.settings.ladder import ladder
 from pruning.criteria import Criterion, get_criterion
 from pruning.disk.files import write_json
 from pruning.errors import BadValue, Diverged, FileFormatError, RunBusy

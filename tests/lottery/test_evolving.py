@@ -25,7 +25,8 @@ from lottery import Data, Ticket, find_ticket, train_ticket
 from lottery.cli.app import run
 from lottery.runs.directory import RunDirectory
 from lottery.runs.reading import read_replicate
-from lottery.settings.config import SearchConfig, ladder
+from lottery.settings.config import SearchConfig
+from lottery.settings.ladder import ladder
 from pruning.disk.files import read_tensors
 from pruning.errors import BadValue, DataError, Diverged, FileFormatError, MaskMismatch, NothingToPrune, UnknownName
 from pruning.mask import Mask

@@ -12,8 +12,9 @@ from lottery.cli.app import run
 from lottery.runs.given import Given
 from lottery.search.frame.resolving import resolve
 from lottery.search.preparing.preparing import Request, prepare_search
-from lottery.settings.config import SearchConfig, ladder
+from lottery.settings.config import SearchConfig
 from lottery.settings.fields import parse_assignments, read_toml
+from lottery.settings.ladder import ladder
 from lottery.trainers.gd.config import GDConfig
 from pruning.errors import BadValue, FileFormatError, LotteryError
 from pruning.ladder import MAX_LEVELS, geometric, until_sparsity

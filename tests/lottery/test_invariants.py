@@ -13,7 +13,8 @@ import torch
 
 from lottery import Data, find_ticket
 from lottery.runs.directory import RunDirectory
-from lottery.settings.config import SearchConfig, ladder
+from lottery.settings.config import SearchConfig
+from lottery.settings.ladder import ladder
 from lottery.trainers.gd.optimizers.named import OPTIMIZERS
 from pruning.criteria import CRITERIA
 from pruning.errors import BadValue

@@ -152,15 +152,14 @@ class TestFitness:
     PARAMS: Any = {"w": np.zeros((4, 4), np.float32), "steps": 3}  # noqa: RUF012
 
     def test_parameters_and_a_function_of_them_are_enough(self, tmp_path):
-        ticket = find_ticket(self.PARAMS, sphere, out=tmp_path, **{**TINY, "generations": 20, "population": 16})
+        settings: dict[str, Any] = {**TINY, "generations": 20, "population": 16}
+        ticket = find_ticket(self.PARAMS, sphere, out=tmp_path, **settings)
         search = ticket.search
         assert search is not None and search.metric == "fitness" and search.higher_is_better
         trained = ticket.trained(self.PARAMS)
         assert trained["steps"] == 3 and float(trained["w"].mean()) > 0
         assert ticket.info["validation"] != ticket.info["test"]
-        assert find_ticket(self.PARAMS, sphere, out=tmp_path, **{**TINY, "generations": 20, "population": 16}).path == (
-            ticket.path
-        )
+        assert find_ticket(self.PARAMS, sphere, out=tmp_path, **settings).path == (ticket.path)
 
     def test_a_cost_is_fitness_the_other_way_round(self, tmp_path):
         cost = Fitness(lambda params: -sphere(params, jax.random.key(0)), higher_is_better=False, name="cost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,12 +82,19 @@ def test_the_command_line_prints_rows(capsys, tmp_path, monkeypatch):
 def test_a_run_and_a_ticket_show_the_network_that_was_searched(tmp_path):
     from lottery.studies.layers import stored_layers
 
-    settings = {"levels": 1, "steps": 5, "tolerance": 1.0, "quiet": True, "skip": ("fc2.*",), "out": tmp_path}
+    settings: dict[str, Any] = {
+        "levels": 1,
+        "steps": 5,
+        "tolerance": 1.0,
+        "quiet": True,
+        "skip": ("fc2.*",),
+        "out": tmp_path,
+    }
     ticket = find_ticket("mlp", "digits", **settings)
     assert ticket.path is not None
     for path in (ticket.path, ticket.path.parent.parent):
         assert [row.name for row in stored_layers(path).rows if row.prunable] == ["fc1.weight", "fc3.weight"]
-    other = find_ticket(nn.Sequential(nn.Linear(6, 3)), DATA, **{**settings, "skip": ()})
+    other = find_ticket(nn.Sequential(nn.Linear(6, 3)), DATA, **settings)
     assert other.path is not None
     with pytest.raises(BadValue, match="its model has no name"):
         stored_layers(other.path)

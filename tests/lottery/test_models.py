@@ -13,7 +13,7 @@ from lottery.networks.initializers import INITIALIZERS
 from lottery.networks.models import MODELS
 from lottery.networks.sources.choosing import torch_source
 from lottery.networks.sources.redrawing import check_initializer
-from lottery.settings.recipes import recipe_settings
+from lottery.settings.recipes import recipe_layers
 from pruning.errors import BadValue, DataError, UnknownName
 from pruning.torch_modules import prunable
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
@@ -95,7 +95,7 @@ def test_initializers_have_their_variance(name, variance):
 def test_openlth_keeps_the_biases_that_pytorch_draws():
     torch.manual_seed(0)
     network = MODELS["lenet-300-100"].value(MNIST, 10)
-    INITIALIZERS[str(recipe_settings("openlth-lenet")["init"])].value(network)
+    INITIALIZERS[str(recipe_layers("openlth-lenet")[-1]["init"])].value(network)
     for layer in (layer for layer in network.modules() if isinstance(layer, nn.Linear)):
         bound = layer.in_features**-0.5
         assert layer.weight.var().item() == pytest.approx(2 / layer.in_features, rel=0.1)

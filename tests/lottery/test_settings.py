@@ -6,9 +6,11 @@ import pytest
 
 from lottery.search.frame.resolving import resolve
 from lottery.search.frame.rewind import Rewind, parse_rewind
-from lottery.settings.config import SearchConfig, ladder
-from lottery.settings.fields import build, layer, parse_assignments, read_toml
-from lottery.settings.recipes import read_recipe, recipe_names, recipe_settings
+from lottery.settings.config import SearchConfig
+from lottery.settings.fields import build, parse_assignments, read_toml
+from lottery.settings.ladder import ladder
+from lottery.settings.recipes import read_recipe, recipe_layers, recipe_names
+from lottery.trainers.choosing import layer
 from pruning.errors import BadValue, FileFormatError, UnknownName, UsageError
 from pruning.scopes.layer import tensor_rates
 
@@ -87,14 +89,14 @@ def test_toml_files(tmp_path):
 def test_every_recipe_resolves_and_has_a_quick_form(name):
     recipe = read_recipe(name)
     assert recipe["summary"] and recipe["source"]
-    search, trainer = resolve(recipe_settings(name))
+    search, trainer = resolve(layer(*recipe_layers(name)))
     total = trainer.total_steps(429) if search.trainer == "gd" else trainer.generations
     parse_rewind(search.rewind, total, 429)
     assert name.endswith("-quick") or f"{name}-quick" in recipe_names()
 
 
 def test_the_protocol_of_frankle_and_carbin_lenet():
-    search, trainer = resolve(recipe_settings("frankle2019-lenet"))
+    search, trainer = resolve(layer(*recipe_layers("frankle2019-lenet")))
     assert (trainer.optimizer, trainer.lr, trainer.batch_size, trainer.steps) == ("adam", 1.2e-3, 60, 50_000)
     assert (trainer.eval_every, search.validation_size, search.replicates) == (100, 5_000, 5)
     names = ["fc1.weight", "fc2.weight", "fc3.weight"]
@@ -103,7 +105,7 @@ def test_the_protocol_of_frankle_and_carbin_lenet():
 
 
 def test_the_rates_of_frankle_and_carbin_conv_6():
-    search, _ = resolve(recipe_settings("frankle2019-conv6"))
+    search, _ = resolve(layer(*recipe_layers("frankle2019-conv6")))
     names = ["conv1.weight", "fc1.weight", "fc3.weight"]
     assert tensor_rates(names, search.prune_rate, search.layer_rates, names[-1:]) == {
         "conv1.weight": 0.15,
@@ -114,7 +116,7 @@ def test_the_rates_of_frankle_and_carbin_conv_6():
 
 def test_an_unknown_recipe_gives_the_nearest():
     with pytest.raises(UnknownName, match="did you mean 'frankle2019-lenet"):
-        recipe_settings("frankle2019-lent")
+        recipe_layers("frankle2019-lent")
 
 
 def test_layer_rates_need_layer_scope_and_names_that_exist():

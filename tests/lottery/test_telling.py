@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,8 @@ def test_a_search_that_was_cut_off_says_at_which_level_each_seed_goes_on(runs, c
 
 
 def test_more_levels_of_the_same_search_are_another_and_a_first_search_says_nothing(tmp_path, capsys):
-    find_ticket(tiny_model, DATA, out=tmp_path, **{**QUICK, "levels": 1})
+    shorter: dict[str, Any] = {**QUICK, "levels": 1}
+    find_ticket(tiny_model, DATA, out=tmp_path, **shorter)
     assert said(capsys) == ""
 
 

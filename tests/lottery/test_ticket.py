@@ -255,7 +255,7 @@ class TestFindTicket:
 
     def test_unknown_settings_and_names(self, tmp_path):
         with pytest.raises(UnknownName, match="did you mean 'replicates'"):
-            find_ticket(tiny_model(), DATA, replicate=2, out=tmp_path)
+            find_ticket(tiny_model(), DATA, replicate=2, out=tmp_path)  # pyright: ignore[reportCallIssue]
         with pytest.raises(UnknownName, match="did you mean 'magnitude'"):
             find_ticket(tiny_model(), DATA, criterion="magnitud", out=tmp_path)
         assert not list(tmp_path.iterdir())

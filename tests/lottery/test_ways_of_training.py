@@ -155,7 +155,7 @@ def fails(params):
         ({"schedule": lambda optimizer, steps: 3}, "must return a scheduler"),
         ({"schedule": lambda optimizer, steps: 1 / 0}, "ZeroDivisionError"),
         ({"label_smoothing": 1.0}, "label_smoothing must be a fraction"),
-        ({"ema": 1.0}, "ema is a decay"),
+        ({"ema": 1.0}, "ema must be a decay"),
         ({"accumulate": 0}, "accumulate must be 1 or more"),
         ({"patience": 0}, "patience must be 1 or more"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lottery.networks.models import MODELS
 from lottery.runs.directory import RunDirectory
 from lottery.studies.ablation.controls import ABLATIONS
 from lottery.studies.analyses import ANALYSES
+from lottery.trainers import TRAINERS
 from pruning.criteria import CRITERIA
 from pruning.registry import Registry
 from pruning.sparse.backends import BACKENDS
@@ -35,6 +37,7 @@ HOMES: dict[str, Registry] = {
     "pruning/sparse/backends/edges.py": BACKENDS,
     "lottery/networks/models/perceptron.py": MODELS,
     "lottery/data/datasets/wine.py": DATASETS,
+    "lottery/trainers/signs.py": TRAINERS,
 }
 QUICK = {"levels": 2, "prune_rate": 0.5, "steps": 20, "tolerance": 1.0, "replicates": 1, "quiet": True}
 BLOBS = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
@@ -72,6 +75,7 @@ def execute(path: Path, text: str) -> None:
     spec = importlib.util.spec_from_file_location(f"contributed_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for their module there
     spec.loader.exec_module(module)
     result = doctest.testmod(module)
     assert (result.failed, result.attempted) == (0, text.count(">>>"))

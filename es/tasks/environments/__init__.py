@@ -75,7 +75,7 @@ class Environment:
 
 Make = Callable[[str], Environment]
 
-SUITES: Registry[Make] = Registry("environment suite", "es.tasks.environments")
+SUITES: Registry[Make] = Registry("environment suite", "es.tasks.environments", listed="environments")
 
 
 def suite(name: str, *, source: str) -> Callable[[Make], Make]:

@@ -20,7 +20,7 @@ _CALLED = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
-DATASETS: Registry[Load] = Registry("data set", "lottery.data.datasets")
+DATASETS: Registry[Load] = Registry("data set", "lottery.data.datasets", listed="data")
 
 
 def dataset(name: str, *, source: str) -> Callable[[Load], Load]:

@@ -10,7 +10,7 @@ from pruning.registry import Registry
 
 Initialize = Callable[[nn.Module], None]
 
-INITIALIZERS: Registry[Initialize] = Registry("init", "lottery.networks.initializers")
+INITIALIZERS: Registry[Initialize] = Registry("init", "lottery.networks.initializers", listed="initializers")
 
 
 def initializer(name: str, *, source: str) -> Callable[[Initialize], Initialize]:

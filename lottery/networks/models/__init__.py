@@ -10,7 +10,7 @@ from pruning.registry import Registry
 
 Build = Callable[[tuple[int, ...], int], nn.Module]
 
-MODELS: Registry[Build] = Registry("model", "lottery.networks.models")
+MODELS: Registry[Build] = Registry("model", "lottery.networks.models", listed="models")
 
 
 def model(name: str, *, source: str) -> Callable[[Build], Build]:

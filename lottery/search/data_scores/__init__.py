@@ -18,7 +18,7 @@ DataScore = Callable[[Sequence[nn.Module], torch.Tensor, torch.Tensor, Sequence[
 
 FunctionT = TypeVar("FunctionT", bound=DataScore)
 
-DATA_SCORES: Registry[DataScore] = Registry("data score", "lottery.search.data_scores")
+DATA_SCORES: Registry[DataScore] = Registry("data score", "lottery.search.data_scores", listed="data-scores")
 
 
 def data_score(name: str, *, source: str) -> Callable[[FunctionT], FunctionT]:

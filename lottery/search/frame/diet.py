@@ -21,6 +21,7 @@ from lottery.settings.config import SearchConfig
 from lottery.state.machine.bars import with_bar
 from lottery.state.tensors import load_state
 from lottery.trainers import Ask
+from lottery.trainers.choosing import trainer_kind
 from lottery.trainers.gd.config import GDConfig
 from lottery.trainers.gd.setup import setup
 from lottery.trainers.gd.trainer import GDTrainer
@@ -60,7 +61,11 @@ def with_data_diet(ask: Ask, config: SearchConfig) -> Ask:
         raise BadValue(f"data_diet {config.data_diet:g} leaves none of {len(train):,} training examples")
     # The trainer measures as it goes: here on training examples.
     alone = Parts(train, train.take(torch.arange(min(len(train), 1024))), None, ask.parts.name)
-    gd = ask.config if isinstance(ask.config, GDConfig) else GDConfig(device=_for_torch(ask.config.device))
+    gd = (
+        ask.config
+        if isinstance(ask.config, GDConfig)
+        else GDConfig(device=trainer_kind(config.trainer).torch_device(ask.config))
+    )
     ready = setup(replace(ask, parts=alone, config=gd, watch=Silent()))
     trainer = ready.trainer
     assert isinstance(trainer, GDTrainer)
@@ -96,11 +101,6 @@ def keep_examples(scores: NDArray[np.float64], count: int, keep: str) -> NDArray
     """
     order = np.argsort(-scores if keep == "hard" else scores, kind="stable")
     return np.sort(order[:count])
-
-
-def _for_torch(device: str) -> str:
-    """Return the device on which PyTorch scores, for a trainer that names its devices in its own way."""
-    return "cpu" if device == "cpu" or not torch.cuda.is_available() else "auto"
 
 
 def _scorable(ask: Ask) -> Tensors:

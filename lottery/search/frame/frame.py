@@ -17,15 +17,16 @@ from lottery.runs.given import Given
 from lottery.search.frame.coverage import coverage, warn_not_covered
 from lottery.search.frame.diet import with_data_diet
 from lottery.search.frame.facts import Facts
+from lottery.search.frame.fitting import check_fits
 from lottery.search.frame.held_out import held_out
 from lottery.search.frame.resolving import parts_of, resolve
 from lottery.search.frame.rewind import Rewind, parse_rewind
-from lottery.search.frame.smoothing import smoothed
 from lottery.search.frame.using import uses_for, without_outputs
 from lottery.settings.config import SearchConfig
 from lottery.settings.fields import recorded
 from lottery.state.by_seed import BySeed
-from lottery.trainers import TRAINERS, Ask, Setup
+from lottery.trainers import Ask, Setup
+from lottery.trainers.choosing import trainer_kind
 from pruning.alive_rows import Rows
 from pruning.errors import BadValue
 from pruning.jobs import Params
@@ -36,9 +37,6 @@ from pruning.watch import Watch
 
 if TYPE_CHECKING:
     from lottery.runs.ticket import Ticket
-
-# How, not what: they change no result.
-_NO_RESULT = ("device", "checkpoint_seconds")
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def frame_of(given: Given, settings: Mapping[str, Any], watch: Watch, ticket: Ti
     """
     config, trainer_config = resolve(settings)
     source, ask = _asked(given, config, trainer_config, watch, ticket)
-    setup = TRAINERS[config.trainer].value.setup(ask)
+    setup = trainer_kind(config.trainer).setup(ask)
     uses = uses_for(ask, config)
     warn_not_covered(ask, config, source.prunable(config.seed, config.prunable, (), uses), uses)
     pattern = get_pattern(config.pattern, config.pattern_params).on(uses.axes)
@@ -138,11 +136,14 @@ def _asked(
         )
     metric = config.metric if given.metric is None else given.metric
     ask = Ask(source, parts, trainer_config, given.loss, metric, watch, config.seed, config.split_seed)
-    return source, with_data_diet(smoothed(ask), config)
+    kind = trainer_kind(config.trainer)
+    check_fits(config.trainer, kind, ask)
+    return source, with_data_diet(kind.prepared(ask), config)
 
 
 def _facts(given: Given, config: SearchConfig, ask: Ask, setup: Setup, dense: Mask, uses: Uses) -> Facts:
     source, parts = ask.source, ask.parts
+    silent = trainer_kind(config.trainer).no_result
     settings = {**recorded(config), **recorded(ask.config), "model": source.name, "data": parts.name}
     model = parts.default_model if given.model is None else given.model  # one without a length is not false
     named = {"model": model, "data": given.data}
@@ -150,7 +151,7 @@ def _facts(given: Given, config: SearchConfig, ask: Ask, setup: Setup, dense: Ma
         model=source.name,
         data=parts.name,
         train_examples=len(parts.train) if isinstance(parts, Parts) and isinstance(parts.train, Tensors) else None,
-        validation_examples=held_out(parts, config, ask.config),
+        validation_examples=held_out(parts, config, setup.episodes),
         framework=source.framework,
         layout=source.layout,
         given={key: value for key, value in named.items() if isinstance(value, str)},
@@ -161,7 +162,7 @@ def _facts(given: Given, config: SearchConfig, ask: Ask, setup: Setup, dense: Ma
         rewind=config.rewind,
         measure_at=config.measure_at,
         metric=setup.metric,
-        config={key: value for key, value in settings.items() if key not in _NO_RESULT},
+        config={key: value for key, value in settings.items() if key not in silent},
         coverage=coverage(ask, list(dense), uses),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lottery.data.parts import Parts, Tensors
 from lottery.networks.objectives.joining import examples
@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from lottery.data.unseen import Unseen
 
 
-def held_out(parts: Parts | Episodes | Fitness | Unseen, config: SearchConfig, trainer_config: Any) -> int | None:
+def held_out(parts: Parts | Episodes | Fitness | Unseen, config: SearchConfig, episodes: int | None) -> int | None:
     """Return how many examples (or episodes) choices are made on; None for a loader, where nobody asks.
+
+    Args:
+        parts: the data.
+        config: the search.
+        episodes: how many of them, where the data is an environment.
 
     A `DataLoader` is counted by reading it once, and only where the default tolerance may depend on it.
     """
     if not isinstance(parts, Parts):
-        return getattr(trainer_config, "test_episodes", None)
+        return episodes
     part = parts.validation
     if isinstance(part, Tensors):
         return len(part)

@@ -13,10 +13,11 @@ from lottery.data.parts import Parts, prepare
 from lottery.data.unseen import Unseen
 from lottery.search.data_scores import DATA_SCORES
 from lottery.settings.config import SearchConfig
-from lottery.settings.fields import build, check_names
-from lottery.trainers import TRAINERS
+from lottery.settings.fields import build
+from lottery.trainers import NOTHING, TRAINERS
+from lottery.trainers.choosing import check_names, trainer_kind, trainer_name
 from pruning.calls.calling import Forward
-from pruning.errors import BadValue, shown
+from pruning.errors import BadValue
 
 if TYPE_CHECKING:
     from lottery.data.episodes import Episodes
@@ -29,21 +30,25 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
     >>> resolve({"levels": 3, "lr": 0.1})[1].lr
     0.1
     """
-    # A loop of the caller's own says by itself what trains.
-    trainer = settings.get("trainer", "function" if "train" in settings else SearchConfig.trainer)
-    settings = {**settings, "trainer": trainer}
-    if not isinstance(trainer, str):
-        raise BadValue(f"trainer must be a name, not {shown(trainer)}")
-    kind = TRAINERS[trainer].value
-    check_names(settings, SearchConfig, kind.config)
+    settings = {**settings, "trainer": trainer_name(settings)}
+    kind = trainer_kind(settings["trainer"])
+    check_names(settings)
     config, trainer_config = build(SearchConfig, settings), build(kind.config, settings)
     DATA_SCORES[config.data_diet_score]  # a wrong name is said also where there is no diet
-    if config.data_diet is not None and config.trainer == "function":
-        raise BadValue("data_diet chooses training examples, and train brings its own: leave data_diet out")
-    moves = getattr(trainer_config, "moves", "none")
-    if moves != "none" and config.pattern != "unstructured":
+    if config.data_diet is not None and NOTHING in kind.data:
+        raise BadValue(
+            f"data_diet chooses training examples, and trainer {config.trainer!r} brings its own: leave data_diet out"
+        )
+    if config.early_bird is not None and not kind.ends_early:
+        able = [entry.name for entry in TRAINERS if entry.value.ends_early]
+        raise BadValue(
+            f"early_bird ends a training early, which trainer {config.trainer!r} cannot: leave it out, or use trainer "
+            f"{' or '.join(map(repr, able))}"
+        )
+    moves = kind.moves(trainer_config)
+    if moves and config.pattern != "unstructured":
         raise BadValue(f"moves {moves!r} exchanges single weights, which breaks pattern {config.pattern!r}")
-    if moves != "none" and config.measure_at != "final":
+    if moves and config.measure_at != "final":
         raise BadValue(
             f"moves {moves!r} changes the mask until the last step, and the weights at the early-stop step are under "
             "another mask than the ticket's: use measure_at 'final'"
@@ -53,7 +58,7 @@ def resolve(settings: Mapping[str, Any]) -> tuple[SearchConfig, Any]:
 
 def parts_of(data: Any, config: SearchConfig, forward: Forward | None = None) -> Parts | Episodes | Fitness | Unseen:
     """Return checked parts of a data set, an environment, a fitness function, or nothing for a loop of your own."""
-    if data is None and config.trainer == "function":
+    if data is None and NOTHING in trainer_kind(config.trainer).data:
         return Unseen()
     if not isinstance(data, str | Path) and (task := _task(data)) is not None:
         if forward is not None:
@@ -91,9 +96,9 @@ def _is_jitted(thing: Any) -> bool:
 
 
 def default_data(settings: Mapping[str, Any]) -> str | None:
-    """Return the data of a search that names none: a loop of the caller's own brings its own.
+    """Return the data of a search that names none: a trainer may bring its own.
 
     >>> default_data({}), default_data({"train": max})
     ('digits', None)
     """
-    return None if "train" in settings else SearchConfig.data
+    return None if NOTHING in trainer_kind(trainer_name(settings)).data else SearchConfig.data

@@ -10,7 +10,8 @@ from lottery.search.frame.facts import Facts
 from lottery.search.frame.frame import Frame
 from lottery.search.frame.rewind import Rewind
 from lottery.search.levels.drawing import Drawing
-from lottery.settings.config import SearchConfig, ladder
+from lottery.settings.config import SearchConfig
+from lottery.settings.ladder import ladder
 from pruning.jobs import Params, Trainer
 from pruning.ladder import Target
 from pruning.mask import Mask

@@ -33,7 +33,7 @@ class Display:
         note: prints a line about the search, before it; None where it belongs above the table or nowhere.
     """
 
-    def __init__(self, bars: bool, write: Write | None, note: Write | None = None) -> None:
+    def __init__(self, bars: bool, write: Write | None, note: Callable[[str], None] | None = None) -> None:
         self._bars, self._write, self._note = bars, write, note
         self._levels: tqdm[Any] | None = None
         self._steps: tqdm[Any] | None = None

@@ -16,6 +16,7 @@ from lottery.search.levels.plan import SearchPlan, plan_of
 from lottery.search.preparing.probing import prober_for, refusals
 from lottery.search.preparing.telling_apart import identity_of
 from lottery.search.probes import TorchProber
+from lottery.trainers.choosing import trainer_kind
 from pruning.calls.users_code import one_line, users_code
 from pruning.criteria import Criterion, ScoreFunction, get_criterion
 from pruning.errors import BadValue, LotteryError, RunError
@@ -123,7 +124,7 @@ def _check_needs(criterion: Criterion, frame: Frame, prober: Prober) -> None:
 
 def _check_moves(frame: Frame) -> None:
     """Raise `BadValue` where level 0 is sparse and its mask moves on after the mask of level 1 was drawn."""
-    moves = getattr(frame.ask.config, "moves", "none") != "none"
+    moves = trainer_kind(frame.config.trainer).moves(frame.ask.config)
     if frame.config.early_bird is not None and moves and any(mask.kept < mask.total for mask in frame.dense.values()):
         raise BadValue("early_bird and moves need a dense network at level 0; leave one of the two out")
 

@@ -16,6 +16,7 @@ from lottery.settings.config import SearchConfig
 from lottery.state.machine.device import choose_device
 from lottery.state.tensors import float_type
 from lottery.trainers import Ask
+from lottery.trainers.choosing import trainer_kind
 from pruning.jobs import Prober
 
 
@@ -37,11 +38,10 @@ def prober_for(ask: Ask, config: SearchConfig, needs: frozenset[str]) -> Prober:
     if isinstance(ask.parts, Unseen):
         return NoProber("looks at examples, and no data was given: give data, or use magnitude")
     model = ask.source.build(ask.seed)
-    supervised = isinstance(ask.parts, Parts)
-    # Evolution's own devices are JAX's; a probe is a few passes and runs where PyTorch has a device.
-    device = choose_device(ask.config.device if supervised and config.trainer == "gd" else "auto")
-    if config.trainer == "es":
-        model.eval()  # as evolution does, which freezes the statistics of batch norms
+    kind = trainer_kind(config.trainer)
+    device = choose_device(kind.torch_device(ask.config))
+    if not kind.training_mode:
+        model.eval()
     elif not any(module.training for module in model.modules()):
         model.train()
     if isinstance(ask.parts, Parts):

@@ -92,7 +92,7 @@ class Probe:
     data: bool
 
 
-PROBES: Registry[Probe] = Registry("probe", "lottery.search.probes")
+PROBES: Registry[Probe] = Registry("probe", "lottery.search.probes", listed="probes")
 
 
 def probe(name: str, *, source: str, data: bool = True) -> Callable[[ProbeFunction], ProbeFunction]:

@@ -36,14 +36,12 @@ def read_recipe(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def recipe_settings(name: str) -> dict[str, Any]:
-    """Return a recipe's settings, on top of those of its base.
+def recipe_layers(name: str) -> list[dict[str, Any]]:
+    """Return a recipe's settings after those of its base, for `lottery.trainers.choosing.layer`.
 
-    >>> recipe_settings("frankle2019-lenet-quick")["lr"]
-    0.0012
+    >>> [layer["replicates"] for layer in recipe_layers("frankle2019-lenet-quick")]
+    [5, 1]
     """
-    from lottery.settings.fields import layer
-
     recipe = read_recipe(name)
     settings = {key: value for key, value in recipe.items() if key not in ("summary", "source", "base")}
-    return layer(recipe_settings(recipe["base"]), settings) if "base" in recipe else settings
+    return [*(recipe_layers(recipe["base"]) if "base" in recipe else []), settings]

@@ -123,7 +123,7 @@ class Findings:
 
 Analyze = Callable[[Study], Findings]
 
-ANALYSES: Registry[Analyze] = Registry("analysis", "lottery.studies.analyses")
+ANALYSES: Registry[Analyze] = Registry("analysis", "lottery.studies.analyses", listed="analyses")
 
 
 def analysis(name: str, *, source: str) -> Callable[[Analyze], Analyze]:

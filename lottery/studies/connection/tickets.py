@@ -20,7 +20,6 @@ from lottery.search.frame.frame import Frame, frame_of
 from lottery.search.frame.resolving import parts_of
 from lottery.search.preparing.telling_apart import FORMAT, identity_of
 from lottery.settings.config import SearchConfig
-from lottery.settings.functions import functions_for
 from lottery.state.counts import check_count
 from lottery.state.machine.bars import with_bar
 from lottery.state.machine.callers_settings import own_settings
@@ -28,6 +27,7 @@ from lottery.state.tensors import digest
 from lottery.studies.measures.connectivity import POINTS, Curve, StraightLine, check_same_tensors, line_between
 from lottery.studies.reopening import reopen
 from lottery.studies.view import TorchView, torch_view
+from lottery.trainers.choosing import functions_for
 from pruning.calls.calling import Forward
 from pruning.errors import BadValue, ConfigMismatch
 from pruning.jobs import Params

@@ -15,18 +15,16 @@ from lottery.runs.ticket import Ticket
 from lottery.search.levels.progress import Display
 from lottery.search.preparing.preparing import Request
 from lottery.search.running import run_search
-from lottery.settings.fields import field_names, layer
-from lottery.settings.functions import check_stored_functions
-from lottery.trainers import TRAINERS
+from lottery.settings.config import SearchConfig
+from lottery.trainers.choosing import check_stored_functions, layer, trainer_kind
 from pruning.calls.calling import Forward
 from pruning.errors import BadValue
+from pruning.settings.setting import settings_of
 
 # What a ticket was found with that also says how it is trained again.
 _KEPT = ("validation_size", "measure_at", "tolerance", "seed", "metric")
 # What decides which examples it was trained on; it means nothing on other data.
 _DIET = ("data_diet", "data_diet_score", "data_diet_steps", "data_diet_networks", "data_diet_keep")
-# What belongs to a criterion or a machine.
-_DROPPED = {"device", "std", "std_window", "std_examples"}
 
 
 def train_ticket(
@@ -84,7 +82,7 @@ def train_ticket(
 def _inherited(ticket: Ticket, settings: Mapping[str, Any], same_data: bool) -> dict[str, Any]:
     """Return the settings that the ticket was trained with and that still apply."""
     found: Mapping[str, Any] = ticket.info.get("config", {})
-    trainer = settings.get("trainer", found.get("trainer", "gd"))
+    trainer = settings.get("trainer", found.get("trainer", SearchConfig.trainer))
     inherited = {"trainer": trainer, **{key: found[key] for key in _KEPT if found.get(key) is not None}}
     # The mask was learned on this split: another one would make a choice on what it was learned from.
     if same_data:
@@ -92,9 +90,7 @@ def _inherited(ticket: Ticket, settings: Mapping[str, Any], same_data: bool) -> 
     inherited["split_seed"] = split_seed(found)
     if trainer != found.get("trainer"):
         return inherited
-    fields = field_names(TRAINERS[str(trainer)].value.config) - _DROPPED
-    inherited |= {key: found[key] for key in fields if found.get(key) is not None}
-    if settings.get("strategy", inherited.get("strategy")) != inherited.get("strategy"):
-        # They are one strategy's own, and mean nothing to another.
-        inherited.pop("strategy_params", None)
-    return inherited
+    kind = trainer_kind(str(trainer))
+    # What belongs to a criterion or a machine says nothing of how the ticket is trained.
+    fields = settings_of(kind.config).keys() - kind.scoring - kind.no_result
+    return inherited | {key: found[key] for key in fields if found.get(key) is not None}

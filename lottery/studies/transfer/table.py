@@ -29,7 +29,6 @@ from lottery.search.levels.progress import Display, StepCounter
 from lottery.search.levels.storing import Outcome, store
 from lottery.settings.config import SearchConfig
 from lottery.settings.fields import build
-from lottery.settings.functions import functions_for
 from lottery.state.identity import short_hash
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.machine.telling import say_stored, what_follows
@@ -38,6 +37,7 @@ from lottery.studies.completing import own_budget, require_still_masks, train_mi
 from lottery.studies.random_masks import drawn_at_random
 from lottery.studies.reopening import reopen
 from lottery.studies.transfer.members import Member, choose_members, common_seeds
+from lottery.trainers.choosing import functions_for
 from pruning.alive_rows import require_rows
 from pruning.calls.calling import Forward
 from pruning.errors import BadValue, ConfigMismatch

@@ -104,7 +104,9 @@ def setup(ask: Ask) -> Setup:
             f"strategy {strategy_name(config.strategy)!r} is an object, whose schedules begin anew with it: rewind to 0"
         )
     )
-    return Setup(checked(ask, trainer), total, epoch, measure, objective, words, _refusals(config), behave, late)
+    episodes = None if isinstance(ask.parts, Parts) else config.test_episodes
+    ready = checked(ask, trainer)
+    return Setup(ready, total, epoch, measure, objective, words, _refusals(config), behave, late, episodes)
 
 
 def _task(ask: Ask) -> tuple[Supervised | ControlTask | OwnFitness, Measure, str, int]:

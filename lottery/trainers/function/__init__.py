@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
+from lottery.trainers import EXAMPLES, NOTHING, TRAINERS, Ask, Setup, TrainerKind
 from lottery.trainers.function.config import LoopConfig
 
 
@@ -15,7 +15,14 @@ def _ready(ask: Ask) -> Setup:
 
 TRAINERS.add(
     "function",
-    TrainerKind(LoopConfig, _ready),
+    TrainerKind(
+        LoopConfig,
+        _ready,
+        length=frozenset({"steps", "epochs"}),
+        no_result=frozenset({"device"}),
+        data=frozenset({EXAMPLES, NOTHING}),
+        started_by="train",
+    ),
     "a loop of your own: train=function(model, mask, budget)",
     "this toolkit",
 )

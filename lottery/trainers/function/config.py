@@ -8,39 +8,62 @@ from typing import Any
 
 from lottery.settings.functions import check_given
 from pruning.errors import BadValue
-from pruning.settings.ranges import check_ranges
+from pruning.settings.setting import check_settings, setting
 
-_RANGES = {"steps": (1, 10**12), "epochs": (0, 10**9), "batch_size": (1, 10**9)}
+GROUP = "A training loop of your own"
+
+_MANY = 10**9
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """The configuration of trainer `function`.
+    """The settings of trainer `function`: a training loop of the caller's own."""
 
-    Attributes:
-        train: a function (`package.module:function` in a file) that trains a network: `train(model, mask, budget)`. The
-            model is at the rewind point and holds its mask, whatever trains it; it is trained in place, or another one
-            is returned, or its state dict. `budget` (`lottery.trainers.function.trainer.TrainingBudget`) says from
-            which step to which, how many epochs that is, and the seed. A function of `(model, mask)` trains as long as
-            it likes, and survivors can then not be rewound to a later step.
-        evaluate: a function of a network that returns one number, where there is no data that is known here; otherwise
-            the metric is measured on the data.
-        higher_is_better: whether a higher number of `evaluate` is better.
-        is_fraction: whether that number is a fraction, of which 0.005 is half a percentage point.
-        steps: of a whole training, in the loop's own unit; 1,000 where neither `steps` nor `epochs` is given.
-        epochs: passes over the training part instead; without data an epoch counts as one step.
-        batch_size: examples a step, to count epochs; an evaluation takes eight times as many at once.
-        device: `auto`, `cpu`, `cuda` or `cuda:0`: where the model is when it is handed over, and evaluated.
-    """
-
-    train: str | Callable[..., Any] | None = None
-    evaluate: str | Callable[..., Any] | None = None
-    higher_is_better: bool = True
-    is_fraction: bool = False
-    steps: int | None = None
-    epochs: float | None = None
-    batch_size: int = 64
-    device: str = "auto"
+    train: str | Callable[..., Any] | None = setting(
+        None,
+        "A function that trains a network: `train(model, mask, budget)` (`package.module:function` in a file). The "
+        "model is at the rewind point and holds its mask, whatever trains it. It is trained in place, or the function "
+        "returns another one, or a state dict. `budget` (`lottery.trainers.function.trainer.TrainingBudget`) says from "
+        "which step to which, how many epochs that is, and the seed. A function of `(model, mask)` trains as long as "
+        "it likes, and survivors can then not be rewound to a later step.",
+        group=GROUP,
+    )
+    evaluate: str | Callable[..., Any] | None = setting(
+        None,
+        "A function of a network that returns one number, where there is no data that is known here. By default the "
+        "metric is measured on the data.",
+        group=GROUP,
+    )
+    higher_is_better: bool = setting(True, "Whether a higher number of `evaluate` is better.", group=GROUP)
+    is_fraction: bool = setting(
+        False, "Whether that number is a fraction, of which 0.005 is half a percentage point.", group=GROUP
+    )
+    steps: int | None = setting(
+        None,
+        "Steps of a whole training, in the loop's own unit. By default 1,000, unless `epochs` is given.",
+        least=1,
+        most=10**12,
+        group=GROUP,
+    )
+    epochs: float | None = setting(
+        None,
+        "Passes over the training part instead. Without data an epoch counts as one step.",
+        above=0,
+        most=_MANY,
+        group=GROUP,
+    )
+    batch_size: int = setting(
+        64,
+        "Examples a step, to count epochs. An evaluation takes eight times as many at once.",
+        least=1,
+        most=_MANY,
+        group=GROUP,
+    )
+    device: str = setting(
+        "auto",
+        "Where the model is when it is handed over, and evaluated: `auto`, `cpu`, `cuda` or `cuda:0`.",
+        group=GROUP,
+    )
 
     def __post_init__(self) -> None:
         if self.train is None:
@@ -49,9 +72,7 @@ class LoopConfig:
             check_given(name, getattr(self, name))
         if self.steps is not None and self.epochs is not None:
             raise BadValue("give steps or epochs, not both")
-        if self.epochs is not None and not self.epochs > 0:
-            raise BadValue(f"epochs must be more than 0, not {self.epochs:g}")
-        check_ranges(self, _RANGES)
+        check_settings(self)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return how many steps a level trains for."""

@@ -12,7 +12,7 @@ from lottery.data.parts import Parts
 from lottery.data.unseen import Unseen
 from lottery.networks.objectives.metric import Measure
 from lottery.networks.objectives.objective import call, objective_for, own
-from lottery.networks.sources.source import require_torch
+from lottery.networks.sources.source import ModelSource
 from lottery.settings.functions import function_of
 from lottery.state.identity import identify
 from lottery.state.machine.device import choose_device
@@ -33,13 +33,9 @@ def setup(ask: Ask) -> Setup:
         BadValue: a function that cannot be called so, or nothing to measure with.
     """
     config: LoopConfig = ask.config
-    source = require_torch(
-        ask.source,
-        "trainer 'function' hands over",
-        "use trainer 'es', or train ticket.rewound(model) by yourself with pruning.pytrees.apply_mask after each step",
-    )
-    if not isinstance(ask.parts, Parts | Unseen):
-        raise BadValue(f"{ask.parts.name} is an environment: use trainer 'es', or give evaluate and no data")
+    source = ask.source
+    assert isinstance(source, ModelSource)
+    assert isinstance(ask.parts, Parts | Unseen)
     device = choose_device(config.device)
     train = function_of("train", config.train)
     late = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
-from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.config import NO_MOVES, GDConfig
 
 
 def _ready(ask: Ask) -> Setup:
@@ -13,6 +13,30 @@ def _ready(ask: Ask) -> Setup:
     return setup(ask)
 
 
+def _smoothed(ask: Ask) -> Ask:
+    """Return the request with the loss that `label_smoothing` stands for (see `lottery.trainers.gd.smoothing`)."""
+    from lottery.trainers.gd.smoothing import smoothed
+
+    return smoothed(ask)
+
+
+def _moves(config: GDConfig) -> str:
+    return "" if config.moves == NO_MOVES else config.moves
+
+
 TRAINERS.add(
-    "gd", TrainerKind(GDConfig, _ready), "gradient descent in PyTorch", "Frankle & Carbin 2019 (arXiv 1803.03635)"
+    "gd",
+    TrainerKind(
+        GDConfig,
+        _ready,
+        length=frozenset({"steps", "epochs"}),
+        no_result=frozenset({"device"}),
+        scoring=frozenset({"std", "std_window", "std_examples"}),
+        ends_early=True,
+        moves=_moves,
+        prepared=_smoothed,
+        torch_device=lambda config: config.device,
+    ),
+    "gradient descent in PyTorch",
+    "Frankle & Carbin 2019 (arXiv 1803.03635)",
 )

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from lottery.state.tensors import to_numpy
-from lottery.trainers.gd.moves import MOVES, NONE, Moment, Move, exchange
+from lottery.trainers.gd.config import NO_MOVES
+from lottery.trainers.gd.moves import MOVES, Moment, Move, exchange
 from pruning.alive_rows import Rows
 from pruning.errors import BadValue
 from pruning.jobs import Job, all_finite
@@ -92,7 +93,7 @@ def mover_for(settings: MoveSettings, job: Job, model: nn.Module, rows: Rows) ->
     Raises:
         BadValue: masks should move and no prunable tensor is trained.
     """
-    if settings.moves == NONE:
+    if settings.moves == NO_MOVES:
         return None
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not any(name in trained for name in job.mask):

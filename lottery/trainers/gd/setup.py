@@ -19,7 +19,7 @@ from lottery.networks.objectives.class_losses import is_cross_entropy
 from lottery.networks.objectives.labels import check_labels, check_outputs
 from lottery.networks.objectives.objective import Objective, call, objective_for, own, require_tensors
 from lottery.networks.objectives.tallies import loss_sums, metric_sums
-from lottery.networks.sources.source import require_torch
+from lottery.networks.sources.source import ModelSource
 from lottery.networks.trainable import freeze_others
 from lottery.settings.functions import called
 from lottery.state.machine.device import choose_device
@@ -28,8 +28,7 @@ from lottery.state.tensors import check_finite, float_type
 from lottery.trainers import Ask, Setup
 from lottery.trainers.gd.augment import AUGMENTATIONS
 from lottery.trainers.gd.behaviour import behaviour
-from lottery.trainers.gd.config import GDConfig
-from lottery.trainers.gd.moves import NONE
+from lottery.trainers.gd.config import NO_MOVES, GDConfig
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.optimizers.rates import FOLLOWS, rates_for
 from lottery.trainers.gd.trainer import GDTrainer
@@ -40,11 +39,6 @@ from pruning.errors import BadValue, DataError, RunError
 # Where a forward pass takes fewer operations than this, threads wait for each other longer than they work: one is as
 # fast as two on an idle machine, and many times faster on a busy one.
 SINGLE_THREAD_FLOPS = 4_000_000
-
-_INSTEAD = (
-    "use trainer 'es' or 'optax', or train ticket.rewound(model) in a loop of your own with pruning.pytrees.apply_mask "
-    "after each step"
-)
 
 # How many examples of the validation part are tried at once.
 MEASURED_AT_ONCE = 256
@@ -58,9 +52,9 @@ def setup(ask: Ask) -> Setup:
         DataError: a model that cannot take these inputs, or labels that its outputs cannot give.
     """
     config: GDConfig = ask.config
-    if not isinstance(ask.parts, Parts):
-        raise BadValue(f"trainer 'gd' learns from examples, and {ask.parts.name} is an environment: use trainer 'es'")
-    source = require_torch(ask.source, "trainer 'gd' trains", _INSTEAD)
+    source = ask.source
+    assert isinstance(ask.parts, Parts)
+    assert isinstance(source, ModelSource)
     device = choose_device(config.device)
     model = source.build(ask.seed).to(device)
     # Said here, before anything is written.
@@ -80,7 +74,7 @@ def setup(ask: Ask) -> Setup:
     batches = steps_per_epoch(parts.train, config.batch_size)
     total, per_epoch = config.total_steps(batches), max(1, round(batches / config.accumulate))
     late = _try_steps(model, config, total)
-    rows = follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric).rows if config.moves != NONE else {}
+    rows = follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric).rows if config.moves != NO_MOVES else {}
     trainer = GDTrainer(source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch, rows)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
@@ -101,7 +95,7 @@ def _check_optimizer(model: nn.Module, config: GDConfig) -> None:
     optimizers = optimizers_for(model, config)
     if optimizers.closure and config.precision == "fp16":
         raise BadValue(f"{called('optimizer', config.optimizer)} asks for the loss again, which fp16 cannot; use bf16")
-    if optimizers.closure and config.moves != NONE:
+    if optimizers.closure and config.moves != NO_MOVES:
         raise BadValue(f"{called('optimizer', config.optimizer)} asks for the loss again, and moves need plain steps")
     for parameter in others:
         parameter.requires_grad_(True)

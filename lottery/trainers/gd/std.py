@@ -31,9 +31,6 @@ Std = dict[str, NDArray[np.float32]]
 # A prior so wide that it decides nothing about a weight with any curvature, and keeps one with none finite.
 PRIOR_PRECISION = 1e-8
 
-# The optimizers of `lottery.trainers.gd.optimizers.named` that keep a running mean of squared gradients.
-SECOND_MOMENT = ("adam", "adamw")
-
 
 @dataclass(frozen=True)
 class Training:

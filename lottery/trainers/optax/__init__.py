@@ -15,7 +15,17 @@ def _ready(ask: Ask) -> Setup:
 
 TRAINERS.add(
     "optax",
-    TrainerKind(OptaxConfig, _ready),
+    TrainerKind(
+        OptaxConfig,
+        _ready,
+        length=frozenset({"steps", "epochs"}),
+        no_result=frozenset({"device", "checkpoint_seconds"}),
+        scoring=frozenset({"std_examples"}),
+        frameworks=frozenset({"torch", "jax"}),
+        # PyTorch looks where it has a device, and the devices that train are JAX's.
+        torch_device=lambda config: "cpu" if config.device == "cpu" else "auto",
+        training_mode=False,
+    ),
     "gradient descent in JAX (optax)",
     "DeepMind et al. 2020, The DeepMind JAX Ecosystem",
 )

@@ -3,112 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lottery.settings.fields import is_function
 from lottery.settings.functions import called, check_given
+from lottery.trainers import descent
+from lottery.trainers.descent import HOW, LARGE, OPTIMIZER, SCHEDULE
 from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
 from lottery.trainers.optax.optimizers.named import COMMON, NamedOptimizer
-from pruning.errors import BadValue, shown, unknown
-from pruning.settings.ranges import check_ranges
-
-PRECISIONS = ("float32", "bf16")
-# The least and the most of each; what is more is a mistake.
-_RANGES = {
-    "steps": (1, 10**12),
-    "epochs": (0, 10**9),
-    "batch_size": (1, 10**9),
-    "warmup": (0, 10**12),
-    "eval_every": (1, 10**12),
-    "std_examples": (1, 10**9),
-    "lr": (0, 1e38),
-    "clip_norm": (0, 1e38),
-    "patience": (1, 10**9),
-    "gamma": (0, 1e6),
-    "weight_decay": (0, 1e38),
-    "checkpoint_seconds": (0, 1e9),
-}
+from pruning.errors import BadValue, shown
+from pruning.settings.setting import check_settings, setting
 
 
 @dataclass(frozen=True)
 class OptaxConfig:
-    """The configuration of the trainer `optax`.
+    """The settings of gradient descent in JAX."""
 
-    Attributes:
-        steps: optimizer steps a level; 1,000 where neither `steps` nor `epochs` is given.
-        epochs: passes over the training part a level, instead of `steps`.
-        batch_size: examples a step (a `DataLoader` brings its own).
-        optimizer: an optimizer of optax, by name (`sgd`, `adam`, `adamw`, `lion`, …); a function of the learning rate's
-            schedule that returns one (`package.module:function` in a file): `lambda schedule: optax.lion(schedule)`;
-            or a gradient transformation with a name for the records: `("mine", optax.chain(…))`.
-        optimizer_params: settings of the optimizer's own (`b1`, `eps`, …); what is not given is optax's default.
-        lr: the learning rate after warmup.
-        momentum: of `sgd`, and of another optimizer that has one.
-        nesterov: whether that momentum is Nesterov's.
-        weight_decay: L2 penalty of `sgd` and `adam`, decoupled decay of `adamw`; as optax says of another optimizer.
-        clip_norm: largest gradient norm (over all surviving weights), or none.
-        schedule: `constant`, `milestones` or `cosine`; a schedule of optax, by name (`warmup_cosine_decay_schedule`);
-            or a function of the step that returns the learning rate.
-        schedule_params: settings of optax's schedule, counted in steps.
-        milestones: steps at which `milestones` multiplies the learning rate by `gamma`.
-        gamma: that factor.
-        warmup: steps over which the learning rate rises linearly from 0.
-        eval_every: steps between evaluations; by default a twentieth of the training.
-        patience: end a training after this many evaluations without a smaller validation loss (not before the step to
-            which survivors are rewound); by default it never ends early. Networks then train one after the other.
-        precision: `float32`, or `bf16` for the forward pass and its gradients; weights and steps stay as they are.
-        std_examples: the most training examples that a criterion's standard deviation (`snr`) is taken from: the
-            gradients of single examples at the trained weights.
-        train_only: name patterns of the parameters that training changes, or the named sets `norm`, `biases` and
-            `all-but-first` (PyTorch modules only); everything where none is given.
-        checkpoint_seconds: least time between two checkpoints of an unfinished level.
-        device: `auto`, `cpu`, `cuda` or `cuda:0`.
-    """
-
-    steps: int | None = None
-    epochs: float | None = None
-    batch_size: int = 64
-    optimizer: str | Callable[..., Any] | tuple[object, ...] = "adam"
-    optimizer_params: Mapping[str, Any] = field(default_factory=dict)
-    lr: float = 2e-3
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    schedule: str | Callable[..., Any] = "constant"
-    schedule_params: Mapping[str, Any] = field(default_factory=dict)
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    warmup: int = 0
-    eval_every: int | None = None
-    patience: int | None = None
-    precision: str = "float32"
-    std_examples: int = 1024
-    train_only: tuple[str, ...] = ()
-    checkpoint_seconds: float = 30.0
-    device: str = "auto"
+    steps: int | None = setting(**descent.STEPS)
+    epochs: float | None = setting(**descent.EPOCHS)
+    batch_size: int = setting(**descent.BATCH_SIZE)
+    optimizer: str | Callable[..., Any] | tuple[object, ...] = setting(
+        "adam",
+        "An optimizer of optax, by name (`sgd`, `adam`, `adamw`, `lion`, …). Or a function of the learning rate's "
+        "schedule that returns one (`package.module:function` in a file): `lambda schedule: optax.lion(schedule)`. Or "
+        'a gradient transformation with a name for the records: `("mine", optax.chain(…))`.',
+        group=OPTIMIZER,
+        words=("optim", "opt"),
+    )
+    optimizer_params: Mapping[str, Any] = setting(
+        {},
+        "Settings of the optimizer's own (`b1`, `eps`, …). What is not given is optax's default.",
+        of="optimizer",
+        group=OPTIMIZER,
+    )
+    # An optimizer's function is given the schedule, so that the learning rate stays a setting.
+    lr: float = setting(**{**descent.LR, "unless_function": ""})
+    momentum: float = setting(**descent.MOMENTUM)
+    nesterov: bool = setting(**descent.NESTEROV)
+    weight_decay: float = setting(
+        0.0,
+        "L2 penalty of `sgd` and `adam`, decoupled decay of `adamw`. Other optimizers take it as optax says.",
+        least=0,
+        most=LARGE,
+        unless_function="optimizer",
+        group=OPTIMIZER,
+        words=("wd", "l2", "decay"),
+    )
+    clip_norm: float | None = setting(**descent.CLIP_NORM)
+    schedule: str | Callable[..., Any] = setting(
+        "constant",
+        "`constant`, `milestones` or `cosine`; or a schedule of optax, by name (`warmup_cosine_decay_schedule`). Or a "
+        "function of the step that returns the learning rate.",
+        group=SCHEDULE,
+        words=("scheduler", "lr_scheduler", "lr_schedule"),
+    )
+    schedule_params: Mapping[str, Any] = setting(
+        {}, "Settings of optax's schedule, counted in steps.", of="schedule", group=SCHEDULE
+    )
+    milestones: tuple[int, ...] = setting(**descent.MILESTONES)
+    gamma: float = setting(**descent.GAMMA)
+    warmup: int = setting(**descent.WARMUP)
+    eval_every: int | None = setting(**descent.EVAL_EVERY)
+    patience: int | None = setting(**descent.PATIENCE)
+    precision: str = setting(
+        "float32",
+        "`float32`, or `bf16` for the forward pass and its gradients; weights and steps stay as they are.",
+        choices=("float32", "bf16"),
+        group=HOW,
+        words=("dtype",),
+    )
+    std_examples: int = setting(**descent.STD_EXAMPLES)
+    train_only: tuple[str, ...] = setting(
+        (),
+        "Train these parameters only: name patterns, or the named sets `norm`, `biases` and `all-but-first` (PyTorch "
+        "modules only). By default everything.",
+        group=HOW,
+        words=("trainable",),
+    )
+    checkpoint_seconds: float = setting(
+        30.0, "Least time between two checkpoints of an unfinished level.", least=0, most=1e9, group=HOW
+    )
+    device: str = setting(
+        "auto", "Where to train: `auto`, `cpu`, `cuda` or `cuda:0`.", group=HOW, words=("accelerator",)
+    )
 
     def __post_init__(self) -> None:
         # In one spelling, so that a function of optax and its name are one setting.
         object.__setattr__(self, "optimizer", _optimizer(self.optimizer))
         object.__setattr__(self, "schedule", _schedule(self.schedule))
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
+        check_settings(self)
         if self.steps is not None and self.epochs is not None:
             raise BadValue("give steps or epochs, not both")
-        for name in ("steps", "epochs", "batch_size", "lr", "clip_norm", "eval_every", "gamma", "std_examples"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise BadValue(f"{name} must be more than 0, not {value:g}")
-        for name in ("momentum", "weight_decay", "warmup", "checkpoint_seconds"):
-            if getattr(self, name) < 0:
-                raise BadValue(f"{name} must be 0 or more, not {getattr(self, name):g}")
-        if not self.momentum < 1:
-            raise BadValue(f"momentum must be less than 1, not {self.momentum:g}")
         if any(milestone < 0 for milestone in self.milestones):
             raise BadValue(f"milestones are steps, 0 or more, not {shown(list(self.milestones))}")
-        check_ranges(self, _RANGES)
         if self.nesterov and not self.momentum:
             raise BadValue("nesterov needs a momentum of more than 0")
         if self.schedule == "milestones" and not self.milestones:

@@ -36,7 +36,7 @@ class Backend:
     seconds: Callable[[Plan, int, Machine], float]
 
 
-BACKENDS: Registry[Backend] = Registry("sparse backend", "pruning.sparse.backends")
+BACKENDS: Registry[Backend] = Registry("sparse backend", "pruning.sparse.backends", listed="backends")
 
 
 def backend(

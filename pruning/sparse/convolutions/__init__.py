@@ -36,7 +36,9 @@ class Convolution:
     seconds: Callable[[ConvPlan, Size, Machine], float]
 
 
-CONVOLUTIONS: Registry[Convolution] = Registry("sparse convolution", "pruning.sparse.convolutions")
+CONVOLUTIONS: Registry[Convolution] = Registry(
+    "sparse convolution", "pruning.sparse.convolutions", listed="convolutions"
+)
 
 
 def convolution(

@@ -18,7 +18,9 @@ from pruning.registry import Registry, summary_of
 Masks = Mapping[str, NDArray[np.bool_]]
 Build = Callable[[nn.Module, Masks], nn.Module]
 
-LAYERS: Registry[tuple[type[nn.Module], Build]] = Registry("sparse layer", "pruning.sparse.layers")
+LAYERS: Registry[tuple[type[nn.Module], Build]] = Registry(
+    "sparse layer", "pruning.sparse.layers", listed="sparse-layers"
+)
 
 
 class NoSparseForm(BadValue):

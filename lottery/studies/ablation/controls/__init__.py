@@ -71,7 +71,7 @@ class Subject:
 
 Ablate = Callable[[Subject], Control]
 
-ABLATIONS: Registry[Ablate] = Registry("ablation", "lottery.studies.ablation.controls")
+ABLATIONS: Registry[Ablate] = Registry("ablation", "lottery.studies.ablation.controls", listed="ablations")
 
 
 def ablation(name: str, *, source: str) -> Callable[[Ablate], Ablate]:

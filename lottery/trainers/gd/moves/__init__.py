@@ -58,10 +58,7 @@ class Proposal:
 
 Move = Callable[[Moment], Proposal]
 
-MOVES: Registry[Move] = Registry("move", "lottery.trainers.gd.moves")
-
-# What a configuration says of a mask that stays as it is.
-NONE = "none"
+MOVES: Registry[Move] = Registry("move", "lottery.trainers.gd.moves", listed="moves")
 
 
 def move(name: str, *, source: str) -> Callable[[Move], Move]:

@@ -1,0 +1,1 @@
+"""What there is to choose from: settings as flags, lists and pages; and the names of everything."""

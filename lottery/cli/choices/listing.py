@@ -1,0 +1,150 @@
+"""What `lottery list` shows: the registries, found in the source, and what no registry holds."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pruning.registry import Registry, import_by_path
+
+Item = dict[str, str]
+
+_PACKAGES = ("lottery", "pruning", "es")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A registry that `lottery list` shows.
+
+    Attributes:
+        path: where it is, as `package.module:NAME`.
+        summary: the first line of its package.
+    """
+
+    path: str
+    summary: str
+
+
+def kinds() -> list[tuple[str, str]]:
+    """Return what can be listed, sorted, each with a line.
+
+    >>> [name for name, _ in kinds()][:3]
+    ['ablations', 'analyses', 'backends']
+    """
+    texts = {name: found.summary for name, found in _registries().items()}
+    texts |= {name: (inspect.getdoc(function) or "").partition("\n")[0] for name, function in _OTHERS.items()}
+    return sorted((name, f"{text.partition('. ')[0].removesuffix('.')}.") for name, text in texts.items())
+
+
+def listed(kind: str) -> list[Item]:
+    """Return the names of one kind, each with a line and its source."""
+    if kind in _OTHERS:
+        return [dict(item) for item in _OTHERS[kind]()]
+    registry = import_by_path(_registries()[kind].path, "registry")
+    assert isinstance(registry, Registry)
+    return [{"name": entry.name, "summary": entry.summary, "source": entry.source} for entry in registry]
+
+
+def list_names(kind: str) -> Sequence[str]:
+    """Return the names of one kind.
+
+    >>> list_names("schedules")[:3]
+    ['constant', 'milestones', 'cosine']
+    """
+    return [item["name"] for item in listed(kind)]
+
+
+@cache
+def _registries() -> Mapping[str, _Found]:
+    """Return the registries that say `listed`, by that name.
+
+    They are read in the source: importing every package of the house takes PyTorch and JAX.
+    """
+    found: dict[str, _Found] = {}
+    for package in _PACKAGES:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
+        root = Path(spec.submodule_search_locations[0])
+        for file in sorted(root.rglob("__init__.py")):
+            text = file.read_text(encoding="utf-8")
+            if "listed=" in text:
+                module = ".".join((package, *file.parent.relative_to(root).parts))
+                found |= dict(_declared(module, ast.parse(text)))
+    return found
+
+
+def _declared(module: str, tree: ast.Module) -> Iterator[tuple[str, _Found]]:
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Call):
+            for keyword in node.value.keywords:
+                if keyword.arg == "listed":
+                    yield str(ast.literal_eval(keyword.value)), _Found(f"{module}:{node.target.id}", summary)
+
+
+def _recipes() -> list[Item]:
+    """Recipes: named settings with their source."""
+    from lottery.settings.recipes import read_recipe, recipe_names
+
+    recipes = {name: read_recipe(name) for name in recipe_names()}
+    return [{"name": n, "summary": r["summary"], "source": r["source"]} for n, r in recipes.items()]
+
+
+def _settings() -> list[Item]:
+    """Settings of a search and of its trainers: type, default, choices, and where they belong."""
+    from lottery.cli.choices.described import SEARCH, search_settings, trainer_settings
+
+    return [
+        {
+            "name": each.name,
+            "summary": each.setting.help,
+            "source": each.where if each.where == SEARCH else f"trainer {each.where}",
+            "type": each.type,
+            "default": each.default_text,
+            "allowed": each.allowed,
+        }
+        for each in (*search_settings(), *trainer_settings())
+    ]
+
+
+def _optimizers() -> list[Item]:
+    """Optimizers of PyTorch, for trainer `gd`."""
+    from lottery.trainers.gd.optimizers.given import CLASSES
+
+    return _classes(CLASSES)
+
+
+def _schedules() -> list[Item]:
+    """Learning-rate schedules for trainer `gd`: ours, and PyTorch's schedulers."""
+    from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
+    from lottery.trainers.gd.optimizers.rates import CLASSES
+
+    ours = [{"name": name, "summary": "a factor of lr, after warmup", "source": "lottery"} for name in SCHEDULES]
+    return ours + _classes(CLASSES)
+
+
+_OTHERS: Mapping[str, Callable[[], list[Item]]] = {
+    "optimizers": _optimizers,
+    "recipes": _recipes,
+    "schedules": _schedules,
+    "settings": _settings,
+}
+
+
+def _classes(classes: Mapping[str, type[Any]]) -> list[Item]:
+    return [
+        {"name": name, "summary": _first_sentence(kind), "source": f"{kind.__module__}.{kind.__name__}"}
+        for name, kind in sorted(classes.items())
+    ]
+
+
+def _first_sentence(kind: type) -> str:
+    text = " ".join((inspect.getdoc(kind) or kind.__name__).split())
+    return text.partition(". ")[0].removesuffix(".")

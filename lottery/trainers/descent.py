@@ -1,0 +1,115 @@
+"""Settings that gradient descent has in PyTorch and in JAX alike: one name, one meaning, one default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# The headings of help texts.
+LENGTH, OPTIMIZER, SCHEDULE, HOW = (
+    "Training: length",
+    "Training: optimizer",
+    "Training: learning rate",
+    "Training: how",
+)
+STD = "Standard deviations (for criterion snr)"
+
+MANY, LARGE = 10**9, 1e38
+
+Described = Mapping[str, Any]
+
+STEPS: Described = {
+    "default": None,
+    "help": "Optimizer steps a level. By default 1,000, unless `epochs` is given.",
+    "least": 1,
+    "most": 10**12,
+    "group": LENGTH,
+    "words": ("iterations", "num_steps", "max_steps", "train_steps"),
+}
+EPOCHS: Described = {
+    "default": None,
+    "help": "Passes over the training part a level, instead of `steps`. For a `DataLoader` one counts as many steps as "
+    "its `len` says, whatever it then yields.",
+    "above": 0,
+    "most": MANY,
+    "group": LENGTH,
+    "words": ("num_epochs", "max_epochs", "n_epochs"),
+}
+BATCH_SIZE: Described = {
+    "default": 64,
+    "help": "Examples a step. A `DataLoader` brings its own.",
+    "least": 1,
+    "most": MANY,
+    "group": LENGTH,
+    "words": ("bs", "batchsize"),
+}
+LR: Described = {
+    "default": 2e-3,
+    "help": "Learning rate after warmup.",
+    "above": 0,
+    "most": LARGE,
+    "unless_function": "optimizer",
+    "group": SCHEDULE,
+    "words": ("learning_rate", "step_size"),
+}
+MOMENTUM: Described = {
+    "default": 0.0,
+    "help": "Momentum of `sgd`, or of another optimizer that has one.",
+    "least": 0,
+    "below": 1,
+    "unless_function": "optimizer",
+    "group": OPTIMIZER,
+}
+NESTEROV: Described = {
+    "default": False,
+    "help": "Whether the momentum of `sgd` is Nesterov's.",
+    "unless_function": "optimizer",
+    "group": OPTIMIZER,
+}
+CLIP_NORM: Described = {
+    "default": None,
+    "help": "Largest gradient norm, over all surviving weights. By default gradients are not clipped.",
+    "above": 0,
+    "most": LARGE,
+    "group": OPTIMIZER,
+    "words": ("max_grad_norm", "gradient_clip_val", "grad_clip"),
+}
+MILESTONES: Described = {
+    "default": (),
+    "help": "Steps at which the schedule `milestones` multiplies the learning rate by `gamma`.",
+    "group": SCHEDULE,
+}
+GAMMA: Described = {"default": 0.1, "help": "The factor at each milestone.", "above": 0, "most": 1e6, "group": SCHEDULE}
+WARMUP: Described = {
+    "default": 0,
+    "help": "Steps over which the learning rate rises linearly from 0.",
+    "least": 0,
+    "most": 10**12,
+    "group": SCHEDULE,
+    "words": ("warmup_steps",),
+}
+EVAL_EVERY: Described = {
+    "default": None,
+    "help": "Steps between evaluations. By default a twentieth of the training.",
+    "least": 1,
+    "most": 10**12,
+    "group": LENGTH,
+    "words": ("eval_steps", "evaluate_every"),
+}
+PATIENCE: Described = {
+    "default": None,
+    "help": "End a training after this many evaluations without a smaller validation loss, but not before the step to "
+    "which survivors are rewound. By default it never ends early.",
+    "least": 1,
+    "most": MANY,
+    "group": LENGTH,
+    "words": ("early_stopping", "early_stopping_patience"),
+    "later": True,
+}
+STD_EXAMPLES: Described = {
+    "default": 1024,
+    "help": "The most training examples that `fisher` looks at.",
+    "least": 1,
+    "most": MANY,
+    "group": STD,
+}
