@@ -19,7 +19,7 @@ from es.jax_models import kinds as jax_kinds
 from es.jax_models.kinds import is_of, jax_kind
 from es.jax_models.switches import Keywords, evaluating, required, switches_of
 from pruning.calls.users_code import users_code
-from pruning.errors import BadValue
+from pruning.errors import BadValue, NothingToPrune
 from pruning.pytrees import leaf_names
 
 
@@ -112,6 +112,8 @@ def _pair(tree: Any, apply: Callable[..., Any]) -> JaxModel:
 
 def _linen(module: Any, variables: Any, kind: str = jax_kinds.LINEN, given: Callable[[Any], Any] = _itself) -> JaxModel:
     """Return a Linen module: parameters have their own paths for names, other collections are fixed."""
+    if kind == jax_kinds.LINEN and "params" not in variables:
+        raise NothingToPrune(f"{type(module).__name__} has no parameters: there is nothing to train or to prune")
     if not isinstance(variables, Mapping) or "params" not in variables:
         raise BadValue(f"{type(module).__name__}: expected the variables that module.init returns, with 'params'")
     others = [name for name in variables if name != "params"]

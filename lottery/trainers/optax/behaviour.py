@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,40 +19,47 @@ from pruning.jobs import Job
 FIRST = 2
 
 
-def behaviour(frame: Frame, job: Job) -> Behaviour:
-    """Return losses, gradients and what the optimizer makes of them on the first batches, and what is measured.
+def behaviour_of(frame: Frame) -> Callable[[Job], Behaviour]:
+    """Return a function of a job: what its network, its loss and its optimizer do on the first batches.
 
-    Args:
-        frame: how it would be trained.
-        job: where a training would begin; nothing is trained.
+    Those are losses, gradients, what the optimizer makes of them, and what is measured before any training.
     """
     problem, optimizer = frame.problem, frame.optimizer
-    task, space = problem.task, problem.task.space
-    with computing_on(frame.device, "float32"):
-        arrays = {name: jnp.asarray(value) for name, value in job.mask.apply(job.params).items()}
-        params = {name: arrays[name] for name in space.names}
-        for name in space.halved:
-            params[name] = jnp.stack([params[name].real, params[name].imag], -1)
+    task = problem.task
 
-        def look(params: Any, state: Any, places: Any, rate: Any, step: Any) -> Any:
-            inputs, targets = jax.tree.map(lambda leaf: leaf[places], task.train)
+    def look(arrays: Any, params: Any, state: Any, data: Any, places: Any, rate: Any, step: Any) -> Any:
+        inputs, targets = jax.tree.map(lambda leaf: leaf[places], data)
 
-            def loss(at: Any) -> jax.Array:
-                return jnp.asarray(task.loss(task.network.apply({**arrays, **at}, inputs), targets)).reshape(())
+        def loss(at: Any) -> jax.Array:
+            outputs, _ = problem.forward({**arrays, **at}, inputs, jax.random.key(0))
+            return jnp.asarray(task.loss(outputs, targets)).reshape(())
 
-            value, gradients = jax.value_and_grad(loss)(params)
-            updates, state = optimizer.updates(state, gradients, params, rate, step, loss, value)
-            return value, gradients, updates, state
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.updates(state, gradients, params, rate, step, loss, value)
+        return value, gradients, updates, state
 
-        compiled = jax.jit(look)
-        rates = [jnp.asarray(rate) for rate in frame.rates.between(0, FIRST)]
-        state = optimizer.begin(params, rates[0])
+    compiled, begin = jax.jit(look), jax.jit(optimizer.begin)
+
+    def behave(job: Job) -> Behaviour:
         found = {}
-        batches = training_batches(problem.order, problem.batch_size, job.seed, 0, FIRST)
-        for number, (places, _) in enumerate(batches):
-            value, gradients, updates, state = compiled(params, state, places.numpy(), rates[number], number)
-            found[f"batch {number}"] = [float(value)]
-            for what, tree in (("gradients", gradients), ("updates", updates)):
-                found[f"batch {number} {what}"] = described(np.asarray(leaf, np.float64) for leaf in tree.values())
-        measured = task.measure(arrays)
-    return {**found, **{name: [value] for name, value in vars(measured).items()}}
+        with computing_on(frame.device, "float32"):
+            masked = job.mask.apply(job.params)
+            arrays = {name: jnp.asarray(value) for name, value in masked.items()}
+            params = {name: jnp.asarray(_halves(masked[name])) for name in task.space.names}
+            rates = frame.rates.between(0, FIRST)
+            state = begin(params, rates[0])
+            batches = training_batches(problem.order, problem.batch_size, job.seed, 0, FIRST)
+            for number, (places, _) in enumerate(batches):
+                seen = (task.train, places.numpy(), rates[number], np.int32(number))
+                value, gradients, updates, state = compiled(arrays, params, state, *seen)
+                found[f"batch {number}"] = [float(value)]
+                for what, tree in (("gradients", gradients), ("updates", updates)):
+                    found[f"batch {number} {what}"] = described(np.asarray(leaf, np.float64) for leaf in tree.values())
+            measured = task.measure(arrays)
+        return {**found, **{name: [value] for name, value in vars(measured).items()}}
+
+    return behave
+
+
+def _halves(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.stack([array.real, array.imag], axis=-1) if np.iscomplexobj(array) else array

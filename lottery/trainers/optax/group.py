@@ -19,10 +19,28 @@ from lottery.networks.evaluation import failed_loss
 from lottery.trainers.optax.frame import Frame
 from lottery.trainers.optax.keys import with_keys, without_keys
 from lottery.trainers.optax.std import Squares, fisher_std
-from lottery.trainers.optax.steps import Advance, Chunk, State, evaluated
+from lottery.trainers.optax.steps import Advance, Arrays, Begin, Chunk, State, evaluated
 from pruning.errors import BadValue
 from pruning.jobs import Evaluation, Job, Trained, all_finite, stays_finite
 from pruning.settings.patience import PATIENCE_ENDED, Patience
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The programs of a search: every level runs the same ones.
+
+    Attributes:
+        begin: the optimizers' states before the first step.
+        advance: some steps.
+        arrays: one network of a group.
+        squares: of the gradients of single examples, for a standard deviation.
+    """
+
+    begin: Begin
+    advance: Advance
+    arrays: Arrays
+    squares: Squares
+
 
 # The most steps that are taken without coming back to Python.
 _MOST = 256
@@ -36,14 +54,12 @@ class Group:
 
     Attributes:
         frame: settings and data.
-        advance: the compiled steps.
-        squares: the compiled squares of gradients, for a standard deviation.
+        compiled: the programs, which all groups share.
         jobs: of one budget.
     """
 
     frame: Frame
-    advance: Advance
-    squares: Squares
+    compiled: Compiled
     jobs: Sequence[Job]
 
     def train(self, needs: frozenset[str]) -> list[Trained]:
@@ -58,8 +74,7 @@ class Group:
     def _start(self) -> tuple[State, list[Record]]:
         """Return the networks at their rewind points, or as the last checkpoint of an earlier attempt kept them."""
         frame, budget = self.frame, self.jobs[0].budget
-        fresh = [self._begun(job) for job in self.jobs]
-        states: State = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fresh)
+        states = self._begun()
         records = [Record(best=job.mask.apply(job.params)) for job in self.jobs]
         if budget.start in budget.snapshots:
             records = [record.with_snapshot(budget.start, record.best) for record in records]
@@ -73,17 +88,20 @@ class Group:
                 frame.watch.evaluated(job, evaluation)
         return states, records
 
-    def _begun(self, job: Job) -> State:
-        frame, space = self.frame, self.frame.problem.task.space
-        masked = {name: jnp.asarray(value) for name, value in job.mask.apply(job.params).items()}
-        params = {name: _halves(masked[name]) if name in space.halved else masked[name] for name in space.names}
-        rate = jnp.asarray(frame.rates.between(job.budget.start, job.budget.start + 1)[0], jnp.float32)
+    def _begun(self) -> State:
+        """Return every network at its rewind point, put together on the host."""
+        space, start = self.frame.problem.task.space, self.jobs[0].budget.start
+        masked = [job.mask.apply(job.params) for job in self.jobs]
+        arrays = {name: _stacked([each[name] for each in masked], name in space.halved) for name in masked[0]}
+        params = {name: jnp.asarray(arrays[name]) for name in space.names}
+        rows = len(self.jobs)
         return State(
             params=params,
-            fixed={name: value for name, value in masked.items() if name not in params},
-            optimizer=jax.tree.map(jnp.asarray, frame.optimizer.begin(params, rate)),
-            step=jnp.asarray(job.budget.start, jnp.int32),
-            loss_sum=jnp.zeros((), jnp.float32),
+            fixed={name: jnp.asarray(value) for name, value in arrays.items() if name not in params},
+            optimizer=self.compiled.begin(params, jnp.asarray(self.frame.rates.between(start, start + 1)[0])),
+            key=jnp.stack([jax.random.key_data(jax.random.key(job.seed)) for job in self.jobs]),
+            step=jnp.asarray(np.full(rows, start, np.int32)),
+            loss_sum=jnp.asarray(np.zeros(rows, np.float32)),
         )
 
     def _keeps(self) -> dict[str, jax.Array]:
@@ -107,7 +125,7 @@ class Group:
             pause = min([(done // every + 1) * every, budget.stop, *(s for s in budget.snapshots if s > done)])
             steps = min(count, pause - done, most)
             began = time.monotonic()
-            states = self.advance(keeps, states, data, places.chunk(done, done + steps, most))
+            states = self.compiled.advance(keeps, states, data, places.chunk(done, done + steps, most))
             jax.block_until_ready(states.step)
             count = max(1, min(2 * count, int(steps * _UPDATE_SECONDS / (time.monotonic() - began + 1e-9))))
             done += steps
@@ -128,7 +146,7 @@ class Group:
             if record.history and failed_loss(record.history[-1]) is not None:
                 seen.append(record)  # nobody looks at it again; its NaN reach no other
                 continue
-            arrays = self._measured(states, row)
+            arrays = self.compiled.arrays(states, np.int32(row))
             params = self._network(row, arrays)
             if done in job.budget.snapshots:
                 record = record.with_snapshot(done, params)
@@ -161,7 +179,7 @@ class Group:
 
     def _result(self, row: int, states: State, record: Record, needs: frozenset[str]) -> Trained:
         frame, job, done = self.frame, self.jobs[row], int(states.step[row])
-        arrays = self._measured(states, row)
+        arrays = self.compiled.arrays(states, np.int32(row))
         params = self._network(row, arrays)
         failed = failed_loss(record.history[-1])
         if failed is None and not stays_finite(params, job.params):
@@ -171,7 +189,7 @@ class Group:
         std = None
         if "std" in needs:
             problem, most = frame.problem, frame.config.std_examples
-            std = fisher_std(self.squares, problem.task.train, problem.order, arrays, job, most)
+            std = fisher_std(self.compiled.squares, problem.task.train, problem.order, arrays, job, most)
             if not all_finite(std):
                 failed = f"the standard deviations are not finite at step {done}"
                 return Trained(params, record.history, diverged=failed)
@@ -179,19 +197,17 @@ class Group:
         facts = {PATIENCE_ENDED: ended} if frame.config.patience is not None else {}
         return Trained(params, record.history, record.snapshots, std=std, best=record.best, facts=facts)
 
-    def _measured(self, states: State, row: int) -> dict[str, jax.Array]:
-        """Return one network's arrays as they are measured and delivered, on the device."""
-        state: State = jax.tree.map(lambda leaf: leaf[row], states)
-        params = self.frame.optimizer.evaluated(state.optimizer, dict(state.params))
-        return {**state.fixed, **params}
-
     def _network(self, row: int, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Return one network on the host: all of the job's tensors, removed weights exactly 0."""
         job, space = self.jobs[row], self.frame.problem.task.space
+        start = job.mask.apply(job.params)
         trained = {name: np.asarray(arrays[name]) for name in space.names}
-        whole = {name: v[..., 0] + 1j * v[..., 1] if name in space.halved else v for name, v in trained.items()}
-        # What is not trained comes back as it was: its trip through the device may have rounded it.
-        return dict(job.mask.apply(replaced(job.mask.apply(job.params), whole)))
+        found = {name: v[..., 0] + 1j * v[..., 1] if name in space.halved else v for name, v in trained.items()}
+        for name in start.keys() - found.keys():
+            # What nobody wrote comes back as it was: its trip through the device may have rounded it.
+            if not np.array_equal(arrays[name], jnp.asarray(start[name]), equal_nan=start[name].dtype.kind in "fc"):
+                found[name] = np.asarray(arrays[name])
+        return dict(job.mask.apply(replaced(start, found)))
 
 
 @dataclass(frozen=True)
@@ -217,5 +233,7 @@ class _Places:
             yield places.numpy()
 
 
-def _halves(array: jax.Array) -> jax.Array:
-    return jnp.stack([array.real, array.imag], axis=-1)
+def _stacked(arrays: Sequence[NDArray[Any]], halved: bool) -> NDArray[Any]:
+    """Return arrays with an axis for the networks before their own, complex ones as their halves."""
+    stacked = np.stack(arrays)
+    return np.stack([np.real(stacked), np.imag(stacked)], axis=-1) if halved else stacked

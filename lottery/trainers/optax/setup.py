@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from es.device import choose_devices, computing_on
 from lottery.data.batches import steps_per_epoch
 from lottery.trainers import Ask, Setup
-from lottery.trainers.optax.behaviour import behaviour
+from lottery.trainers.optax.behaviour import behaviour_of
 from lottery.trainers.optax.config import OptaxConfig
 from lottery.trainers.optax.frame import Frame
 from lottery.trainers.optax.networks.problem import Problem, problem_of
@@ -49,7 +48,7 @@ def setup(ask: Ask) -> Setup:
         problem.objective,
         words,
         trainer.refusals,
-        functools.partial(behaviour, frame),
+        behaviour_of(frame),
     )
 
 

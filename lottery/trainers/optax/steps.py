@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from es.network import Apply
+from lottery.trainers.optax.networks.training import Forward
 from lottery.trainers.optax.optimizers.optimizer import Optimizer
 from pruning.pytrees import apply_mask
 
@@ -33,6 +34,7 @@ class State:
         params: what is trained, by name; a complex parameter as its halves along a last axis.
         fixed: every other parameter and buffer, by name.
         optimizer: the optimizer's state.
+        key: of everything random in this training, as plain numbers; never changes.
         step: how many steps are done, those before the rewind point included.
         loss_sum: losses of the steps since the last evaluation, summed.
     """
@@ -40,6 +42,7 @@ class State:
     params: Tree
     fixed: Tree
     optimizer: Any
+    key: jax.Array
     step: jax.Array
     loss_sum: jax.Array
 
@@ -64,13 +67,13 @@ class Rules:
     """What happens in every step.
 
     Attributes:
-        apply: the network (see `es.network.Network`).
+        forward: the network in training mode.
         loss: `loss(outputs, targets)` returns a scalar.
         optimizer: makes of gradients what is added to the weights.
         clip_norm: the largest norm of all gradients, or None.
     """
 
-    apply: Apply
+    forward: Forward
     loss: Callable[[Any, Any], Any]
     optimizer: Optimizer
     clip_norm: float | None
@@ -136,6 +139,28 @@ def evaluated(states: State) -> State:
     return replace(states, loss_sum=jnp.zeros_like(states.loss_sum))
 
 
+Begin = Callable[[Tree, jax.Array], Any]
+"""`begin(params, rate)`: the optimizers' states, one row for each network."""
+
+Arrays = Callable[[State, Any], dict[str, jax.Array]]
+"""`arrays(states, row)`: one network's parameters and buffers as they are measured and delivered."""
+
+
+def begin_with(rules: Rules) -> Begin:
+    """Return the compiled beginning of an optimizer."""
+    return jax.jit(jax.vmap(lambda params, rate: rules.optimizer.begin(dict(params), rate), (0, None)))
+
+
+def arrays_with(rules: Rules) -> Arrays:
+    """Return the compiled choice of one network."""
+
+    def run(states: State, row: jax.Array) -> dict[str, jax.Array]:
+        state: State = jax.tree.map(lambda leaf: leaf[row], states)
+        return {**state.fixed, **rules.optimizer.evaluated(state.optimizer, dict(state.params))}
+
+    return jax.jit(run)
+
+
 def _steps(rules: Rules, keeps: Tree, states: State, data: Any, places: jax.Array, rate: jax.Array) -> State:
     """Return every network one step later; the examples of each are at `places`, [networks, batch]."""
 
@@ -151,23 +176,29 @@ def _steps(rules: Rules, keeps: Tree, states: State, data: Any, places: jax.Arra
 
 def _step(rules: Rules, keeps: Tree, state: State, batch: tuple[Any, Any], rate: jax.Array) -> State:
     inputs, targets = batch
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
-    def loss(params: Tree) -> jax.Array:
-        return jnp.asarray(rules.loss(rules.apply({**state.fixed, **params}, inputs), targets)).reshape(())
+    def loss(params: Tree) -> tuple[jax.Array, Tree]:
+        outputs, written = rules.forward({**state.fixed, **params}, inputs, key)
+        return jnp.asarray(rules.loss(outputs, targets)).reshape(()), written
 
-    value, gradients = jax.value_and_grad(loss)(dict(state.params))
+    (value, written), gradients = jax.value_and_grad(loss, has_aux=True)(dict(state.params))
     gradients = apply_mask(gradients, keeps)
     if rules.clip_norm is not None:
         gradients = clipped(gradients, rules.clip_norm)
-    updates, optimizer = rules.optimizer.updates(
-        state.optimizer, gradients, dict(state.params), rate, state.step, lambda at: loss(apply_mask(at, keeps)), value
-    )
+
+    def on_batch(params: Tree) -> jax.Array:
+        return loss(apply_mask(params, keeps))[0]
+
+    before, optimizer = dict(state.params), rules.optimizer
+    updates, after = optimizer.updates(state.optimizer, gradients, before, rate, state.step, on_batch, value)
     # What an optimizer writes to a removed weight all the same (noise, a mix of a matrix's gradients) is 0 again.
-    params = apply_mask(optax.apply_updates(dict(state.params), updates), keeps)
+    params = apply_mask(optax.apply_updates(before, updates), keeps)
     return State(
         params=params,
-        fixed=state.fixed,
-        optimizer=optimizer,
+        fixed={**state.fixed, **{name: value.astype(state.fixed[name].dtype) for name, value in written.items()}},
+        optimizer=after,
+        key=state.key,
         step=state.step + 1,
         loss_sum=state.loss_sum + value.astype(state.loss_sum.dtype),
     )

@@ -12,9 +12,9 @@ import jax
 
 from es.device import computing_on
 from lottery.trainers.optax.frame import Frame
-from lottery.trainers.optax.group import Group
-from lottery.trainers.optax.std import Squares, squares_of
-from lottery.trainers.optax.steps import Advance, Rules, advance_in_loop, advance_one_by_one, convolves
+from lottery.trainers.optax.group import Compiled, Group
+from lottery.trainers.optax.std import squares_of
+from lottery.trainers.optax.steps import Rules, advance_in_loop, advance_one_by_one, arrays_with, begin_with, convolves
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Job, Trained
 
@@ -48,16 +48,12 @@ class OptaxTrainer:
         return self.frame.device.platform == "cpu" and convolves(task.network.apply, task.params, few)
 
     @cached_property
-    def advance(self) -> Advance:
-        """The compiled steps, which all levels share."""
-        task, clip_norm = self.frame.problem.task, self.frame.config.clip_norm
-        rules = Rules(task.network.apply, task.loss, self.frame.optimizer, clip_norm)
-        return advance_one_by_one(rules) if self.by_steps else advance_in_loop(rules)
-
-    @cached_property
-    def squares(self) -> Squares:
-        """The compiled squares of single examples' gradients."""
-        return squares_of(self.frame.problem.task)
+    def compiled(self) -> Compiled:
+        """The programs, which all levels share."""
+        task = self.frame.problem.task
+        rules = Rules(self.frame.problem.forward, task.loss, self.frame.optimizer, self.frame.config.clip_norm)
+        advance = advance_one_by_one(rules) if self.by_steps else advance_in_loop(rules)
+        return Compiled(begin_with(rules), advance, arrays_with(rules), squares_of(task))
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
         """Yield each job's trained network as it is done; raises `BadValue` for a need it cannot meet."""
@@ -67,7 +63,7 @@ class OptaxTrainer:
             raise BadValue("the optax trainer does not end a training early: its budgets have no `until`")
         for group in self._groups(jobs):
             with computing_on(self.frame.device, "float32"):
-                results = Group(self.frame, self.advance, self.squares, group).train(needs)
+                results = Group(self.frame, self.compiled, group).train(needs)
             yield from results
 
     def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from es.network import Apply, Arrays
+_WIDE = (jnp.dtype("float32"), jnp.dtype("float64"))
+_NARROW = (jnp.dtype("bfloat16"),)
 
 
-def in_half(apply: Apply) -> Apply:
-    """Return a network that computes in bfloat16; what it returns is float32, for the loss.
+def in_half(network: Callable[..., Any], wide: Collection[str]) -> Callable[..., Any]:
+    """Return a function of arrays, inputs (and more) that computes in bfloat16; what it returns is float32.
 
-    >>> in_half(lambda params, x: x @ params["w"])({"w": jnp.ones((2, 1))}, jnp.full((1, 2), 1 + 2**-9)).item()
+    Args:
+        network: the function.
+        wide: names of arrays that stay as they are: running statistics.
+
+    >>> in_half(lambda params, x: x @ params["w"], ())({"w": jnp.ones((2, 1))}, jnp.full((1, 2), 1 + 2**-9)).item()
     2.0
     """
 
-    def cast(tree: Any, wanted: Any, given: Any) -> Any:
-        def one(leaf: Any) -> Any:
-            kind = getattr(leaf, "dtype", None)
-            return leaf.astype(wanted) if kind is not None and kind in given else leaf
+    def computed(arrays: Mapping[str, Any], inputs: Any, *more: Any) -> Any:
+        narrow = {name: array if name in wide else _cast(array, _WIDE, "bfloat16") for name, array in arrays.items()}
+        return _cast(network(narrow, _cast(inputs, _WIDE, "bfloat16"), *more), _NARROW, "float32")
 
-        return jax.tree.map(one, tree)
+    return computed
 
-    wide = (jnp.dtype("float32"), jnp.dtype("float64"))
 
-    def applied(params: Arrays, inputs: Any) -> Any:
-        narrow = cast((dict(params), inputs), jnp.bfloat16, wide)
-        return cast(apply(*narrow), jnp.float32, (jnp.dtype(jnp.bfloat16),))
+def _cast(tree: Any, given: Collection[Any], wanted: str) -> Any:
+    def one(leaf: Any) -> Any:
+        return leaf.astype(wanted) if getattr(leaf, "dtype", None) in given else leaf
 
-    return applied
+    return jax.tree.map(one, tree)

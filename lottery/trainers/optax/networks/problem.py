@@ -20,7 +20,7 @@ from es.tasks.supervised import Supervised, size
 from es.translation.arrays import batch_to_jax
 from es.translation.fixed import released
 from es.translation.functions import torch_batch_function, torch_network
-from lottery.data.part import Part, Tensors
+from lottery.data.part import Loader, Part, Tensors
 from lottery.data.parts import Parts
 from lottery.networks.objectives import objective as torch_objective
 from lottery.networks.objectives.labels import check_labels, check_outputs
@@ -31,10 +31,12 @@ from lottery.networks.sources.source import ModelSource
 from lottery.networks.trainable import NAMED, trainable_names
 from lottery.state.tensors import check_finite, float_type
 from lottery.trainers import Ask
+from lottery.trainers.es.loaders import matters
 from lottery.trainers.es.metrics import HostReading, weigh_batch
 from lottery.trainers.optax.networks.half import in_half
 from lottery.trainers.optax.networks.in_memory import in_memory
 from lottery.trainers.optax.networks.modes import check_modes
+from lottery.trainers.optax.networks.training import Forward, as_evaluated, forward_of
 from pruning.calls.users_code import users_code
 from pruning.errors import BadValue, DataError, NothingToPrune, RunError
 from pruning.masks.names import match_patterns
@@ -52,7 +54,8 @@ class Problem:
     """What is trained, on what, and how it is measured.
 
     Attributes:
-        task: the network, the data on the device, the loss, and what measures a network.
+        task: the network as it is measured, the data on the device, the loss, and what measures a network.
+        forward: the network as it is while it trains.
         order: the places of the training examples, as a part whose batches are drawn like those of any other part.
         batch_size: examples a step.
         measure: the metric.
@@ -60,6 +63,7 @@ class Problem:
     """
 
     task: Supervised
+    forward: Forward
     order: Tensors
     batch_size: int
     measure: Measure
@@ -87,11 +91,15 @@ def problem_of(ask: Ask) -> Problem:
     example = jax.tree.map(lambda leaf: leaf if isinstance(leaf, bool) else leaf[:batch_size], parts.example)
     few = batch_to_jax(example)
     with users_code("the model on a batch of this data", DataError):
-        network, state = _network(ask, example[0])
+        network, forward, state = _network(ask, example[0])
         if config.precision == "bf16":
-            network = replace(network, apply=in_half(network.apply))
+            statistics = () if isinstance(ask.source, ModelSource) else state.keys() - set(network.evolved)
+            network = replace(network, apply=in_half(network.apply, statistics))
+            forward = in_half(forward, statistics)
         params = {name: jnp.asarray(value) for name, value in state.items()}
-        outputs = jax.jit(network.apply)(params, few[0])
+        found = jax.eval_shape(network.apply, params, few[0])
+        outputs = found if network.example is None else network.example
+        jax.eval_shape(forward, params, few[0], jax.random.key(0))
     if objective.loss is F.cross_entropy:
         check_outputs(outputs.shape, parts)
     with users_code("the loss on a batch of this data", DataError):
@@ -113,26 +121,29 @@ def problem_of(ask: Ask) -> Problem:
         batch_size=batch_size,
         params=params,
     )
+    if isinstance(ask.parts.train, Loader):
+        _check_batches(task, parts.train)
     try:  # measured once, so that a metric that cannot work is said before anything is written
         task.measure(task.params)
     except RunError as error:
         raise DataError(f"{error}, on what the model returns") from error
     places = torch.arange(size(train))
-    return Problem(task, Tensors(places, places), batch_size, objective.metric.measure, objective.name)
+    return Problem(task, forward, Tensors(places, places), batch_size, objective.metric.measure, objective.name)
 
 
-def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
-    """Return the network as a pure function, of which what is trained is `evolved`, and one seed's arrays."""
+def _network(ask: Ask, inputs: Any) -> tuple[Network, Forward, Mapping[str, Any]]:
+    """Return the network (what is trained is `evolved`), the same while it trains, and one seed's arrays."""
     only: tuple[str, ...] = ask.config.train_only
     if isinstance(ask.source, ModelSource):
         model = ask.source.build(ask.seed)
         check_finite(model)
         check_modes(model, inputs)
         network, state = torch_network(model, inputs), ask.source.initial_state(ask.seed)
-        names = trainable_names(model, only)
+        names, forward = trainable_names(model, only), as_evaluated(network.apply)
     else:
         assert isinstance(ask.source, JaxSource)
         network, state = ask.source.network(ask.seed)
+        forward = forward_of(ask.source.model(ask.seed), network.apply)
         named = [text for text in only if text in NAMED]
         if named:
             raise BadValue(f"train_only {named[0]!r} looks at the layers of a PyTorch module; name arrays")
@@ -140,7 +151,7 @@ def _network(ask: Ask, inputs: Any) -> tuple[Network, Mapping[str, Any]]:
     trained = tuple(name for name in network.evolved if name in names)
     if not trained:
         raise NothingToPrune("the model has no trainable floating-point parameter: there is nothing to train")
-    return replace(network, evolved=trained), state
+    return replace(network, evolved=trained), forward, state
 
 
 def _loss(ask: Ask, function: Any, outputs: Any, targets: Any, network: Network) -> Any:
@@ -151,6 +162,21 @@ def _loss(ask: Ask, function: Any, outputs: Any, targets: Any, network: Network)
     if isinstance(ask.source, JaxSource):
         return lambda outputs, targets: function(outputs, released(targets))
     return torch_batch_function(function, outputs, targets, network.restored)
+
+
+def _check_batches(task: Supervised, train: Part) -> None:
+    """Raise `DataError` where it matters which examples of a loader share a batch: here they are drawn anew."""
+    assert isinstance(train, Tensors)
+
+    def measure(examples: Any, at_once: int) -> tuple[float, float]:
+        with users_code("the model, the loss or the metric", DataError):
+            return task.over(task.params, batch_to_jax(examples), at_once)
+
+    if task.batch_size < len(train) and matters(measure, (train.inputs, train.targets), task.batch_size):
+        raise DataError(
+            "the loss or the metric depends on which examples share a batch of the DataLoader, and trainer 'optax' "
+            "draws batches of its own: use trainer 'gd', or give arrays"
+        )
 
 
 def _examples(part: Part) -> tuple[Any, Any]:

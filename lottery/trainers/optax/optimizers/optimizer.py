@@ -146,8 +146,10 @@ def _of_optax(config: Any) -> Make:
     name, own = config.optimizer, dict(config.optimizer_params)
     function = KNOWN[name]
     accepted = inspect.signature(function).parameters
+    # Nesterov's momentum of Adam is a switch of its own: it has no other momentum.
+    of_ours = ("learning_rate", "weight_decay", *(("momentum", "nesterov") if "momentum" in accepted else ()))
     for key in own:
-        if key in ("learning_rate", *_SHARED):
+        if key in of_ours:
             raise BadValue(
                 f"optimizer_params.{key}: it is a setting of its own: give it as "
                 f"{'lr' if key == 'learning_rate' else key}=…"
