@@ -16,7 +16,8 @@ import pytest
 from lottery import Ticket, ablate, find_ticket, train_ticket
 from lottery.cli.app import run
 from lottery.runs.directory import RunDirectory
-from lottery.settings.config import SearchConfig, ladder
+from lottery.settings.config import SearchConfig
+from lottery.settings.ladder import ladder
 from pruning.errors import BadValue
 from tests.lottery.helpers import assert_promises, assert_same_arrays, removed
 from tests.lottery.trainers_optax.helpers import DATA, perceptron
@@ -26,7 +27,8 @@ LEVELS = 2
 
 
 def search(out: Any, model: Any = perceptron, **settings: Any) -> RunDirectory:
-    found = find_ticket(model, DATA, out=out, **{**FAST, "levels": LEVELS, "quiet": True, **settings}).search
+    settings = {**FAST, "levels": LEVELS, "quiet": True, **settings}
+    found = find_ticket(model, DATA, out=out, **settings).search
     assert found is not None
     return RunDirectory(found.run)
 
@@ -76,7 +78,7 @@ class Flax(linen.Module):
 
 
 def test_a_flax_network_is_trained_pruned_and_evolved(tmp_path):
-    ticket = find_ticket(Flax(), DATA, out=tmp_path, **{**FAST, "levels": 1, "lr": 0.05})
+    ticket = find_ticket(Flax(), DATA, out=tmp_path, levels=1, lr=0.05, **FAST)
     assert ticket.info["validation"] > 0.8 and list(ticket.mask) == ["Dense_0.kernel", "Dense_1.kernel"]
     settings = {"trainer": "es", "generations": 2, "population": 4}
     assert ticket.path is not None
