@@ -24,7 +24,6 @@ TRAINERS.add(
         frameworks=frozenset({"torch", "jax"}),
         # PyTorch looks where it has a device, and the devices that train are JAX's.
         torch_device=lambda config: "cpu" if config.device == "cpu" else "auto",
-        training_mode=False,
     ),
     "gradient descent in JAX (optax)",
     "DeepMind et al. 2020, The DeepMind JAX Ecosystem",

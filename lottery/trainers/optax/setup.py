@@ -13,6 +13,7 @@ from lottery.trainers import Ask, Setup
 from lottery.trainers.optax.behaviour import behaviour_of
 from lottery.trainers.optax.config import OptaxConfig
 from lottery.trainers.optax.frame import Frame
+from lottery.trainers.optax.networks.confirming import confirming
 from lottery.trainers.optax.networks.problem import Problem, problem_of
 from lottery.trainers.optax.optimizers.optimizer import optimizer_for
 from lottery.trainers.optax.optimizers.rates import rates_for
@@ -38,7 +39,7 @@ def setup(ask: Ask) -> Setup:
         rates, optimizer = rates_for(config, total), optimizer_for(config, total)
         frame = Frame(problem, config, optimizer, rates, total, device, ask.watch)
         _try_step(frame)
-        trainer = OptaxTrainer(frame, _refusals(problem, config))
+        trainer = OptaxTrainer(frame, _refusals(problem, config), confirming(ask, problem))
     words = "cpu" if device.platform == "cpu" else device.device_kind
     return Setup(
         trainer,

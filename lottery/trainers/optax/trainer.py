@@ -13,6 +13,7 @@ import jax
 from es.device import computing_on
 from lottery.trainers.optax.frame import Frame
 from lottery.trainers.optax.group import Compiled, Group
+from lottery.trainers.optax.networks.confirming import Confirm
 from lottery.trainers.optax.std import squares_of
 from lottery.trainers.optax.steps import Rules, advance_in_loop, advance_one_by_one, arrays_with, begin_with, convolves
 from pruning.errors import BadValue
@@ -30,10 +31,12 @@ class OptaxTrainer:
     Attributes:
         frame: settings and data.
         refusals: for what a criterion may need and is not to be had: why not.
+        confirm: raises where a network is another one in PyTorch; None where it comes from JAX.
     """
 
     frame: Frame
     refusals: Mapping[str, str] = field(default_factory=dict)
+    confirm: Confirm | None = None
 
     @property
     def provides(self) -> frozenset[str]:
@@ -64,7 +67,10 @@ class OptaxTrainer:
         for group in self._groups(jobs):
             with computing_on(self.frame.device, "float32"):
                 results = Group(self.frame, self.compiled, group).train(needs)
-            yield from results
+            for trained in results:
+                if self.confirm is not None:
+                    self.confirm(trained)
+                yield trained
 
     def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
         """Say whether any of these jobs would be trained stacked: its rounding then depends on the others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, find_ticket
 from lottery.trainers import TRAINERS
-from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune, UnknownName
+from lottery.trainers.optax.trainer import OptaxTrainer
+from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune, RunError, UnknownName
 from pruning.jobs import Budget
 from pruning.watch import Silent
 from tests.lottery.helpers import blobs, removed, tiny_model
@@ -214,6 +216,16 @@ def test_it_learns_from_examples_alone():
     ask: Any = SimpleNamespace(config=kind.config(), parts=episodes, source=None, seed=0, watch=Silent())
     with pytest.raises(BadValue, match="trainer 'optax' learns from examples, .*: use trainer 'es'"):
         kind.setup(ask)
+
+
+def test_a_network_that_pytorch_measures_otherwise_is_not_stored():
+    model = KINDS["PyTorch"]()
+    setup, job = ready(model), job_of(model)
+    assert isinstance(setup.trainer, OptaxTrainer) and setup.trainer.confirm is not None
+    (result,) = trained(setup, job)
+    point = replace(result.history[-1], validation_loss=2 * (result.history[-1].validation_loss or 1))
+    with pytest.raises(RunError, match="PyTorch gives .* for the same weights: the translation .* use trainer 'gd'"):
+        setup.trainer.confirm(replace(result, history=[point]))
 
 
 class TestLoaders:
