@@ -49,14 +49,15 @@ def find_ticket(
     Args:
         model: any `torch.nn.Module` (its weights are the initialization; it is never changed), a callable that makes
             one from a seed (needed for replicates), a name from `lottery list models`, or `package.module:callable`.
-            For `trainer="es"` also a JAX model, or a callable that makes one from `seed`, `key` or `rngs`: a pair
-            `(params, apply)`, a module of Flax Linen (begun by its `init` on a batch), Flax nnx or Equinox (called on
-            one example at a time), `(variables, module)`, `(module, state)`, a `TrainState`, Haiku's `transform`.
+            For the trainers `es` and `optax` also a JAX model, or a callable that makes one from `seed`, `key` or
+            `rngs`: a pair `(params, apply)`, a module of Flax Linen (begun by its `init` on a batch), Flax nnx or
+            Equinox (called on one example at a time), `(variables, module)`, `(module, state)`, a `TrainState`, Haiku's
+            `transform`.
         data: `(X, y)` arrays or tensors, a `Dataset` or a list of dictionaries, a `DataLoader`, two or three of these
             or a dictionary of them (`train`, `validation`, `test`), a name, a path, or `Data(train=…, …)`. Without a
-            validation part one is split off by seed. For `trainer="es"` also an environment of gymnax's or Brax's kind,
-            `(environment, params)`, or a function `fitness(params, key)` of a JAX model's parameters, which then is the
-            metric (`Fitness(function, higher_is_better=False)` for a cost).
+            validation part one is split off by seed. For the trainer `es` also an environment of gymnax's or Brax's
+            kind, `(environment, params)`, or a function `fitness(params, key)` of a JAX model's parameters, which then
+            is the metric (`Fitness(function, higher_is_better=False)` for a cost).
         loss: `loss(outputs, targets)`; by default cross-entropy for integer labels, mean squared error for floats, and
             the loss in the model's outputs (`outputs.loss`) for batches that are no `(inputs, targets)` pair; `"own"`
             asks for that one.

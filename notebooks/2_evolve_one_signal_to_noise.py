@@ -32,6 +32,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from flax import linen
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -192,6 +193,30 @@ print(f"density {level.density:.1%}")
 print(f"  evolved ticket, evolved again:            {level.test:.3f}")
 print(f"  evolved ticket, trained by Adam:          {by_gradient.levels[0].test:.3f}")
 print(f"  random mask, same density, by Adam:       {by_chance.levels[0].test:.3f}")
+
+# %% [markdown]
+# ## The same hand-over in JAX
+#
+# Whoever works in JAX needs no PyTorch: a module of Flax trains by gradient descent with the optimizers of optax
+# (`trainer="optax"`), and evolves by the same word as before. Here gradient descent finds the ticket, and evolution
+# trains it.
+
+
+# %%
+class FlaxLayers(linen.Module):
+    @linen.compact
+    def __call__(self, images):
+        hidden = linen.relu(linen.Dense(64)(images))
+        return linen.Dense(10)(linen.relu(linen.Dense(32)(hidden)))
+
+
+found = find_ticket(
+    FlaxLayers(), data, trainer="optax", steps=STEPS, lr=5e-3, levels=HALVINGS, prune_rate=0.5, tolerance=1.0
+)
+for level in found.search.levels:
+    print(f"{level.density:7.2%} of the weights, by Adam: {level.test:.3f}")
+again = train_ticket(found, FlaxLayers(), data, settings={"trainer": "es", "generations": GENERATIONS})
+print(f"the ticket of {found.density:.1%}, evolved from the same initialization: {again.levels[0].test:.3f}")
 
 # %% [markdown]
 # ## A ticket that balances a pole

@@ -75,7 +75,8 @@ def torch_network(module: nn.Module, example_inputs: Any) -> Network:
     if (written := written_on_eval(module)) is not None:
         raise BadValue(
             f"eval() of {type(module).__name__} writes its parameter {written!r}, as a layer that merges an adapter "
-            "does, and evolution would evolve what was merged: use trainer 'gd', or give the model in evaluation mode"
+            "does, and evolution would evolve what was merged: train it by gradient descent, or give the model in "
+            "evaluation mode"
         )
     if not module.training and (noisy := noisy_layers(module, example_inputs)):
         raise BadValue(
@@ -200,7 +201,7 @@ def _check_own(module: nn.Module, frozen: nn.Module, example_inputs: Any) -> Non
     if groups_in_memory(tensors_within(module)):
         raise BadValue(
             f"{type(module).__name__} keeps a view of a parameter as an attribute, which does not follow what evolves: "
-            "make the view in forward, or use trainer 'gd'"
+            "make the view in forward, or train it by gradient descent"
         )
     bound = _bound(frozen)
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():

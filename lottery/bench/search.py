@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery.bench import Report, benchmark, row, timed_rounds
+from lottery.bench.loops import in_jax
 from lottery.data import Data
 from lottery.data.datasets import load_data
 from lottery.data.parts import Parts, Tensors, prepare
@@ -45,7 +46,9 @@ def bench_search(data: str, repeats: int, device: str) -> Report:
 
     One epoch: SGD, batch 128, then an evaluation of the test images. The usual loop reads a `DataLoader` item by
     item, multiplies weights by masks after each step and evaluates the same way. The matrix products alone are the
-    arithmetic limit of the dense formulation on this machine. All run in turn in one process.
+    arithmetic limit of the dense formulation on this machine. Beside them, in JAX: the trainer `optax`, and a jitted
+    loop written by hand, with the same steps; and the trainer `es`, for as many examples as one epoch has (each seen by
+    one member of a population). All run in turn in one process.
 
     Args:
         data: a data set or a path; `synthetic` makes 60,000 + 10,000 random images of 28×28 pixels.
@@ -53,11 +56,15 @@ def bench_search(data: str, repeats: int, device: str) -> Report:
         device: as for `lottery prune`.
     """
     case = _case(data, device)
+    job, parts = case.job, case.parts
     runs: dict[str, Callable[[], float]] = {
         "this trainer, density 100 %": lambda: _ours(case, 1.0),
         "this trainer, density 21 %": lambda: _ours(case, 0.21),
         "DataLoader loop, density 21 %": lambda: _usual(case, 0.21),
         "matrix products alone": lambda: _products(case),
+        "trainer optax, density 21 %": in_jax.by_optax(case.source, parts, job, _mask(case, 0.21), device),
+        "jitted loop by hand, density 21 %": in_jax.by_hand(parts, job, _mask(case, 0.21)),
+        "trainer es, density 21 %": in_jax.by_evolution(case.source, parts, job, _mask(case, 0.21), device),
     }
     seconds = timed_rounds(runs, repeats)
     facts = {

@@ -13,7 +13,7 @@ from pruning.errors import BadValue, DataError
 
 @dataclass(frozen=True)
 class Fitness:
-    """What `find_ticket(model, Fitness(function), trainer="es")` evolves for.
+    """A fitness function to evolve for: the data of `find_ticket` with the trainer `es`.
 
     Attributes:
         function: `function(params, key)`, or `function(params)`, returns one number, in JAX. `params` are what the

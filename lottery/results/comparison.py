@@ -89,8 +89,8 @@ def telling_names(configs: Sequence[Mapping[str, Any]], telling: Sequence[str]) 
     Raises:
         BadValue: configurations that differ in nothing.
 
-    >>> telling_names([{"trainer": "gd", "lr": 0.1}, {"trainer": "es", "sigma": 0.1}], ["trainer"])
-    ['gd', 'es']
+    >>> telling_names([{"trainer": "optax", "lr": 0.1}, {"trainer": "function", "steps": 9}], ["trainer"])
+    ['optax', 'function']
     >>> telling_names([{"criterion": "snr", "lr": 0.1}, {"criterion": "random", "lr": 0.2}], ["criterion"])
     ['snr, lr 0.1', 'random, lr 0.2']
     """

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lottery import ablate, find_ticket, instability, train_ticket
+from lottery import ablate, find_ticket, instability, train_ticket, transfer
 from lottery.cli.choices.reference import pages
 from lottery.data import Data
 from lottery.search.frame.resolving import resolve
@@ -76,6 +76,12 @@ def test_every_study_works_with_it_and_the_same_call_resumes(signs, tmp_path):
     assert again.config["trainer"] == "signs" and again.config["stride"] == 0.01
     other = train_ticket(ticket, tiny_model, BLOBS, settings={"trainer": "gd", "steps": 5}, out=tmp_path)
     assert "stride" not in other.config
+    longer = search(stride=0.02)
+    assert longer.search is not None
+    table = transfer(
+        [made, longer.search.run], level=1, model=tiny_model, data=[BLOBS, BLOBS], out=tmp_path / "transfer"
+    )
+    assert [len(row) for row in table.tickets] == [2, 2] and len(table.random) == 2
 
 
 def test_it_is_named_by_its_path_and_run_only_where_it_is_named(signs, capsys, tmp_path):

@@ -1,0 +1,1 @@
+"""Loops that benchmarks time: ours in JAX, and the same by hand."""
