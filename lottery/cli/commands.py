@@ -91,10 +91,13 @@ def _with_settings(name: str, function: Callable[..., Any]) -> Callable[..., Any
         return function
     from lottery.cli.choices.described import search_settings, trainer_settings
     from lottery.cli.choices.flags import with_flags
-    from lottery.settings.config import SEARCH
+    from lottery.settings.config import LEVELS, SEARCH, START
 
     if name != "train":
-        return with_flags(function, [*search_settings(), *trainer_settings()])
+        # What most people set comes first.
+        first = [each for group in (SEARCH, LEVELS, START) for each in search_settings() if each.setting.group == group]
+        rest = [each for each in search_settings() if each not in first]
+        return with_flags(function, [*first, *trainer_settings(), *rest])
     # Nothing is pruned there, and what is not given is the ticket's own.
     settings = [*(each for each in search_settings() if each.setting.group == SEARCH), *trainer_settings()]
     return with_flags(function, [dataclasses.replace(each, default=None) for each in settings])

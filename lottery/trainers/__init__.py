@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pruning.jobs import Job, Trainer
     from pruning.watch import Watch
 
+
+Listed = Sequence[Mapping[str, str]]
+"""Names to choose from: each with `name`, `summary` and `source`."""
 
 # What a trainer may learn from. One that brings its own data learns from nothing that is known here.
 EXAMPLES, EPISODES, FITNESS, NOTHING = "examples", "episodes", "fitness", "nothing"
@@ -100,6 +103,7 @@ class TrainerKind:
         prepared: returns what it is asked, as everything that looks at model, loss and data should see it.
         torch_device: returns where PyTorch looks at its networks, for criteria that look at more than weights.
         training_mode: whether its networks are in training mode while it trains.
+        lists: what `lottery list` shows beside the registries, by the name that users type: for instance optimizers.
 
     Raises:
         BadValue: a setting without a help text, or a name here that is no setting.
@@ -118,6 +122,7 @@ class TrainerKind:
     prepared: Callable[[Ask], Ask] = lambda ask: ask
     torch_device: Callable[[Any], str] = lambda config: "auto"
     training_mode: bool = True
+    lists: Mapping[str, Callable[[], Listed]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         settings = settings_of(self.config)

@@ -67,7 +67,7 @@ def _parameter(name: str, same: Sequence[Described]) -> inspect.Parameter:
         rich_help_panel=first.group or "Options",
         show_default=False,
         metavar=None if kind is bool else _metavar(kind, same),
-        autocompletion=_completion(first),
+        autocompletion=_completion([each.setting for each in same]),
     )
     wanted = list[str] | None if kind is tuple or kind is dict else kind | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[wanted, option])
@@ -115,18 +115,23 @@ def _is_number(text: str) -> bool:
 
 
 def _help(same: Sequence[Described]) -> str:
-    """Return the flag's help: the first sentence of each setting, with its trainer and its default."""
+    """Return the flag's help: the first sentence of each setting, with its trainer, its list and its default."""
+    listed = " or ".join(dict.fromkeys(each.setting.listed for each in same if each.setting.listed))
+    text = f"{_sentences(same)} (lottery list {listed})" if listed else _sentences(same)
+    defaults = {each.where: each.default_text for each in same if each.default_text}
+    if not defaults:
+        return text
+    if len({each.default_text for each in same}) == 1:
+        return f"{text} [default: {next(iter(defaults.values()))}]"
+    return f"{text} [default: {', '.join(f'{where}: {default}' for where, default in defaults.items())}]"
+
+
+def _sentences(same: Sequence[Described]) -> str:
     said: dict[str, list[str]] = {}
     for each in same:
         said.setdefault(each.setting.summary, []).append(each.where)
     texts = [f"{', '.join(where)}: {text}" if len(said) > 1 else text for text, where in said.items()]
-    defaults = {each.default_text: each.where for each in same if each.default_text}
-    if not defaults:
-        return " ".join(texts)
-    if len({each.default_text for each in same}) == 1:
-        return f"{' '.join(texts)} [default: {next(iter(defaults))}]"
-    each_default = ", ".join(f"{each.where}: {each.default_text}" for each in same if each.default_text)
-    return f"{' '.join(texts)} [default: {each_default}]"
+    return " ".join(texts)
 
 
 def _metavar(kind: Any, same: Sequence[Described]) -> str:
@@ -137,13 +142,15 @@ def _metavar(kind: Any, same: Sequence[Described]) -> str:
     return {dict: "NAME=VALUE", int: "N", float: "X", tuple: "VALUE"}.get(kind, otherwise)
 
 
-def _completion(setting: Setting) -> Callable[[str], list[str]]:
+def _completion(settings: Sequence[Setting]) -> Callable[[str], list[str]]:
     """Return a function that says what may stand in the place of a half-written value."""
 
     def complete(incomplete: str) -> list[str]:
         from lottery.cli.choices.listing import list_names
 
-        known = setting.names() or (list_names(setting.listed) if setting.listed else ())
+        known: dict[str, None] = {}
+        for setting in settings:
+            known |= dict.fromkeys(setting.names() or (list_names(setting.listed) if setting.listed else ()))
         return [name for name in known if name.startswith(incomplete)]
 
     return complete

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from pruning.registry import Registry, import_by_path
 
@@ -38,14 +37,15 @@ def kinds() -> list[tuple[str, str]]:
     ['ablations', 'analyses', 'backends']
     """
     texts = {name: found.summary for name, found in _registries().items()}
-    texts |= {name: (inspect.getdoc(function) or "").partition("\n")[0] for name, function in _OTHERS.items()}
+    texts |= {name: (inspect.getdoc(function) or "").partition("\n")[0] for name, function in _others().items()}
     return sorted((name, f"{text.partition('. ')[0].removesuffix('.')}.") for name, text in texts.items())
 
 
 def listed(kind: str) -> list[Item]:
     """Return the names of one kind, each with a line and its source."""
-    if kind in _OTHERS:
-        return [dict(item) for item in _OTHERS[kind]()]
+    others = _others()
+    if kind in others:
+        return [dict(item) for item in others[kind]()]
     registry = import_by_path(_registries()[kind].path, "registry")
     assert isinstance(registry, Registry)
     return [{"name": entry.name, "summary": entry.summary, "source": entry.source} for entry in registry]
@@ -114,37 +114,11 @@ def _settings() -> list[Item]:
     ]
 
 
-def _optimizers() -> list[Item]:
-    """Optimizers of PyTorch, for trainer `gd`."""
-    from lottery.trainers.gd.optimizers.given import CLASSES
+def _others() -> Mapping[str, Callable[[], Sequence[Mapping[str, str]]]]:
+    """Return what no registry holds, by name: recipes, settings, and what the trainers list."""
+    from lottery.trainers import TRAINERS
 
-    return _classes(CLASSES)
-
-
-def _schedules() -> list[Item]:
-    """Learning-rate schedules for trainer `gd`: ours, and PyTorch's schedulers."""
-    from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
-    from lottery.trainers.gd.optimizers.rates import CLASSES
-
-    ours = [{"name": name, "summary": "a factor of lr, after warmup", "source": "lottery"} for name in SCHEDULES]
-    return ours + _classes(CLASSES)
-
-
-_OTHERS: Mapping[str, Callable[[], list[Item]]] = {
-    "optimizers": _optimizers,
-    "recipes": _recipes,
-    "schedules": _schedules,
-    "settings": _settings,
-}
-
-
-def _classes(classes: Mapping[str, type[Any]]) -> list[Item]:
-    return [
-        {"name": name, "summary": _first_sentence(kind), "source": f"{kind.__module__}.{kind.__name__}"}
-        for name, kind in sorted(classes.items())
-    ]
-
-
-def _first_sentence(kind: type) -> str:
-    text = " ".join((inspect.getdoc(kind) or kind.__name__).split())
-    return text.partition(". ")[0].removesuffix(".")
+    found: dict[str, Callable[[], Sequence[Mapping[str, str]]]] = {"recipes": _recipes, "settings": _settings}
+    for entry in TRAINERS:
+        found |= entry.value.lists
+    return found

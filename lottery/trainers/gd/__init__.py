@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lottery.trainers import TRAINERS, Ask, Setup, TrainerKind
+from lottery.trainers import TRAINERS, Ask, Listed, Setup, TrainerKind
 from lottery.trainers.gd.config import NO_MOVES, GDConfig
 
 
@@ -18,6 +18,24 @@ def _smoothed(ask: Ask) -> Ask:
     from lottery.trainers.gd.smoothing import smoothed
 
     return smoothed(ask)
+
+
+def _optimizers() -> Listed:
+    """Optimizers of PyTorch, for trainer `gd`."""
+    from lottery.trainers.gd.optimizers.given import CLASSES
+    from lottery.trainers.listed import listed
+
+    return listed(CLASSES)
+
+
+def _schedules() -> Listed:
+    """Learning-rate schedules for trainer `gd`: ours, and PyTorch's schedulers."""
+    from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
+    from lottery.trainers.gd.optimizers.rates import CLASSES
+    from lottery.trainers.listed import listed
+
+    ours = [{"name": name, "summary": "a factor of lr, after warmup", "source": "lottery"} for name in SCHEDULES]
+    return ours + listed(CLASSES)
 
 
 def _moves(config: GDConfig) -> str:
@@ -36,6 +54,7 @@ TRAINERS.add(
         moves=_moves,
         prepared=_smoothed,
         torch_device=lambda config: config.device,
+        lists={"optimizers": _optimizers, "schedules": _schedules},
     ),
     "gradient descent in PyTorch",
     "Frankle & Carbin 2019 (arXiv 1803.03635)",

@@ -28,6 +28,7 @@ class OptaxConfig:
         "An optimizer of optax, by name (`sgd`, `adam`, `adamw`, `lion`, …). Or a function of the learning rate's "
         "schedule that returns one (`package.module:function` in a file): `lambda schedule: optax.lion(schedule)`. Or "
         'a gradient transformation with a name for the records: `("mine", optax.chain(…))`.',
+        listed="optax-optimizers",
         group=OPTIMIZER,
         words=("optim", "opt"),
     )
@@ -55,6 +56,7 @@ class OptaxConfig:
         "constant",
         "`constant`, `milestones` or `cosine`; or a schedule of optax, by name (`warmup_cosine_decay_schedule`). Or a "
         "function of the step that returns the learning rate.",
+        listed="optax-schedules",
         group=SCHEDULE,
         words=("scheduler", "lr_scheduler", "lr_schedule"),
     )
