@@ -35,13 +35,13 @@ assert len(jax.devices()) == 4
 from pruning.jobs import Budget
 for jobs in ([job(0, 20, Budget(0, 6))], [job(seed, 20, Budget(0, 6)) for seed in range(2)]):
     assert bits(1, jobs, 16) == bits(4, jobs, 16)
-    assert bits(1, jobs, 16) != bits(1, jobs, 12)
+assert bits(1, jobs, 16) != bits(1, jobs, 12)
 print("the same bits")
 """
 
 
 def test_four_devices_give_the_bits_of_one():
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    flags = "--xla_force_host_platform_device_count=4"  # and programs as users get them
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=200)
     assert done.stdout == "the same bits\n", done.stderr

@@ -42,7 +42,7 @@ DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2
 
 def search(tmp_path, **settings):
     defaults = {"levels": LEVELS, "steps": STEPS, "batch_size": 16, "tolerance": 1.0, "replicates": 2, "out": tmp_path}
-    defaults |= {"score_steps": 10}
+    defaults |= {"score_steps": 10, "eval_every": 8}
     found = find_ticket(tiny_model, DATA, **(defaults | settings)).search
     assert found is not None
     return found

@@ -16,14 +16,14 @@ notebooks = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(notebooks)
 
 SMALLER = {
-    "STEPS": 200,
+    "STEPS": 100,
     "TOLERANCE": 1.0,
-    "GENERATIONS": 10,
-    "POLE_GENERATIONS": 3,
+    "GENERATIONS": 4,
+    "POLE_GENERATIONS": 2,
     "REPLICATES": 2,
-    "LEVELS": 6,
+    "LEVELS": 2,
     "HALVINGS": 2,
-    "POLE_LEVELS": 2,
+    "POLE_LEVELS": 1,
 }
 """What a notebook's cell of parameters says, made small: here it must run, not be right.
 
