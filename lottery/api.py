@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,12 +19,11 @@ from lottery.search.preparing.preparing import Request
 from lottery.search.running import run_search
 from lottery.settings.fields import read_toml
 from lottery.settings.keywords import Settings
-from lottery.settings.recipes import recipe_layers
 from lottery.state.machine.bars import bars_wanted
 from lottery.state.machine.telling import say
-from lottery.trainers.choosing import layer
+from lottery.trainers.choosing import with_recipe
 from pruning.calls.calling import Forward
-from pruning.errors import NoWinningTicket
+from pruning.errors import BadValue, NoWinningTicket, shown
 
 
 def find_ticket(
@@ -93,11 +93,17 @@ def find_ticket(
     >>> round(ticket.density, 2)
     0.64
     """
+    if not isinstance(out, str | os.PathLike):
+        raise BadValue(f"out must be a folder, not {shown(out)}")
+    if "rewind" in settings and settings["rewind"] is None:
+        raise BadValue(
+            "rewind=None could mean either: say rewind='none' to keep the trained weights, or leave it out for 0"
+        )
     file = read_toml(Path(config)) if isinstance(config, str | Path) else dict(config or {})
     recipe = recipe or file.get("recipe")
     file.pop("recipe", None)
     keywords = {key: value for key, value in settings.items() if value is not None}
-    merged = layer(*(recipe_layers(recipe) if recipe else []), file, keywords)
+    merged = with_recipe(recipe or None, file, keywords)
     model = merged.pop("model", None) if model is None else model
     data = merged.pop("data", default_data(merged)) if data is None else data
     merged |= {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}

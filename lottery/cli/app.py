@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -52,10 +53,11 @@ def _result_only(words: Sequence[str]) -> bool:
 
 
 def _run(words: list[str], output: Output) -> int:
-    command = typer.main.get_command(command_line(words))
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    command: Any = None
     try:
+        command = typer.main.get_command(command_line(words))
         with command.make_context("lottery", ["--debug", *words] if debug else list(words)) as context:
             output.write(command.invoke(context))
         return DONE
@@ -109,9 +111,18 @@ def _usage(error: typer.TyperException, command: object, words: Sequence[str]) -
             f": did you mean {close[0]!r}?" if close else f" (known: {', '.join(commands)})"
         )
     named = getattr(error, "option_name", None)
+    if named is not None and words[0] == "train" and _prunes(named):
+        return f"{named} prunes, and training a ticket again does not: leave it out"
     if named is not None and (called := _called_here(named)):
         return f"{message.partition(' (')[0]}: here it is called {called} (see: lottery {words[0]} --help)"
     return f"{message} (see: lottery {words[0] if words else ''} --help)"
+
+
+def _prunes(option: str) -> bool:
+    """Say whether an option is a setting of a search."""
+    from lottery.cli.choices.described import search_settings
+
+    return any(option.lstrip("-").replace("-", "_") == each.name for each in search_settings())
 
 
 def _called_here(option: str) -> str | None:

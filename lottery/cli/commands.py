@@ -75,7 +75,7 @@ def command_line(words: Sequence[str]) -> typer.Typer:
     )
     app.callback()(_options)
     for name, function, examples in _COMMANDS:
-        command = _with_settings(name, function) if name in words else _nothing
+        command = _with_settings(name, function, _trainer_by_path(words)) if name in words else _nothing
         app.command(
             name,
             cls=CommandWithExamples,
@@ -86,20 +86,32 @@ def command_line(words: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _with_settings(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _trainer_by_path(words: Sequence[str]) -> str | None:
+    """Return the trainer that the words name as `package.module:NAME`: it has flags too."""
+    text = " ".join(words).replace("--trainer=", "--trainer ")
+    chosen = text.partition("--trainer ")[2].split(" ")[0]
+    return chosen if ":" in chosen else None
+
+
+def _with_settings(name: str, function: Callable[..., Any], outside: str | None) -> Callable[..., Any]:
     if "settings" not in inspect.signature(function).parameters:
         return function
-    from lottery.cli.choices.described import search_settings, trainer_settings
+    from lottery.cli.choices.described import search_settings, settings_of_trainer, trainer_settings
     from lottery.cli.choices.flags import with_flags
+    from lottery.cli.terminal.trusting import look_here
     from lottery.settings.config import LEVELS, SEARCH, START
 
+    trained = trainer_settings()
+    if outside is not None:
+        look_here(outside)
+        trained = [*settings_of_trainer(outside), *trained]
     if name != "train":
         # What most people set comes first.
         first = [each for group in (SEARCH, LEVELS, START) for each in search_settings() if each.setting.group == group]
         rest = [each for each in search_settings() if each not in first]
-        return with_flags(function, [*first, *trainer_settings(), *rest])
+        return with_flags(function, [*first, *trained, *rest])
     # Nothing is pruned there, and what is not given is the ticket's own.
-    settings = [*(each for each in search_settings() if each.setting.group == SEARCH), *trainer_settings()]
+    settings = [*(each for each in search_settings() if each.setting.group == SEARCH), *trained]
     return with_flags(function, [dataclasses.replace(each, default=None) for each in settings])
 
 

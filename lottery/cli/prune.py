@@ -47,16 +47,15 @@ def prune(
     from lottery.search.preparing.preparing import Request
     from lottery.search.running import run_search
     from lottery.settings.fields import parse_assignments, read_toml
-    from lottery.settings.recipes import recipe_layers
     from lottery.state.machine.bars import bars_wanted
-    from lottery.trainers.choosing import layer
+    from lottery.trainers.choosing import with_recipe
 
     file = read_toml(config) if config else {}
     given = {**settings, **parse_assignments(set_ or [])}
     look_here(given.get("model"), given.get("criterion"), given.get("trainer"))
     recipes = [given.pop("recipe", None), recipe, file.pop("recipe", None)]
     recipe = next((name for name in recipes if name is not None), None)
-    merged = layer(*(recipe_layers(recipe) if recipe is not None else []), file, given)
+    merged = with_recipe(recipe, file, given)
     look_here(merged.get("model"), merged.get("criterion"))
     stream = people(as_json)
     display = Display(bars=bars_wanted(quiet), write=None if quiet else stream.show)

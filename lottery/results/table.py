@@ -171,8 +171,9 @@ def ticket_text(
         level = search.levels[info["level"]]
         bounds = interval(level, search.is_fraction, search.test_examples)
         if bounds:
+            part = "validation" if level.test is None else "test"
             lines.append(
-                f"  level's mean test: {_value(level.test, scale)} "
+                f"  level's mean {part}: {_value(level.validation if level.test is None else level.test, scale)} "
                 f"{within(bounds, scale)} (95 %); "
                 + _interval_note(len(search.levels[0].replicates), search.is_fraction, search.test_examples)
             )

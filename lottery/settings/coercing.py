@@ -15,6 +15,7 @@ from pruning.errors import BadValue, shown
 # Whole numbers that neither PyTorch, JAX nor a float can hold mean nothing.
 _LARGEST = 2**53
 
+_LISTS = {int: "[1, 2]", float: "[0.5, 0.2]", str: "['a', 'b']"}
 _PLAIN = {int: "a whole number", float: "a number", str: "a name", bool: "true or false", type(None): "absent"}
 
 
@@ -57,7 +58,7 @@ def described(hint: Any) -> str:
     """Return the type of a setting in words.
 
     >>> described(int | None), described(tuple[str, ...])
-    ('a whole number or absent', "a list (a name each, like [1, 2] or ['a', 'b'])")
+    ('a whole number or absent', "a list (a name each, like ['a', 'b'])")
     """
     return " or ".join(_describe(option) for option in _options(hint))
 
@@ -96,6 +97,8 @@ def _eased(value: Any, options: tuple[Any, ...]) -> Any:
     """Return a value in the form in which the library takes it, where that is the same value."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()  # a number of NumPy's, PyTorch's or JAX's
+    elif getattr(value, "ndim", 0) > 0 and hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, bool) or (isinstance(value, int) and abs(value) > _LARGEST):
         return value
     if isinstance(value, float) and value.is_integer() and int in options and float not in options:
@@ -108,7 +111,9 @@ def _eased(value: Any, options: tuple[Any, ...]) -> Any:
 
 
 def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(entry) for entry in value) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return tuple(_as_tuple(entry) for entry in value)
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def _is_sane(value: Any) -> bool:
@@ -129,7 +134,8 @@ def _describe(option: Any) -> str:
     if origin is tuple and get_args(option)[0] is object:
         return "a name with an object"
     if origin is tuple:
-        return f"a list ({_describe(get_args(option)[0])} each, like [1, 2] or ['a', 'b'])"
+        kind = get_args(option)[0]
+        return f"a list ({_describe(kind)} each, like {_LISTS.get(kind, '[1, 2]')})"
     if origin is Callable:
         return "a function"
     if origin is None:

@@ -48,9 +48,11 @@ def check_stored(kind: str, name: str, where: object, trust: bool) -> None:
     """Raise `Untrusted` for a stored name that stands for somebody's code, where the user did not ask for it to run."""
     if trust or ":" not in name or (kind == "data" and _is_data(name)):
         return
+    # A run is studied with the trainer that made it: there is no other way to name it again.
+    again = "" if kind == "trainer" else f"name it again with --{kind} ({kind}=…), or "
     raise Untrusted(
-        f"{plain(where)} names the {kind} '{plain(name)}'; nothing that a stored file names is run: name it again with "
-        f"--{kind} ({kind}=…), or say --trust (trust=True)"
+        f"{plain(where)} names the {kind} '{plain(name)}'; nothing that a stored file names is run: {again}say --trust "
+        "(trust=True)"
     )
 
 

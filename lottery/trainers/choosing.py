@@ -8,6 +8,7 @@ from typing import Any
 from lottery.settings.config import SearchConfig
 from lottery.settings.fields import GIVEN, is_function, merge
 from lottery.settings.functions import function_settings
+from lottery.settings.recipes import recipe_layers
 from lottery.settings.trust import check_stored
 from lottery.trainers import TRAINERS, TrainerKind
 from pruning.calls.users_code import users_code
@@ -75,6 +76,30 @@ def layer(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for config in (*(entry.value.config for entry in TRAINERS), kind.config, SearchConfig):
         described |= settings_of(config)
     return merge(layers, described, (_DEPTH, kind.length))
+
+
+def with_recipe(recipe: str | None, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge a recipe, where there is one, with the layers above it.
+
+    Raises:
+        UnknownName: no such recipe.
+        BadValue: layers that ask for another trainer than the one that the recipe is for.
+
+    >>> with_recipe("lange2023-cartpole", {"trainer": "gd"})  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    pruning.errors.BadValue: recipe 'lange2023-cartpole' is for trainer 'es', and this search uses trainer 'gd': ...
+    """
+    if recipe is None:
+        return layer(*layers)
+    below = recipe_layers(recipe)
+    merged = layer(*below, *layers)
+    made_for, used = trainer_name(layer(*below)), trainer_name(merged)
+    if made_for != used:
+        raise BadValue(
+            f"recipe {recipe!r} is for trainer {made_for!r}, and this search uses trainer {used!r}: leave one of the "
+            "two out"
+        )
+    return merged
 
 
 def check_names(settings: Mapping[str, Any]) -> None:
@@ -147,11 +172,15 @@ def _unknown_setting(name: str, trainer: str, known: set[str]) -> UnknownName:
     here = dict(words_for(kinds(trainer)))
     if name in here:
         return UnknownName(f"unknown setting {name!r}: here it is called {here[name]!r}")
-    for other, word in _elsewhere(name, trainer):
+    owners = dict(_elsewhere(name, trainer))
+    length = sorted(trainer_kind(trainer).length)
+    if length and any(word in TRAINERS[owner].value.length for owner, word in owners.items()):
+        return UnknownName(f"unknown setting {name!r}: trainer {trainer!r} counts in {' or '.join(map(repr, length))}")
+    if owners:
+        word = next(iter(owners.values()))
         called = "" if word == name else f", where it is called {word!r}"
-        return UnknownName(
-            f"unknown setting {name!r}: it is of trainer {other!r}{called}, and this search uses trainer {trainer!r}"
-        )
+        of = f"trainer{'s' if len(owners) > 1 else ''} {' and '.join(map(repr, owners))}"
+        return UnknownName(f"unknown setting {name!r}: it is of {of}{called}, and this search uses trainer {trainer!r}")
     close = nearest(name, known)
     hint = f": did you mean {' or '.join(map(repr, close))}?" if close else ""
     return UnknownName(f"unknown setting {shown(name)}{hint} (lottery list settings shows all {len(known)})")

@@ -85,13 +85,13 @@ def test_every_study_works_with_it_and_the_same_call_resumes(signs, tmp_path):
 
 
 def test_it_is_named_by_its_path_and_run_only_where_it_is_named(signs, capsys, tmp_path):
-    words = ["--trainer", "theirs:SIGNS", "--set", "stride=0.02", "--steps", "9", "--out", tmp_path]
+    words = ["--trainer", "theirs:SIGNS", "--stride", "0.02", "--steps", "9", "--out", tmp_path]
     code, out, err = lottery(capsys, "prune", *QUICK, *words)
     assert (code, err) == (0, "")
     made = Path(out.strip()).parents[1]
     assert json.loads((made / "config.json").read_text())["trainer"] == "theirs:SIGNS"
     assert lottery(capsys, "show", made)[0] == 0
-    with pytest.raises(Untrusted, match="theirs:SIGNS"):
+    with pytest.raises(Untrusted, match="'theirs:SIGNS'; nothing that a stored file names is run: say --trust"):
         ablate(made, ["random-mask"])
     assert ablate(made, ["random-mask"], trust=True)
 

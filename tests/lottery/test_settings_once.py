@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,8 +82,10 @@ def test_choices_that_are_written_down_are_those_that_there_are():
         ({"density": 0.1}, "'density': here it is called 'densities'"),
         ({"popsize": 8, "trainer": "es"}, "'popsize': here it is called 'population'"),
         ({"popsize": 8}, "it is of trainer 'es', where it is called 'population', and this search uses trainer 'gd'"),
-        ({"lr": 0.1, "trainer": "es"}, "unknown setting 'lr': it is of trainer 'gd'"),
+        ({"lr": 0.1, "trainer": "es"}, "unknown setting 'lr': it is of trainers 'gd' and 'optax'"),
         ({"levles": 3}, "did you mean 'levels'"),
+        ({"steps": 3, "trainer": "es"}, "unknown setting 'steps': trainer 'es' counts in 'generations'"),
+        ({"warmup": 3, "trainer": "es"}, "it is of trainers 'gd' and 'optax', and this search uses trainer 'es'"),
     ],
 )
 def test_the_words_that_people_type_lead_home(typed, meant):
@@ -104,14 +108,21 @@ def test_a_type_checker_refuses_a_keyword_that_is_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "hint", "found"),
-    [(np.int64(3), int, 3), (np.float32(0.5), float, 0.5), (np.array(2), int, 2), ([1, 2.0], tuple[int, ...], None)],
+    [
+        (np.int64(3), int, 3),
+        (np.float32(0.5), float, 0.5),
+        (np.array(2), int, 2),
+        (np.array([0.5, 0.2]), tuple[float, ...], (0.5, 0.2)),
+        ({"eps": np.float32(0.5)}, Mapping[str, Any], {"eps": 0.5}),
+        ([1, 2.0], tuple[int, ...], None),
+    ],
 )
 def test_numbers_of_numpy_are_numbers(value, hint, found):
     if found is None:
         with pytest.raises(BadValue, match="must be a list"):
             coerced("x", value, hint)
     else:
-        assert coerced("x", value, hint) == found and type(coerced("x", value, hint)) is hint
+        assert coerced("x", value, hint) == found and type(coerced("x", value, hint)) is type(found)
 
 
 def test_flags_of_every_kind_reach_their_settings(capsys, tmp_path):
@@ -129,6 +140,39 @@ def test_flags_of_every_kind_reach_their_settings(capsys, tmp_path):
     )
     assert (config["validation_size"], config["rewind"]) == (0.5, "2")
     assert config["layer_rates"] == {"fc1.weight": 0.25, "fc2.*": 0.5}
+
+
+@pytest.mark.parametrize("words", [["0.5", "0.25"], ["[0.5, 0.25]"], ["0.5,0.25"]])
+def test_a_list_may_be_given_in_every_usual_form(words, capsys, tmp_path):
+    given = [each for word in words for each in ("--densities", word)]
+    quick = ["--steps", "2", "--set", "tolerance=1.0", "--quiet"]
+    assert lottery(capsys, "prune", *given, *quick, "--out", tmp_path)[0] == 0
+    (made,) = tmp_path.glob("digits-*")
+    assert json.loads((made / "config.json").read_text())["densities"] == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["prune", "--recipe", "frankle2019-lenet", "--trainer", "es"],
+            "recipe 'frankle2019-lenet' is for trainer 'gd'",
+        ),
+        (["train", "ticket", "--levels", "3"], "--levels prunes, and training a ticket again does not"),
+        (["prune", "--trainer", "nowhere:KIND"], "there is no module 'nowhere'"),
+        (["prune", "--milestones", "x"], "milestones must be a list (a whole number each, like [1, 2])"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words, message, capsys):
+    code, _, err = lottery(capsys, *words)
+    assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+def test_what_could_mean_two_things_is_asked_again(tmp_path):
+    with pytest.raises(BadValue, match="rewind=None could mean either"):
+        find_ticket(tiny_model(), BLOBS, rewind=None, out=tmp_path)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(BadValue, match="out must be a folder, not 3"):
+        find_ticket(tiny_model(), BLOBS, out=3)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_table_without_a_name_is_one_line(capsys, tmp_path):

@@ -13,6 +13,7 @@ from lottery.settings.coercing import described
 from lottery.settings.config import SearchConfig
 from lottery.settings.fields import default_of
 from lottery.trainers import TRAINERS
+from lottery.trainers.choosing import trainer_kind
 from pruning.settings.setting import Setting, settings_of
 
 # Where a setting belongs, if it is no trainer's.
@@ -80,6 +81,11 @@ def trainer_settings() -> Sequence[Described]:
     """Return the settings of all trainers, trainer by trainer; those of the default trainer come first."""
     entries = sorted(TRAINERS, key=lambda entry: (entry.name != SearchConfig.trainer, entry.name))
     return [each for entry in entries for each in _of(entry.value.config, entry.name)]
+
+
+def settings_of_trainer(name: str) -> Sequence[Described]:
+    """Return the settings of one trainer, by its name or as `package.module:NAME`."""
+    return _of(trainer_kind(name).config, name)
 
 
 def settings_named(name: str) -> list[Described]:

@@ -100,10 +100,17 @@ def _read(name: str, same: Sequence[Described], value: Any) -> Any:
             raise BadValue(f"{flag(name)} takes NAME=VALUE, not {bare!r}")
         return parse_assignments(f"{name}.{text}" for text in value)[name]
     if kind is tuple:
-        texts = all(get_args(each.hint)[0] is str for each in same)
-        return list(value) if texts else [parse_value(flag(name), text) for text in value]
+        return [entry for text in value for entry in _entries(name, text, of_texts=get_args(same[0].hint)[0] is str)]
     numbers = any({int, float} & set(get_args(each.hint)) for each in same)
     return parse_value(flag(name), value) if kind is str and numbers and _is_number(value) else value
+
+
+def _entries(name: str, text: str, of_texts: bool) -> list[Any]:
+    """Return the entries that one use of a flag gives: one, a list in brackets, or numbers with commas between."""
+    if text.startswith("["):
+        parsed = parse_value(flag(name), text)
+        return parsed if isinstance(parsed, list) else [parsed]
+    return [text] if of_texts else [parse_value(flag(name), each) for each in text.split(",")]
 
 
 def _is_number(text: str) -> bool:
@@ -118,6 +125,7 @@ def _help(same: Sequence[Described]) -> str:
     """Return the flag's help: the first sentence of each setting, with its trainer, its list and its default."""
     listed = " or ".join(dict.fromkeys(each.setting.listed for each in same if each.setting.listed))
     text = f"{_sentences(same)} (lottery list {listed})" if listed else _sentences(same)
+    text = f"{text} Repeatable." if _kind(same) in (tuple, dict) else text
     defaults = {each.where: each.default_text for each in same if each.default_text}
     if not defaults:
         return text
