@@ -138,7 +138,8 @@ def test_a_users_model_criterion_and_data_by_path(capsys):
 
 @pytest.mark.parametrize("criterion", CRITERIA.names())
 def test_every_criterion_runs_by_name(capsys, criterion):
-    assert lottery(capsys, *TINY, "--set", "score_steps=20", "--criterion", criterion, "--quiet")[0] == 0
+    tiny = [*TINY, "--levels", "1", "--set", "score_steps=5", "--set", "eval_every=15"]
+    assert lottery(capsys, *tiny, "--criterion", criterion, "--quiet")[0] == 0
 
 
 @pytest.mark.parametrize("kind", dict(kinds()))
