@@ -172,12 +172,12 @@ def test_jaxpruner_had_entry_points_that_could_not_be_called(module):
 
 def test_jaxpruners_readme_had_a_command_that_was_none():
     """Every `lottery` command of the README exists, with every option that the README gives it."""
-    command = typer.main.get_command(command_line(["prune", "train"]))
     lines = re.findall(r"\$ (lottery .+)", (ROOT / "README.md").read_text())
     assert len(lines) > 20
     for line in lines:
         words = line.split("#")[0].split()
         name = words[1]
+        command = typer.main.get_command(command_line(words))
         assert name in command.commands, line  # pyright: ignore[reportAttributeAccessIssue]
         known = {o for p in command.commands[name].params for o in p.opts}  # pyright: ignore[reportAttributeAccessIssue]
         assert {word for word in words if word.startswith("--")} <= known, line

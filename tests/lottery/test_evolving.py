@@ -322,7 +322,7 @@ class TestStrategies:
             ({"steps": 3}, UnknownName, "unknown setting 'steps'"),
             ({"precision": "double"}, UnknownName, "unknown precision"),
             ({"device": "cuda:9"}, ValueError, "device 'cuda:9'"),
-            ({"mean_decay": 1.0}, BadValue, "mean_decay must be in"),
+            ({"mean_decay": 1.0}, BadValue, "mean_decay must be less than 1, not 1.0"),
         ],
     )
     def test_wrong_settings(self, tmp_path, settings, error, message):

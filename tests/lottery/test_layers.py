@@ -82,15 +82,8 @@ def test_the_command_line_prints_rows(capsys, tmp_path, monkeypatch):
 def test_a_run_and_a_ticket_show_the_network_that_was_searched(tmp_path):
     from lottery.studies.layers import stored_layers
 
-    settings: dict[str, Any] = {
-        "levels": 1,
-        "steps": 5,
-        "tolerance": 1.0,
-        "quiet": True,
-        "skip": ("fc2.*",),
-        "out": tmp_path,
-    }
-    ticket = find_ticket("mlp", "digits", **settings)
+    settings: dict[str, Any] = {"levels": 1, "steps": 5, "tolerance": 1.0, "quiet": True, "out": tmp_path}
+    ticket = find_ticket("mlp", "digits", skip=["fc2.*"], **settings)
     assert ticket.path is not None
     for path in (ticket.path, ticket.path.parent.parent):
         assert [row.name for row in stored_layers(path).rows if row.prunable] == ["fc1.weight", "fc3.weight"]

@@ -30,7 +30,10 @@ def check_fits(name: str, kind: TrainerKind, ask: Ask) -> None:
     if framework not in kind.frameworks:
         takes = " and ".join(_FRAMEWORKS[each] for each in sorted(kind.frameworks))
         what = "in JAX" if framework == "jax" else "a PyTorch module"
-        raise BadValue(f"trainer {name!r} trains {takes}, and this model is {what}: {_use(data, framework)}")
+        raise BadValue(
+            f"trainer {name!r} trains {takes}, and this model is {what}: {_use(data, framework)}, or train "
+            "ticket.rewound(model) in a loop of your own with pruning.pytrees.apply_mask after each step"
+        )
 
 
 def learned_from(parts: object) -> str:
