@@ -304,7 +304,7 @@ BESIDE: dict[str, dict[str, float]] = {
 
 
 def trajectory(name: str, settings: Mapping[str, float]) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """Populations and means of a short search on a noisy loss; without compiling, which takes longer than a few steps."""
+    """Populations and means of a short search on a noisy loss; compiling would take longer than a few steps."""
     strategy = make_strategy(name, POPULATION, DIMS, SIGMA, settings)
 
     def step(key: jax.Array, state: Any) -> tuple[jax.Array, jax.Array, Any]:
