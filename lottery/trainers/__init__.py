@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lottery.settings.config import SearchConfig
 from pruning.errors import BadValue
 from pruning.registry import Registry
 from pruning.settings.setting import settings_of
@@ -106,7 +107,7 @@ class TrainerKind:
         lists: what `lottery list` shows beside the registries, by the name that users type: for instance optimizers.
 
     Raises:
-        BadValue: a setting without a help text, or a name here that is no setting.
+        BadValue: a setting without a help text or with the name of a search's, or a name here that is no setting.
     """
 
     config: type
@@ -129,6 +130,10 @@ class TrainerKind:
         named = {*self.length, *self.no_result, *self.scoring, *({self.started_by} - {""})}
         if unknown := sorted(named - settings.keys()):
             raise BadValue(f"{unknown[0]!r} is no setting of {self.config.__name__}")
+        if clash := sorted(settings.keys() & settings_of(SearchConfig).keys()):
+            raise BadValue(
+                f"{self.config.__name__}.{clash[0]} has the name of a setting of every search: give it another one"
+            )
 
 
 TRAINERS: Registry[TrainerKind] = Registry("trainer", "lottery.trainers", listed="trainers")

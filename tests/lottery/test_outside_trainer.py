@@ -129,3 +129,8 @@ def test_a_setting_without_a_help_text_is_an_error_for_its_author():
             lambda ask: None,  # pyright: ignore[reportArgumentType]
             length=frozenset({"rounds"}),
         )
+    with pytest.raises(BadValue, match="Clashing.levels has the name of a setting of every search"):
+        TrainerKind(
+            dataclasses.make_dataclass("Clashing", [("levels", int, setting(1, "Levels of its own."))]),
+            lambda ask: None,  # pyright: ignore[reportArgumentType]
+        )
