@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pruning.errors import BadValue, shown
+from pruning.settings.setting import check_settings
+
 # The headings of help texts.
 LENGTH, OPTIMIZER, SCHEDULE, HOW = (
     "Training: length",
@@ -113,3 +116,20 @@ STD_EXAMPLES: Described = {
     "most": MANY,
     "group": STD,
 }
+
+
+def check_together(config: Any) -> None:
+    """Raise `BadValue` for the first of these settings that is out of range or contradicts another one.
+
+    Args:
+        config: a configuration with the settings of this module.
+    """
+    check_settings(config)
+    if config.steps is not None and config.epochs is not None:
+        raise BadValue("give steps or epochs, not both")
+    if any(milestone < 0 for milestone in config.milestones):
+        raise BadValue(f"milestones are steps, 0 or more, not {shown(list(config.milestones))}")
+    if config.nesterov and not config.momentum:
+        raise BadValue("nesterov needs a momentum of more than 0")
+    if config.schedule == "milestones" and not config.milestones:
+        raise BadValue("schedule 'milestones' needs milestones: a list of steps")

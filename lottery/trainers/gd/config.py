@@ -11,8 +11,8 @@ from lottery.settings.functions import called
 from lottery.trainers import descent
 from lottery.trainers.descent import HOW, LARGE, OPTIMIZER, SCHEDULE, STD
 from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
-from pruning.errors import BadValue, shown
-from pruning.settings.setting import check_settings, setting, settings_of
+from pruning.errors import BadValue
+from pruning.settings.setting import setting, settings_of
 
 # What `moves` says of a mask that stays as it is.
 NO_MOVES = "none"
@@ -175,15 +175,7 @@ class GDConfig:
         # In one spelling, so that a class and its name are one setting.
         object.__setattr__(self, "optimizer", optimizer_name(self.optimizer))
         object.__setattr__(self, "schedule", schedule_name(self.schedule))
-        check_settings(self)
-        if self.steps is not None and self.epochs is not None:
-            raise BadValue("give steps or epochs, not both")
-        if any(milestone < 0 for milestone in self.milestones):
-            raise BadValue(f"milestones are steps, 0 or more, not {shown(list(self.milestones))}")
-        if self.nesterov and not self.momentum:
-            raise BadValue("nesterov needs a momentum of more than 0")
-        if self.schedule == "milestones" and not self.milestones:
-            raise BadValue("schedule 'milestones' needs milestones: a list of steps")
+        descent.check_together(self)
         if self.train_only and self.std != "fisher":
             raise BadValue(f"std {self.std!r} says nothing of weights that train_only leaves alone; use 'fisher'")
         if self.move_every < 2:

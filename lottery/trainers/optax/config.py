@@ -12,8 +12,8 @@ from lottery.trainers import descent
 from lottery.trainers.descent import HOW, LARGE, OPTIMIZER, SCHEDULE
 from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
 from lottery.trainers.optax.optimizers.named import COMMON, NamedOptimizer
-from pruning.errors import BadValue, shown
-from pruning.settings.setting import check_settings, setting
+from pruning.errors import BadValue
+from pruning.settings.setting import setting
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,7 @@ class OptaxConfig:
         # In one spelling, so that a function of optax and its name are one setting.
         object.__setattr__(self, "optimizer", _optimizer(self.optimizer))
         object.__setattr__(self, "schedule", _schedule(self.schedule))
-        check_settings(self)
-        if self.steps is not None and self.epochs is not None:
-            raise BadValue("give steps or epochs, not both")
-        if any(milestone < 0 for milestone in self.milestones):
-            raise BadValue(f"milestones are steps, 0 or more, not {shown(list(self.milestones))}")
-        if self.nesterov and not self.momentum:
-            raise BadValue("nesterov needs a momentum of more than 0")
-        if self.schedule == "milestones" and not self.milestones:
-            raise BadValue("schedule 'milestones' needs milestones: a list of steps")
+        descent.check_together(self)
         _check_optimizer(self)
         _check_schedule(self)
 
