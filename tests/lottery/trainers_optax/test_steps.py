@@ -18,7 +18,7 @@ from lottery.data.parts import prepare
 from lottery.trainers.optax.trainer import OptaxTrainer
 from pruning.jobs import Budget, Job
 from pruning.mask import Mask
-from tests.lottery.helpers import assert_same_arrays, blobs, removed
+from tests.lottery.helpers import assert_same_arrays, blobs, removed, shown
 from tests.lottery.trainers_optax.helpers import DATA, forward, job_of, line, perceptron, ready, trained
 
 # Two examples, both in every batch: y = 2 for x = (1, 0), y = 0 for x = (0, 1).
@@ -78,7 +78,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda each: str(each["optimizer"])[:12])
+@pytest.mark.parametrize("settings", OPTIMIZERS, ids=shown)
 def test_a_removed_weight_stays_exactly_0_and_survivors_move(settings):
     job = job_of(perceptron, density=0.5, budget=Budget(0, 6, (0, 3)))
     (result,) = trained(ready(perceptron, steps=6, **settings), job)
@@ -110,7 +110,7 @@ SAME: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", SAME, ids=str)
+@pytest.mark.parametrize("settings", SAME, ids=shown)
 def test_it_agrees_with_gd_on_the_same_network_and_order_of_data(settings):
     """In float64, over several epochs from step 3 on, under a mask; a JAX pair and the module's translation."""
     with jax.enable_x64(True):

@@ -18,7 +18,7 @@ from pruning.jobs import BEST, Budget, Job, Question
 from pruning.mask import Mask
 from pruning.settings.patience import PATIENCE_ENDED
 from pruning.watch import Silent
-from tests.lottery.helpers import assert_same_arrays, blobs
+from tests.lottery.helpers import assert_same_arrays, blobs, shown
 from tests.lottery.trainers_optax.helpers import job_of, line, perceptron, problem_in, ready, trained
 
 # One example whose gradient is always −1: a step of SGD adds the learning rate.
@@ -59,7 +59,7 @@ class TestSchedules:
                 [0.5 ** (k + 1) for k in range(8)],
             ),
         ],
-        ids=lambda each: str(each)[:40] if isinstance(each, dict) else "",
+        ids=shown,
     )
     def test_a_training_from_step_k_has_the_rates_of_step_k(self, settings, rates):
         assert moved_by(0, 8, **settings) == pytest.approx(sum(rates), rel=1e-5)
