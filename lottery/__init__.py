@@ -19,7 +19,8 @@ __version__ = "0.1.0"
 
 def _homes() -> dict[str, str]:
     """Return the module of every exported name, as `__init__.pyi` says it to editors and type checkers."""
-    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    # By the loader: a package may lie in an archive.
+    stub = ast.parse(__loader__.get_data(str(Path(__file__).with_suffix(".pyi"))))  # type: ignore[name-defined]
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 

@@ -112,7 +112,7 @@ PATIENCE: Described = {
 STD_EXAMPLES: Described = {
     "default": 1024,
     "help": "The most training examples that `fisher` looks at.",
-    "least": 1,
+    "above": 0,
     "most": MANY,
     "group": STD,
 }

@@ -35,14 +35,14 @@ def signs(tmp_path_factory):
     """CONTRIBUTING's trainer as somebody's module, and its registration undone."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     code = text.partition("`lottery/trainers/signs.py`")[2].partition("```python\n")[2].partition("\n```\n")[0]
-    folder = tmp_path_factory.mktemp("theirs")
-    (folder / "theirs.py").write_text(code)
+    folder = tmp_path_factory.mktemp("signs_of_theirs")
+    (folder / "signs_of_theirs.py").write_text(code)
     TRAINERS.names()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setattr(TRAINERS, "_entries", dict(TRAINERS._entries))
-        yield importlib.import_module("theirs")
-        sys.modules.pop("theirs", None)
+        yield importlib.import_module("signs_of_theirs")
+        sys.modules.pop("signs_of_theirs", None)
 
 
 def test_it_is_in_every_list_and_help(signs, capsys):
@@ -85,13 +85,15 @@ def test_every_study_works_with_it_and_the_same_call_resumes(signs, tmp_path):
 
 
 def test_it_is_named_by_its_path_and_run_only_where_it_is_named(signs, capsys, tmp_path):
-    words = ["--trainer", "theirs:SIGNS", "--stride", "0.02", "--steps", "9", "--out", tmp_path]
+    words = ["--trainer", "signs_of_theirs:SIGNS", "--stride", "0.02", "--steps", "9", "--out", tmp_path]
     code, out, err = lottery(capsys, "prune", *QUICK, *words)
     assert (code, err) == (0, "")
     made = Path(out.strip()).parents[1]
-    assert json.loads((made / "config.json").read_text())["trainer"] == "theirs:SIGNS"
+    assert json.loads((made / "config.json").read_text())["trainer"] == "signs_of_theirs:SIGNS"
     assert lottery(capsys, "show", made)[0] == 0
-    with pytest.raises(Untrusted, match="'theirs:SIGNS'; nothing that a stored file names is run: say --trust"):
+    with pytest.raises(
+        Untrusted, match="'signs_of_theirs:SIGNS'; nothing that a stored file names is run: say --trust"
+    ):
         ablate(made, ["random-mask"])
     assert ablate(made, ["random-mask"], trust=True)
 

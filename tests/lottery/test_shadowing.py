@@ -78,7 +78,7 @@ def test_our_own_checkout_is_no_clash_whatever_else_is_installed(tmp_path):
 
 def test_our_packages_may_be_in_an_archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "ours.zip", "w") as archive:
-        for file in [*ROOT.glob("lottery/**/*.py"), *ROOT.glob("pruning/*.py"), *ROOT.glob("es/*.py")]:
+        for file in [*ROOT.glob("lottery/**/*.py*"), *ROOT.glob("pruning/*.py"), *ROOT.glob("es/*.py")]:
             archive.write(file, file.relative_to(ROOT))
     script = "import lottery; print(lottery.__path__[0])"
     done = python("-c", script, folder=tmp_path, path=tmp_path / "ours.zip")

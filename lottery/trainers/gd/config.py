@@ -137,7 +137,12 @@ class GDConfig:
         group=STD,
     )
     std_window: float = setting(
-        0.5, "Fraction of the steps, at the end, that `swag` looks at.", above=0, most=1, noun="a fraction", group=STD
+        0.5,
+        "Fraction of the steps, at the end, that `swag` looks at.",
+        above=0,
+        most=1,
+        noun="a fraction of the steps",
+        group=STD,
     )
     std_examples: int = setting(**descent.STD_EXAMPLES)
     train_only: tuple[str, ...] = setting(
