@@ -91,6 +91,25 @@ def test_a_removed_weight_stays_exactly_0_and_survivors_move(settings):
     assert moved.mean() > 0.9
 
 
+def written_where(choose: Any) -> Any:
+    """An optimizer that adds to the weights of matrices that are chosen."""
+
+    def updated(updates: Any, params: Any) -> Any:
+        return jax.tree.map(lambda u, p: u + 0.1 * choose(p) if p.ndim > 1 else u, updates, params)
+
+    return optax.chain(optax.sgd(0.1), optax.stateless(updated))
+
+
+def test_what_an_optimizer_writes_to_a_removed_weight_is_never_seen_by_the_network():
+    """What is delivered is under the mask in any case: survivors tell whether a removed weight was back in between."""
+    job = job_of(perceptron, density=0.5, budget=Budget(0, 6))
+    everywhere, survivors = (
+        trained(ready(perceptron, steps=6, optimizer=("mine", written_where(choose))), job)[0].params
+        for choose in (jnp.ones_like, lambda p: p != 0)
+    )
+    assert_same_arrays(everywhere, survivors)
+
+
 class Torch(nn.Module):
     """The perceptron in PyTorch."""
 
