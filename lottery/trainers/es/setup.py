@@ -18,7 +18,6 @@ from es.coordinates import Space
 from es.device import choose_devices, computing_on
 from es.jax_models.examples import described
 from es.network import Network
-from es.objectives import binary_cross_entropy, cross_entropy, squared_error
 from es.strategies import make_strategy, require_per_weight_std, strategy_name
 from es.strategies._given import Remade, strategy_behaviour
 from es.tasks.control import ControlTask
@@ -27,12 +26,10 @@ from es.tasks.fitness import OwnFitness
 from es.tasks.supervised import Supervised, size
 from es.trainer import ESTrainer
 from es.translation.arrays import batch_to_jax
-from es.translation.fixed import released
-from es.translation.functions import to_jax, torch_batch_function, torch_network
+from es.translation.functions import to_jax, torch_network
 from es.translation.randomness import noisy_layers
 from lottery.data.fitness import Fitness
-from lottery.data.parts import Part, Parts, Tensors
-from lottery.networks.objectives import objective as torch_objective
+from lottery.data.parts import Parts
 from lottery.networks.objectives.labels import check_labels, check_outputs
 from lottery.networks.objectives.metric import Measure, Metric
 from lottery.networks.objectives.objective import objective_for
@@ -45,6 +42,7 @@ from lottery.state.tensors import check_finite, float_type
 from lottery.trainers import Ask, Setup
 from lottery.trainers.es.check import checked
 from lottery.trainers.es.loaders import MeasureExamples, in_memory, measure_in_torch
+from lottery.trainers.es.losses import examples_in_jax, loss_in_jax
 from lottery.trainers.es.metrics import HostReading, weigh_batch
 from pruning.calls.users_code import users_code
 from pruning.errors import BadValue, DataError, NothingToPrune, RunError
@@ -56,13 +54,6 @@ FEW = 8
 GENERATIONS = 600
 GENERATIONS_OF_EPISODES = 200
 REWARD = Measure("reward")
-
-# The default losses of the gradient-descent trainer, and the same in JAX.
-_IN_JAX = {
-    F.cross_entropy: cross_entropy,
-    torch_objective.binary_loss: binary_cross_entropy,
-    torch_objective.squared_error: squared_error,
-}
 
 
 def setup(ask: Ask) -> Setup:
@@ -179,13 +170,9 @@ def _supervised(ask: Ask, parts: Parts) -> tuple[Supervised, Measure, str, int]:
         outputs = jax.jit(network.apply)(params, few[0]) if network.example is None else network.example
     if objective.loss is F.cross_entropy:
         check_outputs(outputs.shape, parts)
-    with users_code("the loss on a batch of this data", DataError):
-        loss = _in_jax(ask, objective.loss, outputs, few[1], network)
-        shape: tuple[int, ...] = jax.eval_shape(loss, outputs, few[1]).shape
-    if math.prod(shape) != 1:
-        raise DataError(f"the loss must return one number for a batch, not shape {shape}")
-    train, validation = _examples(parts.train), _examples(parts.validation)
-    test = _examples(parts.test) if parts.test is not None else None
+    loss = loss_in_jax(ask, objective.loss, outputs, few[1], network)
+    train, validation = examples_in_jax(parts.train), examples_in_jax(parts.validation)
+    test = examples_in_jax(parts.test) if parts.test is not None else None
     space = Space.of(state, network.evolved)
     metric = partial(HostReading, objective.metric, isinstance(ask.source, JaxSource), network.restored)
     weigh = partial(weigh_batch, objective.loss)
@@ -282,19 +269,3 @@ def _fitness(ask: Ask, fitness: Fitness) -> tuple[OwnFitness, Measure, str, int]
         params=params,
     )
     return task, Measure("fitness", fitness.higher_is_better), f"fitness {fitness.name}", 1
-
-
-def _in_jax(ask: Ask, function: Any, outputs: Any, targets: Any, network: Network) -> Any:
-    """Return a loss as a JAX function: ours by name, a JAX model's as it is, a torch one translated."""
-    ours = next((jax_loss for torch_loss, jax_loss in _IN_JAX.items() if torch_loss is function), None)
-    if ours is not None:
-        return ours
-    if isinstance(ask.source, JaxSource):
-        return lambda outputs, targets: function(outputs, released(targets))
-    return torch_batch_function(function, outputs, targets, network.restored)
-
-
-def _examples(part: Part) -> tuple[Any, Any]:
-    """Return a whole part as arrays on the device."""
-    assert isinstance(part, Tensors)
-    return batch_to_jax((part.inputs, part.targets))

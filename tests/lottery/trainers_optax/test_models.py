@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import equinox as eqx
@@ -22,11 +21,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lottery import Data, find_ticket
-from lottery.trainers import TRAINERS
 from lottery.trainers.optax.trainer import OptaxTrainer
 from pruning.errors import BadValue, DataError, LotteryError, NothingToPrune, RunError, UnknownName
 from pruning.jobs import Budget
-from pruning.watch import Silent
 from tests.lottery.helpers import blobs, removed, tiny_model
 from tests.lottery.trainers_optax.helpers import DATA, job_of, perceptron, problem_in, ready, trained
 
@@ -211,11 +208,11 @@ def test_a_model_that_cannot_be_is_one_line(model, settings, kind, message):
     assert "\n" not in str(caught.value)
 
 
-def test_it_learns_from_examples_alone():
-    kind, episodes = TRAINERS["optax"].value, SimpleNamespace(name="gymnax:CartPole-v1")
-    ask: Any = SimpleNamespace(config=kind.config(), parts=episodes, source=None, seed=0, watch=Silent())
-    with pytest.raises(BadValue, match="trainer 'optax' learns from examples, .*: use trainer 'es'"):
-        kind.setup(ask)
+def test_it_learns_from_examples_alone(tmp_path):
+    with pytest.raises(
+        BadValue, match="trainer 'optax' learns from examples, and .* is a fitness function: use .* 'es'"
+    ):
+        find_ticket({"w": np.ones(3, np.float32)}, lambda params: 0.0, trainer="optax", out=tmp_path)
 
 
 def test_a_network_that_pytorch_measures_otherwise_is_not_stored():

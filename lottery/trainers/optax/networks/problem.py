@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,14 +14,11 @@ import torch.nn.functional as F
 
 from es.coordinates import Space
 from es.network import Network
-from es.objectives import binary_cross_entropy, cross_entropy, squared_error
 from es.tasks.supervised import Supervised, size
 from es.translation.arrays import batch_to_jax
-from es.translation.fixed import released
-from es.translation.functions import torch_batch_function, torch_network
+from es.translation.functions import torch_network
 from lottery.data.part import Loader, Part, Tensors
 from lottery.data.parts import Parts
-from lottery.networks.objectives import objective as torch_objective
 from lottery.networks.objectives.labels import check_labels, check_outputs
 from lottery.networks.objectives.metric import Measure
 from lottery.networks.objectives.objective import objective_for
@@ -32,6 +28,7 @@ from lottery.networks.trainable import NAMED, trainable_names
 from lottery.state.tensors import check_finite, float_type
 from lottery.trainers import Ask
 from lottery.trainers.es.loaders import matters
+from lottery.trainers.es.losses import examples_in_jax, loss_in_jax
 from lottery.trainers.es.metrics import HostReading, weigh_batch
 from lottery.trainers.optax.networks.half import in_half
 from lottery.trainers.optax.networks.in_memory import in_memory
@@ -40,13 +37,6 @@ from lottery.trainers.optax.networks.training import Forward, as_evaluated, forw
 from pruning.calls.users_code import users_code
 from pruning.errors import BadValue, DataError, NothingToPrune, RunError
 from pruning.masks.names import match_patterns
-
-# The default losses of PyTorch's trainer, and the same in JAX.
-_IN_JAX = {
-    F.cross_entropy: cross_entropy,
-    torch_objective.binary_loss: binary_cross_entropy,
-    torch_objective.squared_error: squared_error,
-}
 
 
 @dataclass(frozen=True)
@@ -80,8 +70,7 @@ def problem_of(ask: Ask) -> Problem:
         BadValue: a model that computes something else in training mode.
     """
     config = ask.config
-    if not isinstance(ask.parts, Parts):
-        raise BadValue(f"trainer 'optax' learns from examples, and {ask.parts.name} is none: use trainer 'es'")
+    assert isinstance(ask.parts, Parts)
     parts, batch_size = in_memory(ask.parts, config.batch_size, ask.seed)
     if isinstance(ask.source, ModelSource):
         parts = parts.with_floats(float_type(ask.source.build(ask.seed)))
@@ -102,13 +91,9 @@ def problem_of(ask: Ask) -> Problem:
         jax.eval_shape(forward, params, few[0], jax.random.key(0))
     if objective.loss is F.cross_entropy:
         check_outputs(outputs.shape, parts)
-    with users_code("the loss on a batch of this data", DataError):
-        loss = _loss(ask, objective.loss, outputs, few[1], network)
-        shape: tuple[int, ...] = jax.eval_shape(loss, outputs, few[1]).shape
-    if math.prod(shape) != 1:
-        raise DataError(f"the loss must return one number for a batch, not shape {shape}")
-    train, validation = _examples(parts.train), _examples(parts.validation)
-    test = _examples(parts.test) if parts.test is not None else None
+    loss = loss_in_jax(ask, objective.loss, outputs, few[1], network)
+    train, validation = examples_in_jax(parts.train), examples_in_jax(parts.validation)
+    test = examples_in_jax(parts.test) if parts.test is not None else None
     task = Supervised(
         network=network,
         space=Space.of(state, network.evolved),
@@ -154,16 +139,6 @@ def _network(ask: Ask, inputs: Any) -> tuple[Network, Forward, Mapping[str, Any]
     return replace(network, evolved=trained), forward, state
 
 
-def _loss(ask: Ask, function: Any, outputs: Any, targets: Any, network: Network) -> Any:
-    """Return a loss as a JAX function: ours by name, a JAX model's as it is, a torch one translated."""
-    ours = next((jax_loss for torch_loss, jax_loss in _IN_JAX.items() if torch_loss is function), None)
-    if ours is not None:
-        return ours
-    if isinstance(ask.source, JaxSource):
-        return lambda outputs, targets: function(outputs, released(targets))
-    return torch_batch_function(function, outputs, targets, network.restored)
-
-
 def _check_batches(task: Supervised, train: Part) -> None:
     """Raise `DataError` where it matters which examples of a loader share a batch: here they are drawn anew."""
     assert isinstance(train, Tensors)
@@ -177,9 +152,3 @@ def _check_batches(task: Supervised, train: Part) -> None:
             "the loss or the metric depends on which examples share a batch of the DataLoader, and trainer 'optax' "
             "draws batches of its own: use trainer 'gd', or give arrays"
         )
-
-
-def _examples(part: Part) -> tuple[Any, Any]:
-    """Return a whole part as arrays on the device."""
-    assert isinstance(part, Tensors)
-    return batch_to_jax((part.inputs, part.targets))
