@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lottery.settings.fields import spoken
 from pruning.errors import BadValue, shown
 from pruning.settings.setting import check_settings
 
@@ -133,3 +134,36 @@ def check_together(config: Any) -> None:
         raise BadValue("nesterov needs a momentum of more than 0")
     if config.schedule == "milestones" and not config.milestones:
         raise BadValue("schedule 'milestones' needs milestones: a list of steps")
+
+
+def unread(config: Any) -> list[str]:
+    """Return a line for each choice that does not read settings which were given beside it.
+
+    They are no error: runs that were made with them can be opened again.
+
+    Args:
+        config: a configuration with the settings of this module.
+
+    >>> from lottery.trainers.gd.config import GDConfig
+    >>> unread(GDConfig(optimizer="adam", momentum=0.9, milestones=(5,)))
+    ["optimizer 'adam' does not read momentum", "schedule 'constant' does not read milestones"]
+    """
+    of_optimizer = ("momentum", "nesterov") if config.optimizer in ("adam", "adamw") else ()
+    of_schedule = ("milestones", "gamma") if config.schedule != "milestones" else ()
+    lines: list[str] = []
+    for choice, names in (("optimizer", of_optimizer), ("schedule", of_schedule)):
+        given = [name for name in names if getattr(config, name) != _DEFAULTS[name]]
+        if given:
+            lines.append(f"{choice} {spoken(getattr(config, choice))!r} does not read {' and '.join(given)}")
+    return lines
+
+
+_DEFAULTS = {
+    name: described["default"]
+    for name, described in (
+        ("momentum", MOMENTUM),
+        ("nesterov", NESTEROV),
+        ("milestones", MILESTONES),
+        ("gamma", GAMMA),
+    )
+}

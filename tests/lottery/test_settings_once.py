@@ -224,3 +224,12 @@ def test_the_shell_completes_names_of_settings_and_of_their_values(tmp_path):
 
     assert completed("lottery prune --crit") == ["--criterion"]
     assert "magnitude" in completed("lottery prune --criterion magn")
+
+
+@pytest.mark.parametrize("trainer", ["gd", "optax"])
+def test_a_setting_that_nothing_reads_is_said(trainer, capsys, tmp_path):
+    words = ["--trainer", trainer, "--milestones", "5", "--steps", "4"]
+    code, _, err = lottery(capsys, "prune", *QUICK, *words, "--out", tmp_path)
+    assert code == 0 and "schedule 'constant' does not read milestones" in err
+    code, _, err = lottery(capsys, "prune", *QUICK, "--trainer", trainer, "--steps", "4", "--out", tmp_path / "plain")
+    assert (code, err) == (0, "")

@@ -23,9 +23,11 @@ from lottery.networks.sources.source import ModelSource
 from lottery.networks.trainable import freeze_others
 from lottery.settings.functions import called
 from lottery.state.machine.device import choose_device
+from lottery.state.machine.telling import say
 from lottery.state.randomness import seeded_everywhere
 from lottery.state.tensors import check_finite, float_type
 from lottery.trainers import Ask, Setup
+from lottery.trainers.descent import unread
 from lottery.trainers.gd.augment import AUGMENTATIONS
 from lottery.trainers.gd.behaviour import behaviour
 from lottery.trainers.gd.config import NO_MOVES, GDConfig
@@ -55,6 +57,8 @@ def setup(ask: Ask) -> Setup:
     source = ask.source
     assert isinstance(ask.parts, Parts)
     assert isinstance(source, ModelSource)
+    for line in unread(config):
+        say(line)
     device = choose_device(config.device)
     model = source.build(ask.seed).to(device)
     # Said here, before anything is written.

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from es.device import choose_devices, computing_on
 from lottery.data.batches import steps_per_epoch
+from lottery.state.machine.telling import say
 from lottery.trainers import Ask, Setup
+from lottery.trainers.descent import unread
 from lottery.trainers.optax.behaviour import behaviour_of
 from lottery.trainers.optax.config import OptaxConfig
 from lottery.trainers.optax.frame import Frame
@@ -31,6 +33,8 @@ def setup(ask: Ask) -> Setup:
         UsageError: an optimizer, a schedule or a model that cannot be trained so.
     """
     config: OptaxConfig = ask.config
+    for line in unread(config):
+        say(line)
     device = choose_devices(config.device)[0]
     with computing_on(device, "float32"):
         problem = problem_of(ask)
