@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from pruning.settings.setting import check_settings, setting
 
 # The headings of help texts.
-LENGTH, SEARCH, EPISODES, HOW = "Training: length", "Evolution: strategy", "Evolution: episodes", "Training: how"
+LENGTH, STRATEGY, EPISODES, HOW = "Training: length", "Evolution: strategy", "Evolution: episodes", "Training: how"
 
 _MANY = 10**9
 POPULATION = 64
@@ -38,7 +38,7 @@ class ESConfig:
         "function of the population's size and a solution that makes one. `sigma` is its `std_init`; one that has no "
         "such parameter begins with a standard deviation of its own.",
         listed="strategies",
-        group=SEARCH,
+        group=STRATEGY,
         words=("algorithm", "es_name"),
     )
     population: int = setting(
@@ -46,7 +46,7 @@ class ESConfig:
         "Members of a generation. An instance of a strategy brings its own.",
         least=1,
         most=10**6,
-        group=SEARCH,
+        group=STRATEGY,
         words=("popsize", "pop_size", "population_size"),
     )
     generations: int | None = setting(
@@ -63,7 +63,7 @@ class ESConfig:
         "it (`sigma_decay`), at generation 0: a level that is rewound to generation k begins with that of k.",
         above=0,
         most=1e38,
-        group=SEARCH,
+        group=STRATEGY,
         words=("sigma_init", "std_init", "init_std"),
     )
     mean_decay: float = setting(
@@ -71,10 +71,10 @@ class ESConfig:
         "Fraction of the mean that is taken away after every generation (the paper's weight decay).",
         least=0,
         below=1,
-        group=SEARCH,
+        group=STRATEGY,
     )
     strategy_params: Mapping[str, float] = setting(
-        {}, "Hyper-parameters of the strategy, by name.", of="strategy", group=SEARCH
+        {}, "Hyper-parameters of the strategy, by name.", of="strategy", group=STRATEGY
     )
     batch_size: int = setting(
         256,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -88,9 +89,9 @@ def command_line(words: Sequence[str]) -> typer.Typer:
 
 def _trainer_by_path(words: Sequence[str]) -> str | None:
     """Return the trainer that the words name as `package.module:NAME`: it has flags too."""
-    text = " ".join(words).replace("--trainer=", "--trainer ")
-    chosen = text.partition("--trainer ")[2].split(" ")[0]
-    return chosen if ":" in chosen else None
+    chosen = [following for word, following in itertools.pairwise(words) if word == "--trainer"]
+    chosen += [word.partition("=")[2] for word in words if word.startswith("--trainer=")]
+    return next((name for name in chosen if ":" in name), None)
 
 
 def _with_settings(name: str, function: Callable[..., Any], outside: str | None) -> Callable[..., Any]:

@@ -20,9 +20,10 @@ STD = "Standard deviations (for criterion snr)"
 
 MANY, LARGE = 10**9, 1e38
 
-Described = Mapping[str, Any]
+Declared = Mapping[str, Any]
+"""The arguments of `setting` for one setting."""
 
-STEPS: Described = {
+STEPS: Declared = {
     "default": None,
     "help": "Optimizer steps a level. By default 1,000, unless `epochs` is given.",
     "least": 1,
@@ -30,7 +31,7 @@ STEPS: Described = {
     "group": LENGTH,
     "words": ("iterations", "num_steps", "max_steps", "train_steps"),
 }
-EPOCHS: Described = {
+EPOCHS: Declared = {
     "default": None,
     "help": "Passes over the training part a level, instead of `steps`. For a `DataLoader` one counts as many steps as "
     "its `len` says, whatever it then yields.",
@@ -39,7 +40,7 @@ EPOCHS: Described = {
     "group": LENGTH,
     "words": ("num_epochs", "max_epochs", "n_epochs"),
 }
-BATCH_SIZE: Described = {
+BATCH_SIZE: Declared = {
     "default": 64,
     "help": "Examples a step. A `DataLoader` brings its own.",
     "least": 1,
@@ -47,7 +48,7 @@ BATCH_SIZE: Described = {
     "group": LENGTH,
     "words": ("bs", "batchsize"),
 }
-LR: Described = {
+LR: Declared = {
     "default": 2e-3,
     "help": "Learning rate after warmup.",
     "above": 0,
@@ -56,7 +57,7 @@ LR: Described = {
     "group": SCHEDULE,
     "words": ("learning_rate", "step_size"),
 }
-MOMENTUM: Described = {
+MOMENTUM: Declared = {
     "default": 0.0,
     "help": "Momentum of `sgd`, or of another optimizer that has one.",
     "least": 0,
@@ -64,13 +65,13 @@ MOMENTUM: Described = {
     "unless_function": "optimizer",
     "group": OPTIMIZER,
 }
-NESTEROV: Described = {
+NESTEROV: Declared = {
     "default": False,
     "help": "Whether the momentum of `sgd` is Nesterov's.",
     "unless_function": "optimizer",
     "group": OPTIMIZER,
 }
-CLIP_NORM: Described = {
+CLIP_NORM: Declared = {
     "default": None,
     "help": "Largest gradient norm, over all surviving weights. By default gradients are not clipped.",
     "above": 0,
@@ -78,13 +79,13 @@ CLIP_NORM: Described = {
     "group": OPTIMIZER,
     "words": ("max_grad_norm", "gradient_clip_val", "grad_clip"),
 }
-MILESTONES: Described = {
+MILESTONES: Declared = {
     "default": (),
     "help": "Steps at which the schedule `milestones` multiplies the learning rate by `gamma`.",
     "group": SCHEDULE,
 }
-GAMMA: Described = {"default": 0.1, "help": "The factor at each milestone.", "above": 0, "most": 1e6, "group": SCHEDULE}
-WARMUP: Described = {
+GAMMA: Declared = {"default": 0.1, "help": "The factor at each milestone.", "above": 0, "most": 1e6, "group": SCHEDULE}
+WARMUP: Declared = {
     "default": 0,
     "help": "Steps over which the learning rate rises linearly from 0.",
     "least": 0,
@@ -92,7 +93,7 @@ WARMUP: Described = {
     "group": SCHEDULE,
     "words": ("warmup_steps",),
 }
-EVAL_EVERY: Described = {
+EVAL_EVERY: Declared = {
     "default": None,
     "help": "Steps between evaluations. By default a twentieth of the training.",
     "least": 1,
@@ -100,7 +101,7 @@ EVAL_EVERY: Described = {
     "group": LENGTH,
     "words": ("eval_steps", "evaluate_every"),
 }
-PATIENCE: Described = {
+PATIENCE: Declared = {
     "default": None,
     "help": "End a training after this many evaluations without a smaller validation loss, but not before the step to "
     "which survivors are rewound. By default it never ends early.",
@@ -110,7 +111,7 @@ PATIENCE: Described = {
     "words": ("early_stopping", "early_stopping_patience"),
     "later": True,
 }
-STD_EXAMPLES: Described = {
+STD_EXAMPLES: Declared = {
     "default": 1024,
     "help": "The most training examples that `fisher` looks at.",
     "above": 0,

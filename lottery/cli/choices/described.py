@@ -17,7 +17,7 @@ from lottery.trainers.choosing import trainer_kind
 from pruning.settings.setting import Setting, settings_of
 
 # Where a setting belongs, if it is no trainer's.
-SEARCH = "the search"
+OF_SEARCH = "the search"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _of(kind: type, where: str) -> tuple[Described, ...]:
 
 def search_settings() -> Sequence[Described]:
     """Return the settings of a search, in their order."""
-    return _of(SearchConfig, SEARCH)
+    return _of(SearchConfig, OF_SEARCH)
 
 
 def trainer_settings() -> Sequence[Described]:

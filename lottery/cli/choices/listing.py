@@ -99,13 +99,13 @@ def _recipes() -> list[Item]:
 
 def _settings() -> list[Item]:
     """Settings of a search and of its trainers: type, default, choices, and where they belong."""
-    from lottery.cli.choices.described import SEARCH, search_settings, trainer_settings
+    from lottery.cli.choices.described import OF_SEARCH, search_settings, trainer_settings
 
     return [
         {
             "name": each.name,
             "summary": each.setting.help,
-            "source": each.where if each.where == SEARCH else f"trainer {each.where}",
+            "source": each.where if each.where == OF_SEARCH else f"trainer {each.where}",
             "type": each.type,
             "default": each.default_text,
             "allowed": each.allowed,

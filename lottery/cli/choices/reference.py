@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lottery.cli.choices.described import SEARCH, Described, by_name, search_settings, trainer_settings
+from lottery.cli.choices.described import OF_SEARCH, Described, by_name, search_settings, trainer_settings
 from lottery.settings.config import SearchConfig
 from lottery.trainers import TRAINERS
 
@@ -61,7 +61,7 @@ def _sections() -> Iterable[tuple[str, Sequence[Described]]]:
 
 def _keywords() -> str:
     """Return the module with the keywords of `find_ticket` as a typed dictionary."""
-    kinds = {SEARCH: SearchConfig, **{entry.name: entry.value.config for entry in TRAINERS}}
+    kinds = {OF_SEARCH: SearchConfig, **{entry.name: entry.value.config for entry in TRAINERS}}
     types = {
         (where, field.name): str(field.type) for where, kind in kinds.items() for field in dataclasses.fields(kind)
     }
