@@ -46,8 +46,8 @@ def bench_search(data: str, repeats: int, device: str) -> Report:
 
     One epoch: SGD, batch 128, then an evaluation of the test images. The usual loop reads a `DataLoader` item by
     item, multiplies weights by masks after each step and evaluates the same way. The matrix products alone are the
-    arithmetic limit of the dense formulation on this machine. Beside them, in JAX: the trainer `optax`, and a jitted
-    loop written by hand, with the same steps; and the trainer `es`, for as many examples as one epoch has (each seen by
+    arithmetic limit of the dense formulation on this machine. Beside them, in JAX: the trainer `optax`, and two
+    jitted loops written by hand, with the same steps; and the trainer `es`, for as many examples as one epoch has (each seen by
     one member of a population). All run in turn in one process.
 
     Args:
@@ -63,7 +63,8 @@ def bench_search(data: str, repeats: int, device: str) -> Report:
         "DataLoader loop, density 21 %": lambda: _usual(case, 0.21),
         "matrix products alone": lambda: _products(case),
         "trainer optax, density 21 %": in_jax.by_optax(case.source, parts, job, _mask(case, 0.21), device),
-        "jitted loop by hand, density 21 %": in_jax.by_hand(parts, job, _mask(case, 0.21)),
+        "by hand, one jitted program, density 21 %": in_jax.in_one_program(parts, job, _mask(case, 0.21)),
+        "by hand, a jitted step at a time, density 21 %": in_jax.step_by_step(parts, job, _mask(case, 0.21)),
         "trainer es, density 21 %": in_jax.by_evolution(case.source, parts, job, _mask(case, 0.21), device),
     }
     seconds = timed_rounds(runs, repeats)

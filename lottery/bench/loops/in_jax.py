@@ -1,4 +1,4 @@
-"""An epoch of LeNet-300-100 in JAX: by the trainers `optax` and `es`, and by a jitted loop written by hand.
+"""An epoch of LeNet-300-100 in JAX: by the trainers `optax` and `es`, and by two jitted loops written by hand.
 
 Every function returns one that trains an epoch, evaluates the test images, and returns the seconds.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from pruning.watch import Silent
 BATCH, POPULATION, LR = 128, 64, 0.1
 
 Epoch = Callable[[], float]
+Params = dict[str, jax.Array]
 
 
 def by_optax(source: ModelSource, parts: Parts, job: Job, mask: Mask, device: str) -> Epoch:
@@ -43,43 +45,80 @@ def by_evolution(source: ModelSource, parts: Parts, job: Job, mask: Mask, device
     return _trained(trainer_kind("es"), Ask(source, parts, config, None, None, Silent(), 0), job, mask, generations)
 
 
-def by_hand(parts: Parts, job: Job, mask: Mask) -> Epoch:
-    """Return an epoch of a jitted loop as one writes it: gather a batch, gradients, SGD, weights times mask."""
+def in_one_program(parts: Parts, job: Job, mask: Mask) -> Epoch:
+    """Return an epoch by hand, one compiled program: gather a batch, gradients, SGD, weights times mask."""
+    hand = _by_hand(parts, job, mask)
+    steps = job.budget.stop
+
+    @jax.jit
+    def train(params: Params, order: jax.Array) -> Params:
+        def step(i: int, now: Params) -> Params:
+            return hand.step(now, jax.lax.dynamic_slice_in_dim(order, i * BATCH, BATCH))
+
+        return jax.lax.fori_loop(0, steps, step, params)
+
+    return _timed(hand, train)
+
+
+def step_by_step(parts: Parts, job: Job, mask: Mask) -> Epoch:
+    """Return an epoch by hand as most people write it: a compiled step, called from Python for each batch."""
+    hand = _by_hand(parts, job, mask)
+    step = jax.jit(hand.step)
+    steps = job.budget.stop
+
+    def train(params: Params, order: jax.Array) -> Params:
+        rows = np.asarray(order)
+        for i in range(steps):
+            params = step(params, rows[i * BATCH : (i + 1) * BATCH])
+        return params
+
+    return _timed(hand, train)
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """What both loops by hand are made of."""
+
+    start: Params
+    examples: int
+    step: Callable[[Params, jax.Array], Params]
+    correct: Callable[[Params], jax.Array]
+
+
+def _by_hand(parts: Parts, job: Job, mask: Mask) -> _Hand:
     assert isinstance(parts.train, Tensors)
     assert isinstance(parts.test, Tensors)
     images, labels = (jnp.asarray(tensor.numpy()) for tensor in (parts.train.inputs, parts.train.targets))
     tests, answers = (jnp.asarray(tensor.numpy()) for tensor in (parts.test.inputs, parts.test.targets))
     keep = {name: jnp.asarray(mask[name], jnp.float32) if name in mask else 1.0 for name in job.params}
     start = {name: jnp.asarray(value) * keep[name] for name, value in job.params.items()}
-    steps = job.budget.stop
 
-    def outputs(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    def outputs(params: Params, x: jax.Array) -> jax.Array:
         hidden = x.reshape(x.shape[0], -1)
         for layer in ("fc1", "fc2"):
             hidden = jax.nn.relu(hidden @ params[f"{layer}.weight"].T + params[f"{layer}.bias"])
         return hidden @ params["fc3.weight"].T + params["fc3.bias"]
 
-    def loss(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
         scores = jax.nn.log_softmax(outputs(params, x))
         return -jnp.take_along_axis(scores, y[:, None], 1).mean()
 
-    @jax.jit
-    def train(params: dict[str, jax.Array], order: jax.Array) -> dict[str, jax.Array]:
-        def step(i: int, now: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            rows = jax.lax.dynamic_slice_in_dim(order, i * BATCH, BATCH)
-            gradients = jax.grad(loss)(now, images[rows], labels[rows])
-            return {name: (now[name] - LR * gradients[name]) * keep[name] for name in now}
-
-        return jax.lax.fori_loop(0, steps, step, params)
+    def step(now: Params, rows: jax.Array) -> Params:
+        gradients = jax.grad(loss)(now, images[rows], labels[rows])
+        return {name: (now[name] - LR * gradients[name]) * keep[name] for name in now}
 
     @jax.jit
-    def correct(params: dict[str, jax.Array]) -> jax.Array:
+    def correct(params: Params) -> jax.Array:
         return (outputs(params, tests).argmax(1) == answers).mean()
 
+    return _Hand(start, len(images), step, correct)
+
+
+def _timed(hand: _Hand, train: Callable[[Params, jax.Array], Params]) -> Epoch:
     def epoch() -> float:
-        order = np.random.default_rng(0).permutation(len(images))
+        order = np.random.default_rng(0).permutation(hand.examples)
         began = time.perf_counter()
-        correct(train(start, jnp.asarray(order))).block_until_ready()
+        hand.correct(train(hand.start, jnp.asarray(order))).block_until_ready()
         return time.perf_counter() - began
 
     return epoch
