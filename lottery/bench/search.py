@@ -47,8 +47,8 @@ def bench_search(data: str, repeats: int, device: str) -> Report:
     One epoch: SGD, batch 128, then an evaluation of the test images. The usual loop reads a `DataLoader` item by
     item, multiplies weights by masks after each step and evaluates the same way. The matrix products alone are the
     arithmetic limit of the dense formulation on this machine. Beside them, in JAX: the trainer `optax`, and two
-    jitted loops written by hand, with the same steps; and the trainer `es`, for as many examples as one epoch has (each seen by
-    one member of a population). All run in turn in one process.
+    jitted loops written by hand, with the same steps; and the trainer `es`, for as many examples as one epoch has
+    (each seen by one member of a population). All run in turn in one process.
 
     Args:
         data: a data set or a path; `synthetic` makes 60,000 + 10,000 random images of 28×28 pixels.

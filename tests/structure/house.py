@@ -30,8 +30,8 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "pruning": (
         ("sparse",),
-        ("compaction", "criteria", "mask_holder", "settings", "watch"),
-        ("alive_rows", "effective", "jobs", "overlap", "selection", "torch_modules"),
+        ("compaction", "criteria", "initializers", "mask_holder", "settings", "watch"),
+        ("alive_rows", "effective", "jobs", "overlap", "selection", "starts", "torch_modules"),
         ("mask",),
         ("pytrees", "scopes"),
         ("copies", "masks", "patterns"),

@@ -1,0 +1,181 @@
+"""Initializers: how the weights of a network are drawn under a mask. One small function each, found by itself.
+
+    mask, activation, place ─▶ Weight ─┐
+                                       ├─▶ scheme ─▶ values (─▶ and mask, where the scheme chooses it)
+                        NumPy generator┘
+
+A scheme sees one matrix [out, in, *taps] at a time, whatever the framework: each gate of a recurrent layer, each group
+of a convolution, each projection of an attention by itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruning.errors import BadValue, UnknownName, shown, unknown
+from pruning.registry import Registry, import_by_path, summary_of
+from pruning.starts.tensor import Tensor
+from pruning.starts.weight import Array, Weight
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What a scheme returns that chooses the mask itself.
+
+    Attributes:
+        values: [out, in, *taps].
+        keep: which entries are trained; as many as the weight's own `keep` has. Some of their values may be 0.
+    """
+
+    values: Array
+    keep: NDArray[np.bool_]
+
+
+class LeftAlone(Exception):
+    """Raised by a scheme for a weight that it does not draw: it stays as the model made it; the message says why."""
+
+
+Draw = Callable[..., Array | Chosen]
+"""`draw(weight, rng, **settings)` returns values of the weight's shape; those that the mask removes do not count."""
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """A scheme.
+
+    Attributes:
+        name: the name that users type.
+        draw: draws one weight; its keyword arguments with defaults are the scheme's settings.
+        chooses_mask: whether it returns `Chosen`: of the given mask, only the number of entries counts.
+        to: for `Draw`; keyword arguments that were set.
+    """
+
+    name: str
+    draw: Draw
+    chooses_mask: bool = False
+    to: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the scheme with their defaults."""
+        parameters = inspect.signature(self.draw).parameters.values()
+        return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+INITIALIZERS: Registry[Initializer] = Registry("init", "pruning.initializers", listed="initializers")
+
+
+def initializer(name: str, *, source: str, chooses_mask: bool = False) -> Callable[[Draw], Draw]:
+    """Register a scheme; its docstring's first line is its summary.
+
+    Args:
+        name: the name that users type.
+        source: the paper (or page) that defines it.
+        chooses_mask: whether it chooses the mask too.
+    """
+
+    def register(draw: Draw) -> Draw:
+        INITIALIZERS.add(name, Initializer(name, draw, chooses_mask), summary_of(draw), source)
+        return draw
+
+    return register
+
+
+def get_initializer(name: str | Draw, settings: Mapping[str, Any] | None = None) -> Initializer:
+    """Return the scheme called `name` with its settings, or the user's own: a function, or `package.module:function`.
+
+    Raises:
+        UnknownName: neither registered nor importable, or a setting that the scheme does not have.
+
+    >>> get_initializer("unit-scaled", {"gain": 1.0}).to
+    {'gain': 1.0}
+    """
+    if isinstance(name, str) and ":" not in name:
+        found = INITIALIZERS[name].value
+    else:
+        function = import_by_path(name, "init") if isinstance(name, str) else name
+        if not callable(function):
+            raise UnknownName(f"init {shown(name)} is not a function")
+        called = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
+        found = next(
+            (entry.value for entry in INITIALIZERS if entry.value.draw is function),
+            Initializer(called, cast(Draw, function)),
+        )
+    given, known = dict(settings or {}), found.settings()
+    for key in given:
+        if key not in known:
+            raise unknown(f"setting of init {found.name!r}", key, known)
+    return Initializer(found.name, found.draw, found.chooses_mask, given)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Weights that a scheme drew.
+
+    Attributes:
+        values: by tensor name, of the tensor's own shape; 0 where the mask removes.
+        keep: by tensor name: which entries are trained.
+        left: by tensor name, why the scheme left it as the model made it.
+    """
+
+    values: Mapping[str, Array]
+    keep: Mapping[str, NDArray[np.bool_]]
+    left: Mapping[str, str]
+
+
+def draw(tensors: Sequence[Tensor], scheme: Initializer, seed: int) -> Drawn:
+    """Draw tensors; each has a generator of its own, by its name, so that none depends on which others there are.
+
+    Args:
+        tensors: what is drawn.
+        scheme: how.
+        seed: of everything random here.
+
+    Raises:
+        BadValue: a scheme that returned another shape, or something that is not a finite number.
+
+    >>> from pruning.starts.tensor import Layout
+    >>> keep = np.array([[True, False, False], [True, True, True]])
+    >>> tensor = Tensor("fc", keep, Layout((2, 3), (), (0,), (1,)), activation="relu")
+    >>> drawn = draw([tensor], get_initializer("unit-scaled"), seed=0)
+    >>> (drawn.values["fc"] != 0).tolist()
+    [[True, False, False], [True, True, True]]
+    """
+    values: dict[str, Array] = {}
+    keep: dict[str, NDArray[np.bool_]] = {}
+    left: dict[str, str] = {}
+    for tensor in tensors:
+        try:
+            chosen = [_drawn(weight, scheme, seed, part) for part, weight in enumerate(tensor.weights())]
+        except LeftAlone as why:
+            left[tensor.name] = str(why)
+            continue
+        values[tensor.name] = cast(Array, tensor.joined([each.values for each in chosen]))
+        keep[tensor.name] = cast(NDArray[np.bool_], tensor.joined([each.keep for each in chosen]))
+    return Drawn(values, keep, left)
+
+
+def generator(seed: int, name: str, part: int = 0) -> np.random.Generator:
+    """Return the generator of one weight."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), part])
+
+
+def _drawn(weight: Weight, scheme: Initializer, seed: int, part: int) -> Chosen:
+    made = scheme.draw(weight, generator(seed, weight.name, part), **scheme.to)
+    values, keep = (made.values, made.keep) if isinstance(made, Chosen) else (np.asarray(made), weight.keep)
+    if values.shape != weight.shape or keep.shape != weight.shape:
+        raise BadValue(f"init {scheme.name!r} drew shape {values.shape} for {weight}, not {weight.shape}")
+    if int(keep.sum()) != int(weight.keep.sum()):
+        raise BadValue(
+            f"init {scheme.name!r} keeps {int(keep.sum())} entries of {weight}, not {int(weight.keep.sum())}"
+        )
+    values = np.where(keep, values, 0)
+    if not np.isfinite(values).all():
+        raise BadValue(f"init {scheme.name!r} drew numbers for {weight} that are not finite")
+    return Chosen(values, keep)

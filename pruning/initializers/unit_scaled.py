@@ -1,0 +1,26 @@
+"""Variance scaling from the mask, unit by unit."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pruning.initializers import initializer
+from pruning.starts.distributions import spread
+from pruning.starts.fans import Fan, fans
+from pruning.starts.gains import gain_before
+from pruning.starts.weight import Array, Weight
+
+
+@initializer("unit-scaled", source="Evci et al. 2022, section 3.1 (arXiv 2010.03533); He et al. 2015 at density 1")
+def unit_scaled(
+    weight: Weight,
+    rng: np.random.Generator,
+    *,
+    gain: float | None = None,
+    activation: str | None = None,
+    fan: Fan = "in",
+    distribution: str = "normal",
+) -> Array:
+    """Variance gain² / fan of the live connections of every unit, so that a mask does not shrink the signal."""
+    std = gain_before(weight, gain, activation) / np.sqrt(np.maximum(1, fans(weight, fan)))
+    return std * spread(distribution, rng, weight.shape)
