@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pruning.errors import BadValue
 from pruning.ladder import MAX_LEVELS, check_fraction
@@ -195,12 +196,23 @@ class SearchConfig:
     skip: tuple[str, ...] = setting(
         (), "Name patterns of tensors that stay dense.", group=MASK, words=("exclude", "ignore")
     )
-    init: str = setting(
+    init: str | Callable[..., Any] = setting(
         "model",
-        "A registered initializer, or `model` for the model's own.",
+        "How first weights are drawn: a registered initializer, `package.module:function`, or `model` for the model's "
+        "own.",
         listed="initializers",
         group=START,
-        words=("initializer", "initialization"),
+        words=("initializer", "initialization", "initialiser"),
+    )
+    init_params: Mapping[str, Any] = setting(
+        {}, "Settings of the initializer, as `gain`.", of="init", group=START, later=True
+    )
+    redraw: bool = setting(
+        False,
+        "Draw the weights of every pruned level anew under its mask, by `init` and from the seed of the first weights, "
+        "instead of rewinding them. By default a ticket's weights are those of the rewind point.",
+        group=START,
+        later=True,
     )
     rewind: str = setting(
         "0",
@@ -276,6 +288,8 @@ class SearchConfig:
             raise BadValue(f"densities are those of {MAX_LEVELS:,} levels at most, not of {len(self.densities):,}")
         if self.early_bird is not None and self.draw_from != "previous":
             raise BadValue("early_bird draws each mask from the level before it: use draw_from 'previous'")
+        if self.redraw and (self.init == "model" or self.rewind != "0"):
+            raise BadValue("redraw draws weights by `init`, which must name an initializer then, and rewind stays at 0")
         if self.tolerance == math.inf:
             raise BadValue("tolerance must be 0 or more and finite, not inf")
 

@@ -95,8 +95,15 @@ class Settings(TypedDict, total=False):
     """Name patterns: exactly these tensors are prunable."""
     skip: Sequence[str]
     """Name patterns of tensors that stay dense."""
-    init: str
-    """A registered initializer, or `model` for the model's own."""
+    init: str | Callable[..., Any]
+    """How first weights are drawn: a registered initializer, `package.module:function`, or `model` for the model's own.
+    """
+    init_params: Mapping[str, Any]
+    """Settings of the initializer, as `gain`."""
+    redraw: bool
+    """Draw the weights of every pruned level anew under its mask, by `init` and from the seed of the first weights,
+    instead of rewinding them. By default a ticket's weights are those of the rewind point.
+    """
     rewind: str | int
     """Where survivors go back to: `0`, a step (`500`), an epoch (`2ep`), `lr` (trained weights, the learning rate
     rewound) or `none` (fine-tuning).

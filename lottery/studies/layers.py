@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from lottery.networks.following import follow
 from lottery.networks.objectives.objective import GivenLoss, GivenMetric
 from lottery.networks.sources.choosing import model_source
+from lottery.networks.sources.following import follow
 from lottery.networks.sources.source import ModelSource, Source
 from lottery.results.columns import Report
 from lottery.results.reporting import table

@@ -120,12 +120,13 @@ def check_names(settings: Mapping[str, Any]) -> None:
 
 
 def function_names() -> tuple[str, ...]:
-    """Return the settings, of any trainer, that may be functions of the caller's.
+    """Return the settings, of the search or of any trainer, that may be functions of the caller's.
 
     >>> "optimizer" in function_names(), "lr" in function_names()
     (True, False)
     """
-    names = (name for entry in TRAINERS for name in function_settings(entry.value.config))
+    configs = (SearchConfig, *(entry.value.config for entry in TRAINERS))
+    names = (name for config in configs for name in function_settings(config))
     return tuple(dict.fromkeys(names))
 
 

@@ -110,7 +110,7 @@ def get_initializer(name: str | Draw, settings: Mapping[str, Any] | None = None)
     given, known = dict(settings or {}), found.settings()
     for key in given:
         if key not in known:
-            raise unknown(f"setting of init {found.name!r}", key, known)
+            raise unknown(f"{found.name} setting", key, known)
     return Initializer(found.name, found.draw, found.chooses_mask, given)
 
 

@@ -13,6 +13,7 @@ from lottery.results.winning import choose_winner
 from lottery.runs.directory import RunDirectory, open_run
 from lottery.runs.identity import Identity
 from lottery.runs.reading import read_search
+from lottery.search.frame.beginning import AS_REWOUND
 from lottery.search.frame.coverage import Coverage
 from lottery.search.frame.facts import Facts
 from lottery.search.frame.rewind import parse_rewind
@@ -50,7 +51,9 @@ def plan(rewind: str = "0", criterion: Any = "magnitude", **settings: Any) -> Se
     found = get_criterion(criterion) if isinstance(criterion, str) else criterion
     dense = dict.fromkeys(range(5), Mask.dense({"w": (10, 10)}))
     drawing = Drawing(found, NoProber("nobody looks"), config.score_at or found.at, 1, config.candidates, config.guard)
-    return SearchPlan(config, drawing, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), 100, facts)
+    return SearchPlan(
+        config, drawing, ladder(config, {"w": 100}), dense, parse_rewind(rewind, 100, 10), AS_REWOUND, 100, facts
+    )
 
 
 def test_jobs_of_a_search_that_rewinds_to_the_start(tmp_path):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from lottery import find_ticket
-from lottery.networks.following import matrices
+from lottery.networks.sources.following import matrices
 from lottery.networks.uses import torch_uses
 from lottery.studies.ablation.running import ablate
 from pruning.errors import BadValue

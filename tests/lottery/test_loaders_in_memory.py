@@ -79,9 +79,7 @@ def kept(make: Any, train: DataLoader[Any]) -> KeptBatches | None:
     parts = Parts(Loader(train), Loader(loader(seed=1, batch_size=3)), None, "examples")
     loaded = in_memory(parts, 0)
     objective = objective_for(loaded.parts.example[1], None, None)
-    return loaded.kept(
-        measure_in_torch(ModelSource("model", lambda seed: make(), lambda model: None, varies=False), 0, objective)
-    )
+    return loaded.kept(measure_in_torch(ModelSource("model", lambda seed: make(), varies=False), 0, objective))
 
 
 def test_each_example_counts_for_itself_and_minibatches_are_drawn_from_all():

@@ -13,8 +13,8 @@ from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_no
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from lottery.cli.terminal.warned import one_line_warnings
-from lottery.networks.initializers import INITIALIZERS
 from lottery.networks.initializers.fans import Fans, redraw
+from lottery.networks.initializers.first import FIRST
 from lottery.networks.sources.redrawing import SameWeights, warn_not_redrawn
 from lottery.runs.given import Given
 from lottery.search.frame.coverage import NotPrunable
@@ -259,19 +259,19 @@ class TestDrawn:
         }
         assert all(not p.any() for layer in layers for name, p in layer.named_parameters() if "bias" in name)
 
-    @pytest.mark.parametrize("init", [entry.name for entry in INITIALIZERS if entry.name != "model"])
+    @pytest.mark.parametrize("init", FIRST)
     @pytest.mark.parametrize("layer", [nn.LSTM(6, 4), nn.GRUCell(6, 4), nn.MultiheadAttention(6, 2, kdim=3, vdim=3)])
     def test_every_prunable_tensor_is_drawn(self, init, layer):
         before = {name: value.clone() for name, value in layer.state_dict().items()}
-        INITIALIZERS[init].value(layer)
+        FIRST[init](layer)
         assert not [n for n, p in layer.named_parameters() if "weight" in n and torch.equal(before[n], p)]
 
     def test_a_weight_that_is_computed_is_set_or_refused(self):
         layer = weight_norm(nn.Linear(40, 30))
-        INITIALIZERS["kaiming-normal"].value(layer)
+        FIRST["kaiming-normal"](layer)
         assert layer(torch.eye(40)).var().item() == pytest.approx(2 / 40, rel=0.2)
         with pytest.raises(BadValue, match="init draws no weights for '0.weight'"):
-            INITIALIZERS["kaiming-normal"].value(nn.Sequential(spectral_norm(nn.Linear(4, 3))))
+            FIRST["kaiming-normal"](nn.Sequential(spectral_norm(nn.Linear(4, 3))))
 
     def test_a_prunable_tensor_that_it_does_not_draw_is_refused(self):
         with pytest.raises(BadValue, match="init 'glorot-normal' does not redraw the prunable tensor 'mixing'"):

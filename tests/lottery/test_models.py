@@ -9,7 +9,7 @@ from torch import nn
 
 from lottery.data import Data
 from lottery.data.parts import prepare
-from lottery.networks.initializers import INITIALIZERS
+from lottery.networks.initializers.first import FIRST
 from lottery.networks.models import MODELS
 from lottery.networks.sources.choosing import torch_source
 from lottery.networks.sources.redrawing import check_initializer
@@ -87,7 +87,7 @@ def test_image_models_refuse_other_inputs(name):
 def test_initializers_have_their_variance(name, variance):
     torch.manual_seed(0)
     layer = nn.Linear(400, 200)
-    INITIALIZERS[name].value(layer)
+    FIRST[name](layer)
     assert layer.weight.var().item() == pytest.approx(variance, rel=0.02)
     assert layer.bias.abs().max() == 0
 
@@ -95,7 +95,7 @@ def test_initializers_have_their_variance(name, variance):
 def test_openlth_keeps_the_biases_that_pytorch_draws():
     torch.manual_seed(0)
     network = MODELS["lenet-300-100"].value(MNIST, 10)
-    INITIALIZERS[str(recipe_layers("openlth-lenet")[-1]["init"])].value(network)
+    FIRST[str(recipe_layers("openlth-lenet")[-1]["init"])](network)
     for layer in (layer for layer in network.modules() if isinstance(layer, nn.Linear)):
         bound = layer.in_features**-0.5
         assert layer.weight.var().item() == pytest.approx(2 / layer.in_features, rel=0.1)

@@ -6,10 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from lottery.networks.initializers import initializer
 
-
-@initializer("openlth", source="OpenLTH, models/initializers.py (github.com/facebookresearch/open_lth, 2ce732f)")
 def openlth(module: nn.Module) -> None:
     """PyTorch's own start, with the weights of linear and convolution layers Gaussian of variance 2 / fan_in."""
     for layer in module.modules():

@@ -7,19 +7,12 @@ import math
 import torch
 from torch import nn
 
-from lottery.networks.initializers import initializer
 from lottery.networks.initializers.fans import Fans, redraw
 
 # A standard normal cut off at two standard deviations has this standard deviation.
 _TRUNCATED_STD = 0.87962566103423978
 
 
-@initializer("model", source="the model's own definition")
-def model(module: nn.Module) -> None:
-    """The model's own initialization, untouched."""
-
-
-@initializer("glorot-normal", source="Glorot & Bengio 2010; Frankle & Carbin 2019, figure 2 (Gaussian Glorot)")
 def glorot_normal(module: nn.Module) -> None:
     """Gaussian with variance 2 / (fan_in + fan_out), biases zero.
 
@@ -31,7 +24,6 @@ def glorot_normal(module: nn.Module) -> None:
     redraw(module, lambda weight, fans: weight.normal_(0, math.sqrt(2.0 / (fans.into + fans.out))))
 
 
-@initializer("kaiming-normal", source="He et al. 2015 (arXiv 1502.01852)")
 def kaiming_normal(module: nn.Module) -> None:
     """Gaussian with variance 2 / fan_in for ReLU networks, biases zero.
 
@@ -43,7 +35,6 @@ def kaiming_normal(module: nn.Module) -> None:
     redraw(module, lambda weight, fans: weight.normal_(0, math.sqrt(2.0) / math.sqrt(fans.into)))
 
 
-@initializer("lecun-normal", source="LeCun et al. 1998; Flax's default kernel init (truncated at two deviations)")
 def lecun_normal(module: nn.Module) -> None:
     """Truncated Gaussian with variance 1 / fan_in, biases zero.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,15 @@ from torch import nn
 
 from es.jax_models.kinds import is_jax_model, needs_example
 from lottery.data.parts import Parts
-from lottery.networks.initializers import INITIALIZERS, Initialize
 from lottery.networks.models import MODELS
+from lottery.networks.sources.following import follow
+from lottery.networks.sources.initializing import Init
 from lottery.networks.sources.source import Make, ModelSource, Source, require_torch
 from lottery.state.machine.callers_settings import staying_here
 from lottery.state.randomness import seeded_everywhere
 from pruning.calls.users_code import users_code
 from pruning.errors import BadValue
+from pruning.initializers import Initializer, get_initializer
 from pruning.registry import import_by_path
 
 if TYPE_CHECKING:
@@ -24,11 +27,13 @@ if TYPE_CHECKING:
     from lottery.data.fitness import Fitness
     from lottery.data.unseen import Unseen
 
+    Given = Parts | Episodes | Fitness | Unseen
+
 # This many examples are shown to a model that makes its weights when it first sees some.
 FEW = 8
 
 
-def model_source(model: Any, parts: Parts | Episodes | Fitness | Unseen, init: str) -> Source:
+def model_source(model: Any, parts: Given, init: str | Initializer = "model") -> Source:
     """Return a source for a module, a JAX model, a callable, a registered name or `package.module:callable`.
 
     Args:
@@ -37,13 +42,24 @@ def model_source(model: Any, parts: Parts | Episodes | Fitness | Unseen, init: s
             is given the seed (as a key of JAX where the parameter is called `key`, as `nnx.Rngs` where it is called
             `rngs`); one that needs `shape` and `outputs` is given the data's; any other is called without arguments.
         parts: the data, which sizes a named model.
-        init: a registered initializer, or `model`.
+        init: how its weights are drawn: an initializer or the name of one; `model` leaves them.
 
     Raises:
         UnknownName: a name that is not registered, or a path that cannot be imported.
         BadValue: something that is not a model.
     """
-    initialize = INITIALIZERS[init].value
+    source = _bare_source(model, parts)
+    drawn = init_for(source, parts, init)
+    return source.with_init(drawn) if drawn.changes else source
+
+
+def init_for(source: Source, parts: Given, init: str | Initializer) -> Init:
+    """Return how an initializer draws the networks of a source, by what a few training examples show of them."""
+    scheme = get_initializer(init) if isinstance(init, str) else init
+    return Init(scheme, functools.cache(lambda: follow(source, parts, 0)))
+
+
+def _bare_source(model: Any, parts: Given) -> Source:
     model = parts.default_model if model is None else model
     if model is None:
         raise BadValue(f"say which model {parts.name} is for: parameters, a pair (params, apply) or a JAX module")
@@ -54,42 +70,38 @@ def model_source(model: Any, parts: Parts | Episodes | Fitness | Unseen, init: s
         thing, name = model, getattr(model, "__name__", type(model).__name__)
     if isinstance(thing, nn.Module):
         module, name = thing, type(thing).__name__
-        return ModelSource(name, lambda seed: module, initialize, varies=init != "model")
+        return ModelSource(name, lambda seed: module, varies=False)
     if isinstance(thing, str):
-        return _sized_source(thing, MODELS[thing].value, parts, initialize)
+        return _sized_source(thing, MODELS[thing].value, parts)
     if is_jax_model(thing):
         name = "jax" if isinstance(thing, tuple | list | Mapping) else type(thing).__name__
-        return _jax_source(name, lambda seed: thing, parts, init, varies=needs_example(thing))
+        return _jax_source(name, lambda seed: thing, parts, varies=needs_example(thing))
     if not callable(thing):
         raise BadValue(f"model: expected a torch.nn.Module, a callable or a name, not {type(model).__name__}")
     if takes_sizes(thing):
-        return _sized_source(name, thing, parts, initialize)
+        return _sized_source(name, thing, parts)
     make = seeded_maker(thing)
     with staying_here(), seeded_everywhere(0), users_code(f"the model {name!r}"):
         in_jax = is_jax_model(make(0))
     if in_jax:
-        return _jax_source(name, make, parts, init, varies=True)
-    return ModelSource(name, make, initialize, varies=True)
+        return _jax_source(name, make, parts, varies=True)
+    return ModelSource(name, make, varies=True)
 
 
-def torch_source(model: Any, parts: Parts | Episodes | Fitness | Unseen, init: str) -> ModelSource:
+def torch_source(model: Any, parts: Given, init: str | Initializer = "model") -> ModelSource:
     """As `model_source`, for PyTorch only; raises `BadValue` for a JAX model."""
     return require_torch(model_source(model, parts, init), "this benchmark runs", "name a PyTorch model")
 
 
-def _jax_source(name: str, make: Make, parts: Parts | Episodes | Fitness | Unseen, init: str, varies: bool) -> Source:
+def _jax_source(name: str, make: Make, parts: Given, varies: bool) -> Source:
     from lottery.networks.sources.jax import JaxSource
 
-    if init != "model":
-        raise BadValue(f"init {init!r} redraws the layers of a PyTorch module; a JAX model brings its own weights")
     return JaxSource(name, make, varies, lambda: parts.few(FEW))
 
 
-def _sized_source(
-    name: str, build: Callable[..., Any], parts: Parts | Episodes | Fitness | Unseen, initialize: Initialize
-) -> ModelSource:
+def _sized_source(name: str, build: Callable[..., Any], parts: Given) -> ModelSource:
     sizes = parts.input_shape, parts.outputs
-    return ModelSource(name, lambda seed: build(*sizes), initialize, varies=True, sizes=sizes)
+    return ModelSource(name, lambda seed: build(*sizes), varies=True, sizes=sizes)
 
 
 def takes_sizes(function: Callable[..., Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -16,7 +16,8 @@ from es.jax_models.modules import JaxModel, jax_model
 from es.jax_models.uses import jax_uses
 from es.network import Network
 from es.translation.functions import to_jax
-from lottery.networks.sources.source import Make, Start
+from lottery.networks.sources.initializing import Init
+from lottery.networks.sources.source import Make, Redrawn, Start, chosen
 from lottery.state.identity import identify, short_hash, without_addresses
 from lottery.state.randomness import seeded_everywhere
 from lottery.state.tensors import digest
@@ -38,6 +39,7 @@ class JaxSource:
         varies: whether another seed gives other weights.
         example: returns a small batch of inputs, for models that have no weights before they have seen one.
         start: a ticket that every network begins at, or None.
+        init: redraws its weights, or leaves them.
     """
 
     name: str
@@ -45,6 +47,7 @@ class JaxSource:
     varies: bool
     example: Callable[[], Any]
     start: Start | None = None
+    init: Init = field(default_factory=Init)
     framework: str = "jax"
     layout: str = "as the pytree holds it"
 
@@ -53,8 +56,12 @@ class JaxSource:
         with seeded_everywhere(seed), users_code(f"model {self.name!r}", BadValue):
             made = self._made(seed)
             model = jax_model(made, seed, to_jax(self.example()) if needs_example(made) else None)
-        if self.start is None:
+        if self.start is None and not self.init.changes:
             return model
+        if self.start is None:
+            network, params = jax_network(model.tree, model.apply, model.fixed)
+            arrays, _ = self.init.redrawn(_evolved(network, params), seed, None)
+            return replace(model, tree=rebuild(model.tree, {**params, **arrays}))
         tree = model.tree
         names = {name: np.shape(leaf) for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True)}
         self.start.mask.fit(names)
@@ -123,9 +130,23 @@ class JaxSource:
         """Return a source whose networks all begin at a ticket; seeds differ in everything else."""
         return replace(self, start=start, varies=True)
 
+    def drawn(self, seed: int, mask: Mask, init: Init) -> Redrawn:
+        """Return one seed's arrays as its maker leaves them, with its weights drawn under a mask."""
+        network, params = replace(self, init=Init(), start=None).network(seed)
+        arrays, found = init.redrawn(_evolved(network, params), seed, mask)
+        return Redrawn({**params, **arrays}, chosen(mask, found.keep), found.left)
+
+    def with_init(self, init: Init) -> JaxSource:
+        """Return a source of the same networks with their weights drawn so; seeds differ."""
+        return replace(self, init=init, varies=True)
+
     def _made(self, seed: int) -> Any:
         with seeded_everywhere(seed), users_code(f"model {self.name!r}", BadValue):
             made = self.make(seed)
             if not is_jax_model(made):
                 raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a JAX model")
             return made
+
+
+def _evolved(network: Network, params: Params) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: params[name] for name in network.evolved}

@@ -20,6 +20,10 @@ class SameWeights(UserWarning):
     """Weights that should differ are the same; the message says which."""
 
 
+class LeftToTheModel(UserWarning):
+    """An initializer left a prunable tensor as the model made it; the message says which and why."""
+
+
 def check_initializer(source: Source, init: str, seed: int, names: Iterable[str]) -> None:
     """Raise `BadValue` for the first of these tensors that the initializer leaves as the model made it.
 
@@ -29,14 +33,14 @@ def check_initializer(source: Source, init: str, seed: int, names: Iterable[str]
         seed: the seed of the network that is looked at.
         names: the names of the prunable tensors.
     """
-    if init == "model" or not isinstance(source, ModelSource) or source.start is not None:
+    if not isinstance(source, ModelSource) or source.start is not None or not source.init.first:
         return
     made = source.without_init().build(seed)
     states = [state_of(made)]
     for other in (0, 1):
         network = copy_module(made)
         with seeded_everywhere(other):
-            source.initialize(network)
+            source.init.redraw(network, other, None)
         states.append(state_of(network))
     for name in names:
         if all(np.array_equal(states[0][name], state[name]) for state in states[1:]):
@@ -44,6 +48,34 @@ def check_initializer(source: Source, init: str, seed: int, names: Iterable[str]
                 f"init {init!r} does not redraw the prunable tensor {name!r}: it is no weight of a linear, "
                 "convolution, bilinear, recurrent or attention layer; name it in `skip`, or leave init at 'model'"
             )
+
+
+def warn_left(left: Mapping[str, str], names: Iterable[str], init: str) -> None:
+    """Say which of these tensors an initializer left as the model made them, and why.
+
+    Args:
+        left: why, by name.
+        names: the names of the prunable tensors.
+        init: the initializer's name.
+
+    Raises:
+        BadValue: it left all of them.
+
+    >>> warn_left({"w": "'w' is no convolution"}, ["w"], "delta")
+    Traceback (most recent call last):
+    pruning.errors.BadValue: init 'delta' draws none of the prunable tensors: 'w' is no convolution
+    """
+    names = list(names)
+    stay = [name for name in names if name in left]
+    if not stay:
+        return
+    if len(stay) == len(names):
+        raise BadValue(f"init {init!r} draws none of the prunable tensors: {left[stay[0]]}")
+    warnings.warn(
+        f"init {init!r} leaves {_listed(stay)} of {len(names)} prunable tensors as the model made it: {left[stay[0]]}",
+        LeftToTheModel,
+        stacklevel=2,
+    )
 
 
 def warn_same_replicates(initial: Mapping[int, Params], names: Iterable[str]) -> None:

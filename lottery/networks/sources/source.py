@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from torch import nn
 
-from lottery.networks.initializers import INITIALIZERS, Initialize
+from lottery.networks.sources.initializing import Init
 from lottery.state.identity import module_identity, short_hash
 from lottery.state.machine.callers_settings import staying_here
 from lottery.state.randomness import seeded_everywhere
@@ -74,6 +74,19 @@ class Source(Protocol):
         """Return a source whose networks all begin at a ticket."""
         ...
 
+    @property
+    def init(self) -> Init:
+        """How its weights are drawn."""
+        ...
+
+    def with_init(self, init: Init) -> Source:
+        """Return a source of the same networks with their weights drawn so; seeds differ."""
+        ...
+
+    def drawn(self, seed: int, mask: Mask, init: Init) -> Redrawn:
+        """Return one seed's network with its weights drawn under a mask."""
+        ...
+
 
 @dataclass(frozen=True)
 class Start:
@@ -89,22 +102,37 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Redrawn:
+    """A network whose weights were drawn under a mask.
+
+    Attributes:
+        params: parameters and buffers, by name.
+        mask: the mask; another one with the same counts where the scheme chose it.
+        left: by name, why a tensor that the mask covers stays as the model made it.
+    """
+
+    params: Params
+    mask: Mask
+    left: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """A maker of PyTorch modules.
 
     Attributes:
         name: for tables and paths.
         make: returns a module from a seed; every generator is seeded before each call.
-        initialize: redraws its weights, or leaves them.
         varies: whether another seed gives other weights (a module instance always gives its own).
+        init: redraws its weights, or leaves them.
         start: a ticket that every network begins at, or None.
         sizes: the shape of one example and the number of outputs, where the maker is called with them.
     """
 
     name: str
     make: Make
-    initialize: Initialize
     varies: bool
+    init: Init = field(default_factory=Init)
     start: Start | None = None
     sizes: Sizes | None = None
     framework: str = "torch"
@@ -142,26 +170,48 @@ class ModelSource:
         """Return a source whose networks all begin at a ticket; seeds differ in everything else."""
         return replace(self, start=start, varies=True)
 
+    def with_init(self, init: Init) -> ModelSource:
+        """Return a source of the same networks with their weights drawn so; seeds differ."""
+        return replace(self, init=init, varies=True)
+
     def without_init(self) -> ModelSource:
         """Return a source of the same networks as their maker leaves them."""
-        return replace(self, initialize=INITIALIZERS["model"].value)
+        return replace(self, init=Init())
+
+    def drawn(self, seed: int, mask: Mask, init: Init) -> Redrawn:
+        """Return one seed's network as its maker leaves it, with its weights drawn under a mask."""
+        bare = replace(self, init=Init(), start=None)
+        with staying_here(), seeded_everywhere(seed):
+            module = bare._made(seed)[0]
+            found = init.redraw(module, seed, mask)
+        return Redrawn(state_of(module), chosen(mask, found.keep), found.left)
 
     def _build(self, seed: int) -> tuple[nn.Module, Mask | None]:
         with staying_here(), seeded_everywhere(seed):
-            with users_code(f"the model {self.name!r}"):
-                made = self.make(seed)
-                if not isinstance(made, nn.Module):
-                    raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a torch.nn.Module")
-                module, mask = clean_copy(made)
-            check_storable(module)
-            lazy = [name for name, p in module.named_parameters() if isinstance(p, nn.UninitializedParameter)]
-            if lazy:
-                raise BadValue(f"model {self.name!r}: {lazy[0]!r} has no shape yet; run one batch through it first")
-            self.initialize(module)
+            module, mask = self._made(seed)
+            self.init.redraw(module, seed, mask)
         if self.start is not None:
             load_state(module, self.start.params)
             mask = self.start.mask
         return module, mask
+
+    def _made(self, seed: int) -> tuple[nn.Module, Mask | None]:
+        """Return what the maker makes, checked; generators are seeded by the caller."""
+        with users_code(f"the model {self.name!r}"):
+            made = self.make(seed)
+            if not isinstance(made, nn.Module):
+                raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a torch.nn.Module")
+            module, mask = clean_copy(made)
+        check_storable(module)
+        lazy = [name for name, p in module.named_parameters() if isinstance(p, nn.UninitializedParameter)]
+        if lazy:
+            raise BadValue(f"model {self.name!r}: {lazy[0]!r} has no shape yet; run one batch through it first")
+        return module, mask
+
+
+def chosen(mask: Mask, keep: Mapping[str, Any]) -> Mask:
+    """Return a mask with the tensors that a scheme chose the entries of."""
+    return Mask({name: keep.get(name, own) for name, own in mask.items()})
 
 
 def require_torch(source: Source, asked: str, instead: str) -> ModelSource:

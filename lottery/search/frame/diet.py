@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lottery.data.parts import Parts, Tensors
-from lottery.networks.following import follow
+from lottery.networks.sources.following import follow
 from lottery.networks.sources.source import ModelSource, require_torch
 from lottery.search.data_scores import DATA_SCORES
 from lottery.settings.config import SearchConfig

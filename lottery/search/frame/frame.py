@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from lottery.data.parts import Parts, Tensors
 from lottery.networks.sources.choosing import model_source
-from lottery.networks.sources.redrawing import check_initializer, warn_same_replicates
+from lottery.networks.sources.redrawing import check_initializer, warn_left, warn_same_replicates
 from lottery.networks.sources.source import ModelSource, Source, Start
 from lottery.runs.given import Given
+from lottery.search.frame.beginning import scheme_of
 from lottery.search.frame.coverage import coverage, warn_not_covered
 from lottery.search.frame.diet import with_data_diet
 from lottery.search.frame.facts import Facts
@@ -109,7 +110,10 @@ def frame_of(given: Given, settings: Mapping[str, Any], watch: Watch, ticket: Ti
     if setup.late_start is not None and (rewind.to_step or rewind.start):
         raise BadValue(setup.late_start)
     initial = BySeed(source.initial_state)
-    check_initializer(source, config.init, config.seed, dense[config.seed])
+    check_initializer(source, source.init.scheme.name, config.seed, dense[config.seed])
+    if ticket is None and source.init.changes and not source.init.first:
+        left = source.drawn(config.seed, dense[config.seed], source.init).left
+        warn_left(left, dense[config.seed], source.init.scheme.name)
     if ticket is None:
         warn_same_replicates({seed: initial[seed] for seed in config.seeds}, dense[config.seed])
     facts = _facts(given, config, ask, setup, dense[config.seed], uses)
@@ -121,7 +125,7 @@ def _asked(
 ) -> tuple[Source, Ask]:
     """Return where networks come from, and what the trainer is given."""
     parts = parts_of(given.data, config, given.forward)
-    source = model_source(given.model, parts, config.init)
+    source = model_source(given.model, parts, scheme_of(config))
     if ticket is not None:
         source = source.starting_at(Start(ticket.params, ticket.mask))
     if given.forward is not None and not isinstance(source, ModelSource):

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lottery.networks.following import follow
+from lottery.networks.sources.following import follow
 from lottery.settings.config import SearchConfig
 from lottery.trainers import Ask
 from pruning.errors import BadValue, NothingToPrune

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lottery.runs.directory import RunDirectory
+from lottery.search.frame.beginning import Beginning, beginning_of
 from lottery.search.frame.facts import Facts
 from lottery.search.frame.frame import Frame
 from lottery.search.frame.rewind import Rewind
@@ -29,6 +30,7 @@ class SearchPlan:
         targets: how many weights each level keeps, level 0 first.
         dense: the mask of level 0, by replicate seed.
         rewind: where survivors go back to.
+        beginning: what happens to weights and mask between there and the training.
         total_steps: steps of a whole training.
         facts: the facts that every ticket records.
     """
@@ -38,6 +40,7 @@ class SearchPlan:
     targets: Sequence[Target]
     dense: Mapping[int, Mask]
     rewind: Rewind
+    beginning: Beginning
     total_steps: int
     facts: Facts
 
@@ -67,4 +70,5 @@ def plan_of(frame: Frame, drawing: Drawing) -> SearchPlan:
     for mask in dense.values():
         candidates = Mask.dense(mask.shapes()) if config.candidates == "all" else mask
         check_targets(targets, candidates, config.guard, frame.pattern)
-    return SearchPlan(config, drawing, targets, dense, frame.rewind, frame.setup.total_steps, frame.facts)
+    beginning = beginning_of(config, frame.ask.source, frame.pattern, len(targets) - 1)
+    return SearchPlan(config, drawing, targets, dense, frame.rewind, beginning, frame.setup.total_steps, frame.facts)

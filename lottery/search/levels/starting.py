@@ -34,6 +34,7 @@ def start(work: Work, seed: int, level: int) -> Job:
     )
     scored = at_stable_mask(trained, run.read_record(seed, before))
     mask = plan.drawing.draw(scored, finished, params, plan.targets[level])
+    params, mask = plan.beginning.under(seed, mask, params)
     return Job(params, mask, job_seed(seed, level), plan.rewind.budget())
 
 

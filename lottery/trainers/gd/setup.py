@@ -13,12 +13,12 @@ from lottery.data.batches import move, size, steps_per_epoch, training_batches
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.networks.evaluation import InEvaluation, evaluate
 from lottery.networks.flops import forward_flops
-from lottery.networks.following import follow
 from lottery.networks.objectives.broadcasting import noticing_broadcasts
 from lottery.networks.objectives.class_losses import is_cross_entropy
 from lottery.networks.objectives.labels import check_labels, check_outputs
 from lottery.networks.objectives.objective import Objective, call, objective_for, own, require_tensors
 from lottery.networks.objectives.tallies import loss_sums, metric_sums
+from lottery.networks.sources.following import follow
 from lottery.networks.sources.source import ModelSource
 from lottery.networks.trainable import freeze_others
 from lottery.settings.functions import called

@@ -1,0 +1,107 @@
+"""Weights that are drawn under a mask in a search: both frameworks, one scheme, one record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from torch import nn
+
+from lottery import find_ticket
+from lottery.runs.ticket import Ticket
+from pruning.errors import BadValue, UnknownName
+
+SMALL: dict[str, Any] = {"levels": 2, "steps": 20, "tolerance": 1.0, "quiet": True, "batch_size": 64}
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, x):
+        return self.second(self.first(x.flatten(1)).relu())
+
+
+def pair(seed: int) -> Any:
+    rng = np.random.default_rng(seed)
+    params = {
+        "first": {"weight": rng.standard_normal((64, 32), np.float32), "bias": np.zeros(32, np.float32)},
+        "second": {"weight": rng.standard_normal((32, 10), np.float32), "bias": np.zeros(10, np.float32)},
+    }
+
+    def apply(tree: Any, x: Any) -> Any:
+        hidden = jnp.maximum(x.reshape(len(x), -1) @ tree["first"]["weight"] + tree["first"]["bias"], 0)
+        return hidden @ tree["second"]["weight"] + tree["second"]["bias"]
+
+    return params, apply
+
+
+def levels_of(ticket: Ticket) -> list[Ticket]:
+    assert ticket.search is not None
+    return [Ticket.load(level.alive[0].path) for level in ticket.search.levels]
+
+
+def drawn(model: Any, out: Any, **settings: Any) -> list[Ticket]:
+    asked: dict[str, Any] = {"init": "unit-scaled", "init_params": {"gain": 1.0}} | settings
+    return levels_of(find_ticket(model, "digits", out=out, **(SMALL | asked)))
+
+
+@pytest.mark.parametrize(("model", "trainer"), [(Net, "gd"), (pair, "optax"), (pair, "es")])
+def test_a_redrawn_level_has_the_variance_of_its_own_mask(model, trainer, tmp_path):
+    own = {"population": 4, "generations": 5, "steps": None, "batch_size": None} if trainer == "es" else {}
+    levels = drawn(
+        model, tmp_path, trainer=trainer, redraw=True, densities=[0.2], levels=None, criterion="random", **own
+    )
+    keep, weights = levels[1].mask["first.weight"], levels[1].params["first.weight"]
+    live = keep.sum(1 if trainer == "gd" else 0)
+    scaled = (weights * np.sqrt(live)[:, None] if trainer == "gd" else weights * np.sqrt(live))[keep]
+    assert scaled.std() == pytest.approx(1.0, rel=0.1)
+    assert not weights[~keep].any()
+
+
+def test_a_ticket_is_never_rescaled_unless_it_is_asked_for(tmp_path):
+    first, second, _ = drawn(Net, tmp_path)
+    keep = second.mask["first.weight"]
+    assert np.array_equal(second.params["first.weight"][keep], first.params["first.weight"][keep])
+    assert "redraw" not in second.info["config"]
+
+
+def test_the_same_numbers_in_both_frameworks(tmp_path):
+    in_torch = drawn(Net, tmp_path / "torch")[0].params["first.weight"]
+    in_jax = drawn(pair, tmp_path / "jax", trainer="optax")[0].params["first.weight"]
+    assert np.array_equal(in_torch, in_jax.T)
+
+
+def test_the_record_says_so(tmp_path):
+    record = drawn(Net, tmp_path, redraw=True)[1].info["config"]
+    assert (record["init"], record["init_params"], record["redraw"]) == ("unit-scaled", {"gain": 1.0}, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"init": "unit-scald"}, UnknownName, "unit-scaled"),
+        ({"init_params": {"gian": 1.0}}, UnknownName, "did you mean .gain"),
+        ({"redraw": True, "init": "model"}, BadValue, "must name an initializer"),
+        ({"redraw": True, "rewind": "lr"}, BadValue, "rewind stays at 0"),
+    ],
+)
+def test_what_cannot_be_is_one_line(settings, error, said, tmp_path):
+    with pytest.raises(error, match=said) as raised:
+        drawn(Net, tmp_path, **settings)
+    assert "\n" not in str(raised.value)
+
+
+def mine(weight, rng):
+    return rng.standard_normal(weight.shape) / weight.inputs
+
+
+def test_a_scheme_of_ones_own(tmp_path):
+    by_function = drawn(Net, tmp_path, init=mine, init_params={})[0]
+    assert by_function.params["first.weight"].std() == pytest.approx(1 / 64, rel=0.1)
+    assert by_function.info["config"]["init"] == "given: mine"
+    by_name = drawn(Net, tmp_path, init=f"{__name__}:mine", init_params={})[0]
+    assert np.array_equal(by_name.params["first.weight"], by_function.params["first.weight"])
