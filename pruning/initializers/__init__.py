@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pruning.errors import BadValue, UnknownName, shown, unknown
 from pruning.registry import Registry, import_by_path, summary_of
+from pruning.starts.left_alone import LeftAlone
 from pruning.starts.tensor import Tensor
 from pruning.starts.weight import Array, Weight
 
@@ -36,10 +37,6 @@ class Chosen:
 
     values: Array
     keep: NDArray[np.bool_]
-
-
-class LeftAlone(Exception):
-    """Raised by a scheme for a weight that it does not draw: it stays as the model made it; the message says why."""
 
 
 Draw = Callable[..., Array | Chosen]

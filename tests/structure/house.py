@@ -30,7 +30,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "pruning": (
         ("sparse",),
-        ("compaction", "criteria", "initializers", "mask_holder", "settings", "watch"),
+        ("compaction", "criteria", "initializers", "mask_holder", "repairs", "settings", "watch"),
         ("alive_rows", "effective", "jobs", "overlap", "selection", "starts", "torch_modules"),
         ("mask",),
         ("pytrees", "scopes"),
