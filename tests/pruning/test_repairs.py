@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from pruning.errors import BadValue, UnknownName
 from pruning.repairs import REPAIRS, Mended, Outputs, Repaired, get_repair, repaired
@@ -195,6 +196,14 @@ class TestIsometry:
         wide, narrow = _isometry(keep), _isometry(keep, _start(keep).astype(np.float32))
         assert narrow[0].dtype == np.float32
         assert narrow[1].penalty_after == pytest.approx(wide[1].penalty_after, abs=0.05)
+
+    def test_the_result_does_not_depend_on_the_number_of_threads(self):
+        keep = _random_mask((64, 300), 0.2, 0)
+        with threadpool_limits(1, "blas"):
+            alone, _ = _isometry(keep, steps=30)
+        with threadpool_limits(2, "blas"):
+            together, _ = _isometry(keep, steps=30)
+        assert np.array_equal(alone, together)
 
     def test_embeddings_and_weights_without_a_live_value_are_left_and_it_is_said_why(self):
         keep = np.ones((3, 2), bool)
