@@ -14,13 +14,14 @@ import inspect
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning.errors import BadValue, UnknownName, shown, unknown
 from pruning.registry import Registry, import_by_path, summary_of
+from pruning.starts.densities import thinned
 from pruning.starts.left_alone import LeftAlone
 from pruning.starts.tensor import Tensor
 from pruning.starts.weight import Array, Weight
@@ -39,8 +40,15 @@ class Chosen:
     keep: NDArray[np.bool_]
 
 
+def leave_lookups(weight: Weight) -> None:
+    """Raise `LeftAlone` for an embedding: it sums over nothing, so that no fan says how large its weights should be."""
+    if weight.kind == "embedding":
+        raise LeftAlone("an embedding is looked up, not summed over: no fan says how large it should be")
+
+
 Draw = Callable[..., Array | Chosen]
 """`draw(weight, rng, **settings)` returns values of the weight's shape; those that the mask removes do not count."""
+D = TypeVar("D", bound=Draw)
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Initializer:
 INITIALIZERS: Registry[Initializer] = Registry("init", "pruning.initializers", listed="initializers")
 
 
-def initializer(name: str, *, source: str, chooses_mask: bool = False) -> Callable[[Draw], Draw]:
+def initializer(name: str, *, source: str, chooses_mask: bool = False) -> Callable[[D], D]:
     """Register a scheme; its docstring's first line is its summary.
 
     Args:
@@ -77,7 +85,7 @@ def initializer(name: str, *, source: str, chooses_mask: bool = False) -> Callab
         chooses_mask: whether it chooses the mask too.
     """
 
-    def register(draw: Draw) -> Draw:
+    def register(draw: D) -> D:
         INITIALIZERS.add(name, Initializer(name, draw, chooses_mask), summary_of(draw), source)
         return draw
 
@@ -125,6 +133,11 @@ class Drawn:
     keep: Mapping[str, NDArray[np.bool_]]
     left: Mapping[str, str]
 
+    @property
+    def at_zero(self) -> dict[str, int]:
+        """By tensor name, how many entries are trained and start at 0: a scheme that chooses a mask may need some."""
+        return {name: int((keep & (self.values[name] == 0)).sum()) for name, keep in self.keep.items()}
+
 
 def draw(tensors: Sequence[Tensor], scheme: Initializer, seed: int) -> Drawn:
     """Draw tensors; each has a generator of its own, by its name, so that none depends on which others there are.
@@ -156,6 +169,41 @@ def draw(tensors: Sequence[Tensor], scheme: Initializer, seed: int) -> Drawn:
         values[tensor.name] = cast(Array, tensor.joined([each.values for each in chosen]))
         keep[tensor.name] = cast(NDArray[np.bool_], tensor.joined([each.keep for each in chosen]))
     return Drawn(values, keep, left)
+
+
+def chosen_start(
+    tensors: Sequence[Tensor],
+    density: float,
+    scheme: Initializer,
+    *,
+    seed: int,
+    mask_seed: int | None = None,
+    scope: str = "erk",
+) -> Drawn:
+    """Return masks and weights to train a sparse network from scratch: a starting ticket.
+
+    Args:
+        tensors: the prunable ones, whatever their present masks.
+        density: of all of them together; the number kept is exact.
+        scheme: one that chooses masks, or any other, under random masks.
+        seed: of the weights, and of the masks where the scheme chooses them.
+        mask_seed: of random masks; by default `seed`.
+        scope: how many weights each tensor keeps: `uniform`, `er` or `erk`.
+
+    Raises:
+        UnknownName: no such scope.
+        BadValue: a density that cannot be met, or a tensor that the scheme does not draw.
+
+    >>> from pruning.starts.tensor import Layout
+    >>> tensors = [Tensor(name, np.ones((8, 8), bool), Layout((8, 8), (), (0,), (1,))) for name in ("fc1", "fc2")]
+    >>> start = chosen_start(tensors, 0.25, get_initializer("exact-orthogonal"), seed=0)
+    >>> sum(int(keep.sum()) for keep in start.keep.values()), bool(abs(start.values["fc1"]).max() <= 1)
+    (32, True)
+    """
+    drawn = draw(thinned(tensors, density, scope, seed=seed if mask_seed is None else mask_seed), scheme, seed)
+    for name, why in drawn.left.items():
+        raise BadValue(f"init {scheme.name!r} does not draw {name!r} ({why}): leave it dense, as --set 'skip=[{name}]'")
+    return drawn
 
 
 def generator(seed: int, name: str, part: int = 0) -> np.random.Generator:
