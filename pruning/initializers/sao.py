@@ -20,7 +20,9 @@ Mirror = Literal["both", "outputs", "inputs", "none"]
 
 
 @initializer(
-    "sao", source="Esguerra et al. 2023, sparsity-aware orthogonal initialization (IEEE Access)", chooses_mask=True
+    "sao",
+    source="Esguerra et al. 2023, sparsity-aware orthogonal initialization (10.1109/ACCESS.2023.3295344)",
+    chooses_mask=True,
 )
 def sao(
     weight: Weight,
