@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pruning.errors import BadValue, UnknownName, shown, unknown
 from pruning.registry import Registry, import_by_path, summary_of
-from pruning.starts.densities import thinned
+from pruning.starts.choosing.densities import thinned
 from pruning.starts.left_alone import LeftAlone
 from pruning.starts.tensor import Tensor
 from pruning.starts.weight import Array, Weight

@@ -6,9 +6,9 @@ import numpy as np
 
 from pruning.errors import BadValue
 from pruning.initializers import Chosen, initializer, leave_lookups
+from pruning.starts.choosing.kernels import Centre, at_centre, centre_count, filled_up, kept_for_centre
+from pruning.starts.choosing.rotations import fewest, sparse_orthogonal
 from pruning.starts.gains import gain_before
-from pruning.starts.kernels import Centre, at_centre, centre_count, filled_up, kept_for_centre
-from pruning.starts.rotations import fewest, sparse_orthogonal
 from pruning.starts.weight import Weight
 
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pruning.errors import BadValue, unknown
 from pruning.initializers import Chosen, initializer, leave_lookups
+from pruning.starts.choosing.kernels import Centre, at_centre, centre_count, filled_up, kept_for_centre
 from pruning.starts.gains import gain_before
 from pruning.starts.haar import haar
-from pruning.starts.kernels import Centre, at_centre, centre_count, filled_up, kept_for_centre
 from pruning.starts.weight import Weight
 
 T = TypeVar("T", bound=np.generic)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pruning.errors import BadValue, UnknownName
 from pruning.initializers import INITIALIZERS, chosen_start, get_initializer
 from pruning.scopes import PrunableTensors, Schedule, place
-from pruning.starts.densities import kept_counts, thinned
+from pruning.starts.choosing.densities import kept_counts, thinned
 from pruning.starts.tensor import Layout, Tensor
 
 LENET = {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}

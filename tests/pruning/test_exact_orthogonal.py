@@ -15,8 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from pruning.errors import BadValue, UnknownName
 from pruning.initializers import LeftAlone, draw, generator, get_initializer
 from pruning.initializers.exact_orthogonal import exact_orthogonal
-from pruning.starts.kernels import at_centre, centre_count, filled_up, kept_for_centre
-from pruning.starts.rotations import Columns, expected_densities, fewest, random_turns, sparse_orthogonal
+from pruning.starts.choosing.kernels import at_centre, centre_count, filled_up, kept_for_centre
+from pruning.starts.choosing.rotations import Columns, expected_densities, fewest, random_turns, sparse_orthogonal
 from pruning.starts.tensor import Layout, Tensor
 from pruning.starts.weight import Kind, Weight
 
