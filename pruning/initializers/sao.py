@@ -37,9 +37,10 @@ def sao(
     """Blocks of orthonormal rows, each on as many inputs of its own, and their mask; mirrored before a ReLU.
 
     Rows are orthonormal up to the gain (columns, where there are more outputs than inputs). Mirrored, the matrix is
-    [[A, −A], [−A, A]], and a ReLU between two such layers changes nothing: [u, −u] goes to [Au, −Au]. A layer that
-    reads the network's inputs is [[A], [−A]]. The gain is then 1. Entries that are left over, because blocks cannot
-    have every size, are drawn at random (mirrored as far as they go): they start at 0 and are trained.
+    [[A, −A], [−A, A]], and a ReLU between two such layers changes nothing: [u, −u] goes to [Au, −Au]. The network's
+    first layer is [[A], [−A]]. The gain is then 1. Entries that are left over, because blocks cannot have every size,
+    are drawn at random (mirrored as far as they go): they start at 0 and are trained. A layer without a ReLU behind it
+    is not mirrored; where it reads a mirrored one, `mirror=inputs` makes it linear, too.
 
     Args:
         weight: only the number of entries that its mask keeps is used.
@@ -71,7 +72,8 @@ def sao(
 def _mirror_before(activation: str | None, weight: Weight) -> Mirror:
     if activation != "relu":
         return "none"
-    first = weight.place is not None and not weight.place.feeds
+    # What the network is given is not of the form [u, −u]: [A, −A] would take half of it away.
+    first = weight.place is not None and weight.place.index == 0
     return "outputs" if first else "both"
 
 

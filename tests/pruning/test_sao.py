@@ -114,7 +114,7 @@ def test_breaking_the_mirror_breaks_it():
 
 def test_first_hidden_and_last_layer_make_a_relu_network_linear_in_its_inputs():
     first = drawn(weight(40, 20, kept=200, activation="relu", place=Place(0)))
-    hidden = drawn(weight(40, 40, kept=200, activation="relu", place=Place(1, feeds=("first",))))
+    hidden = drawn(weight(40, 40, kept=200, activation="relu", place=Place(1)))
     last = drawn(weight(20, 40, kept=200), mirror="inputs")
     inputs = np.random.default_rng(1).standard_normal((20, 3))
     outputs = last.values @ relu(hidden.values @ relu(first.values @ inputs))
