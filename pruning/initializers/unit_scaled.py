@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pruning.initializers import initializer
+from pruning.initializers import initializer, leave_lookups
 from pruning.starts.distributions import spread
 from pruning.starts.fans import Fan, fans
 from pruning.starts.gains import gain_before
@@ -22,5 +22,6 @@ def unit_scaled(
     distribution: str = "normal",
 ) -> Array:
     """Variance gain² / fan of the live connections of every unit, so that a mask does not shrink the signal."""
+    leave_lookups(weight)
     std = gain_before(weight, gain, activation) / np.sqrt(np.maximum(1, fans(weight, fan)))
-    return std * spread(distribution, rng, weight.shape)
+    return std.astype(np.float32) * spread(distribution, rng, weight.shape)

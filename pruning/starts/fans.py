@@ -32,3 +32,18 @@ def fans(weight: Weight, which: Fan) -> NDArray[np.float64]:
     into = weight.by_output(weight.fan_in.astype(float))
     out = weight.by_input(weight.fan_out.astype(float))
     return into if which == "in" else out if which == "out" else (into + out) / 2
+
+
+def full_fan(weight: Weight, which: Fan) -> float:
+    """Return the fan that every connection would have without a mask; taps are counted.
+
+    Raises:
+        UnknownName: another word than `in`, `out` or `average`.
+
+    >>> full_fan(Weight("w", np.zeros((8, 4, 3, 3), bool)), "average")
+    54.0
+    """
+    if which not in get_args(Fan):
+        raise unknown("fan", which, get_args(Fan))
+    into, out = weight.inputs * weight.taps, weight.outputs * weight.taps
+    return float(into if which == "in" else out if which == "out" else (into + out) / 2)
