@@ -151,8 +151,8 @@ def combined(forward: Floats, backward: Floats, toward: Toward) -> Floats:
     Raises:
         UnknownName: another way than those of `Toward`.
 
-    >>> float(combined(np.float64(1.0), np.float64(3.0), "harmonic"))
-    1.5
+    >>> combined(np.array([1.0]), np.array([3.0]), "harmonic").tolist()
+    [1.5]
     """
     if toward not in get_args(Toward):
         raise unknown("way to choose the variance", toward, get_args(Toward))

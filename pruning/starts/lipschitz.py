@@ -91,8 +91,9 @@ def decay(values: Array, keep: NDArray[np.bool_]) -> Decay:
     """Return how much a scaled kernel shrinks white noise, and what theory says of a Gaussian start under its mask.
 
     Theory takes each sum of products by its mean size: for inputs that share m live outputs, √(2 m / π); exactly
-    2 Γ((m + 1) / 2) / (√π Γ(m / 2)). Without a mask that is 1 / (1 + √(2 n / π) (n - 1) / n) for n × n, large n. For
-    `sll`, give both arrays with outputs and inputs swapped.
+    2 Γ((m + 1) / 2) / (√π Γ(m / 2)). Without a mask that is 1 / (1 + √(2 n / π) (n - 1) / n) for n × n, large n. Where
+    an input has a few weights only, theory is up to a fifth too high. For `sll`, give both arrays with outputs and
+    inputs swapped.
 
     Args:
         values: [out, in, *taps], what `aol` draws.
