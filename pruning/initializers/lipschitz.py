@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pruning.initializers import initializer, leave_lookups
-from pruning.starts.lipschitz import aol_scales, sll_scales
+from pruning.starts.layers.lipschitz import aol_scales, sll_scales
 from pruning.starts.weight import Array, Weight
 
 
@@ -13,7 +13,7 @@ from pruning.starts.weight import Array, Weight
 def aol(weight: Weight, rng: np.random.Generator) -> Array:
     """A Gaussian draw whose inputs are scaled under the mask until the layer is 1-Lipschitz.
 
-    Deep stacks of such layers lose their signal: `pruning.starts.lipschitz.decay` says how much a layer keeps.
+    Deep stacks of such layers lose their signal: `pruning.starts.layers.lipschitz.decay` says how much a layer keeps.
     """
     leave_lookups(weight)
     drawn = _masked(weight, rng)

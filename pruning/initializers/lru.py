@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pruning.errors import BadValue
 from pruning.initializers import LeftAlone, initializer
 from pruning.starts.distributions import spread
-from pruning.starts.ring import lru_ring
+from pruning.starts.layers.ring import lru_ring
 from pruning.starts.weight import Array, Weight
 
 
@@ -26,7 +26,8 @@ def lru(
     """A recurrent matrix of 2 × 2 rotations, eigenvalues spread evenly over a ring; its inputs 1/√(2 fan_in) Gaussian.
 
     Units 2k and 2k + 1 are the two parts of one complex state, a unit left over is a real one. A mask must keep a
-    state's four entries, or remove both its units whole. The parameters of an LRU layer proper: `pruning.starts.ring`.
+    state's four entries, or remove both its units whole. `pruning.starts.layers.ring` has the parameters of a true LRU
+    layer.
 
     Raises:
         BadValue: a mask that cuts a state in two, or a ring that is none (`lru_ring`).

@@ -1,4 +1,4 @@
-"""Variance scaling from the mask, unit by unit."""
+"""The size of weights from the mask, unit by unit."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def unit_scaled(
     leave_lookups(weight)
     std = gain_before(weight, gain, activation) / np.sqrt(np.maximum(1, fans(weight, fan)))
     return std.astype(np.float32) * spread(distribution, rng, weight.shape)
+
+
+@initializer("signed-constant", source="Ramanujan et al. 2020 (arXiv 1911.13299); OpenLTH's `binary`")
+def signed_constant(
+    weight: Weight, rng: np.random.Generator, *, gain: float | None = None, activation: str | None = None
+) -> Array:
+    """The signs of a Gaussian draw, all weights of a unit of size gain / √fan_in of its live connections."""
+    leave_lookups(weight)
+    size = gain_before(weight, gain, activation) / np.sqrt(np.maximum(1, fans(weight, "in")))
+    return np.copysign(size.astype(np.float32), spread("normal", rng, weight.shape))

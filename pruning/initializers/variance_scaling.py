@@ -1,4 +1,4 @@
-"""Variance scaling by fans of the whole matrix, as without a mask; and two rules that mend it for one."""
+"""Variance scaling: by fans of the whole matrix, as without a mask, and by those of the live connections."""
 
 from __future__ import annotations
 
@@ -63,6 +63,21 @@ def layer_scaled(
     # A layer without a live weight is all zeros, whatever it is divided by.
     variance = gain_before(weight, gain, activation) ** 2 / full_fan(weight, fan) / (weight.density or 1.0)
     return _scaled(variance, distribution, weight, rng)
+
+
+@initializer("small-init", source="Nguyen & Salazar 2019, Transformers without Tears (arXiv 1910.05895)")
+def small_init(weight: Weight, rng: np.random.Generator) -> Array:
+    """Attention: variance 2 / (5 fan_in); other layers: 2 / (fan_in + fan_out); embeddings: uniform within 0.01.
+
+    Fans are those of the live connections. A feed-forward layer four times as wide has the attention's variance.
+    """
+    if weight.kind == "embedding":
+        return np.float32(0.01 / math.sqrt(3)) * spread("uniform", rng, weight.shape)
+    if weight.kind in ("query", "key", "value", "attention output"):
+        fan = 5 * fans(weight, "in")
+    else:
+        fan = 2 * fans(weight, "average")
+    return np.sqrt(2 / np.maximum(1, fan)).astype(np.float32) * spread("normal", rng, weight.shape)
 
 
 def _scaled(variance: float, distribution: str, weight: Weight, rng: np.random.Generator) -> Array:

@@ -11,7 +11,7 @@ from pruning.errors import BadValue
 from pruning.initializers import LeftAlone, initializer
 from pruning.starts.distributions import spread
 from pruning.starts.fans import fans
-from pruning.starts.graphs import Graph, Toward, combined, graph_of, read_graph, spreading
+from pruning.starts.layers.graphs import Graph, Toward, combined, graph_of, read_graph, spreading
 from pruning.starts.weight import Array, Weight
 
 

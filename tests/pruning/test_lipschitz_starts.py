@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pruning.starts.haar import haar
-from pruning.starts.lipschitz import aol_scales, decay, sll_scales
+from pruning.starts.layers.lipschitz import aol_scales, decay, sll_scales
 from tests.pruning.initializer_cases import example, values_of
 
 

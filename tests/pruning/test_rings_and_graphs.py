@@ -10,8 +10,8 @@ from scipy import sparse
 
 from pruning.errors import BadValue, DataError
 from pruning.initializers import LeftAlone
-from pruning.starts.graphs import combined, graph_of, read_graph, spreading, virgo_variances
-from pruning.starts.ring import lru_matrices, lru_ring
+from pruning.starts.layers.graphs import combined, graph_of, read_graph, spreading, virgo_variances
+from pruning.starts.layers.ring import lru_matrices, lru_ring
 from pruning.starts.weight import Place, Weight
 from tests.pruning.initializer_cases import draw_one, example, values_of
 
