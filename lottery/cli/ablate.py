@@ -14,6 +14,7 @@ from lottery.cli.terminal.trusting import Trust, look_here
 EXAMPLES = (
     "lottery ablate runs/NAME --kind random-mask --kind reinit",
     "lottery ablate runs/NAME --kind shuffle-mask --levels 7,11 --repeats 3",
+    "lottery ablate runs/NAME --kind reinit --init unit-scaled --init-param gain=1.0",
 )
 
 
@@ -27,6 +28,16 @@ def ablate(
     ] = None,
     repeats: Annotated[int, typer.Option(help="How often every ticket is ablated, by other chance each time.")] = 1,
     rewind: Annotated[str | None, typer.Option(help="For --kind rewind: the other rewind point (0, 500, 2ep).")] = None,
+    init: Annotated[
+        str,
+        typer.Option(
+            help="For reinit, sign-reinit: what draws the weights, under the mask (lottery list initializers)."
+        ),
+    ] = "model",
+    init_param: Annotated[
+        list[str] | None,
+        typer.Option("--init-param", metavar="NAME=VALUE", help="A setting of that initializer. Repeatable."),
+    ] = None,
     model: RunsOwn = None,
     data: RunsOwn = None,
     criterion: Annotated[str | None, typer.Option(help="Of a run whose criterion is package.module:function.")] = None,
@@ -45,12 +56,13 @@ def ablate(
     from lottery.results.figure import save_figure
     from lottery.runs.reading import read_search
     from lottery.search.levels.progress import Display
+    from lottery.settings.fields import parse_pairs
     from lottery.state.machine.bars import bars_wanted
     from lottery.studies.ablation.report import ablation_figure, ablation_report, ablations_json
     from lottery.studies.ablation.running import ablate as train_controls
-    from lottery.studies.ablation.stored import read_ablations
+    from lottery.studies.ablation.stored import read_ablations, with_plain
 
-    look_here(model, criterion, trust=trust)
+    look_here(model, criterion, init, trust=trust)
     stream = people(as_json)
     display = Display(bars_wanted(quiet), None)
     ablated = train_controls(
@@ -59,6 +71,8 @@ def ablate(
         levels=whole_numbers("levels", levels) if levels is not None else None,
         repeats=repeats,
         rewind=rewind,
+        init=init,
+        init_params=parse_pairs("--init-param", init_param or []),
         model=model,
         data=data,
         criterion=criterion,
@@ -66,10 +80,10 @@ def ablate(
         trust=trust,
         display=display,
     )
-    search = read_search(run)
-    drawn = save_figure(ablation_figure(search, read_ablations(run)), figure or run / "ablations.png")
+    search, every = read_search(run), read_ablations(run)
+    drawn = save_figure(ablation_figure(search, every), figure or run / "ablations.png")
     if not quiet:
-        stream.show(ablation_report(search, ablated))
+        stream.show(ablation_report(search, with_plain(ablated, every)))
         print(f"Controls: {run / 'ablations'}", file=stream)
         print(f"Figure: {drawn}", file=stream)
     if as_json:

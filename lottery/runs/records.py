@@ -93,6 +93,7 @@ _MORE = {
         {}, {"parameters": fraction, "multiply_adds": optional(fraction), "left": table_of(fraction), "unseen": text}
     ),
     "transfer": table({}, {"identity": text}),
+    "drawn_by": table({"init": text}),
 }
 _CHECK_TICKET = table(_TICKET, {**_MORE, **{name: check for name, check in _LEVEL.items() if name not in _TICKET}})
 _CHECK_LEVEL = table({**_TICKET, **_LEVEL}, _MORE)

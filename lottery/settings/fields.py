@@ -85,6 +85,24 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
+def parse_pairs(flag: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Read the `NAME=VALUE` texts of a flag; a value is TOML, or a plain string where it is not.
+
+    Raises:
+        BadValue: a text without `=`.
+
+    >>> parse_pairs("--init-param", ["gain=1.0", "mode=fan-out"])
+    {'gain': 1.0, 'mode': 'fan-out'}
+    """
+    found = {}
+    for text in texts:
+        name, separator, value = (part.strip() for part in text.partition("="))
+        if not separator or not name:
+            raise BadValue(f"{flag} takes NAME=VALUE, not {shown(text)}")
+        found[name.replace("-", "_")] = parse_value(f"{flag} {name}", value)
+    return found
+
+
 def parse_value(name: str, text: str) -> Any:
     """Return a text as TOML reads it, or as it is where it is no TOML.
 

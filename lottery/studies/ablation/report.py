@@ -73,6 +73,7 @@ def ablations_json(search: Search, ablated: Sequence[Ablated]) -> dict[str, Any]
                 {
                     **level_json(level, search),
                     "kind": each.kind,
+                    "drawn_by": dict(each.drawn_by) or None,
                     "repeats": len(each.every[level.level]),
                     "against_ticket": vars(against) if against else None,
                     "replicates": repeated,

@@ -17,7 +17,6 @@ import numpy as np
 
 from lottery.networks.objectives.metric import GivenMetric
 from lottery.networks.objectives.objective import GivenLoss
-from lottery.networks.sources.redrawing import warn_not_redrawn
 from lottery.results.levels import Search
 from lottery.runs.directory import RunDirectory, locked
 from lottery.runs.given import Given
@@ -35,13 +34,15 @@ from lottery.state.counts import check_count
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.machine.telling import say_stored, what_follows
 from lottery.studies.ablation.controls import ABLATIONS, Point, Subject
+from lottery.studies.ablation.drawing_afresh import Fresh, fresh_for, label_of, said_of, scheme_for
 from lottery.studies.ablation.stored import Ablated, read_ablation
 from lottery.studies.completing import own_budget, require_still_masks, train_missing
 from lottery.studies.reopening import reopen
 from pruning.calls.calling import Forward
 from pruning.criteria import Criterion, ScoreFunction, Scores
-from pruning.errors import BadValue
-from pruning.jobs import Budget, Job, Params, Trained
+from pruning.errors import BadValue, ConfigMismatch
+from pruning.initializers import Initializer
+from pruning.jobs import Budget, Job, Trained
 from pruning.mask import Mask
 
 
@@ -54,12 +55,14 @@ class AblationRequest:
         levels: which levels; by default all pruned ones.
         repeats: how often every ticket is ablated, with other random choices each time.
         rewind: the other rewind point of the kind `rewind`: `0`, a step or an epoch.
+        scheme: the initializer of the kinds that draw weights; None for the way of the search.
     """
 
     kinds: Sequence[str]
     levels: Sequence[int] | None = None
     repeats: int = 1
     rewind: str | None = None
+    scheme: Initializer | None = None
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -72,6 +75,8 @@ class AblationRequest:
 
     def folder(self, kind: str) -> str:
         """Return the name under which a kind is stored."""
+        if self.scheme is not None:
+            return f"{kind}-{label_of(self.scheme)}"
         return f"{kind}-{self.rewind}" if kind == "rewind" else kind
 
 
@@ -83,6 +88,8 @@ def ablate(
     levels: Sequence[int] | None = None,
     repeats: int = 1,
     rewind: str | None = None,
+    init: str | Callable[..., Any] = "model",
+    init_params: Mapping[str, Any] | None = None,
     model: Any = None,
     data: Any = None,
     loss: GivenLoss | None = None,
@@ -104,6 +111,9 @@ def ablate(
         levels: which levels; by default every pruned one.
         repeats: how often every ticket is ablated.
         rewind: the other rewind point, for the kind `rewind`.
+        init: for the kinds `reinit` and `sign-reinit`: the initializer that draws the fresh weights, under the ticket's
+            mask. By default they are drawn as the search drew its own. Either is stored beside the other.
+        init_params: settings of that initializer.
         model: the model of the search; may be left out where it was a name.
         data: the data of the search; may be left out where they were a name.
         loss: the loss that the search was given, if any.
@@ -116,14 +126,15 @@ def ablate(
         display: shows progress.
 
     Raises:
-        UnknownName: a kind that is not registered.
+        UnknownName: a kind or an initializer that is not registered.
         Untrusted: a model or criterion that only the records name, and that is not one of ours.
         BadValue: a level that the run has not finished, or a control that this run cannot have.
         ConfigMismatch: another model or other data than the search was made with.
 
     One level of controls is handed to the trainer in one piece, so that it can train them stacked.
     """
-    request = AblationRequest([kinds] if isinstance(kinds, str) else list(kinds), levels, repeats, rewind)
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    request = AblationRequest(kinds, levels, repeats, rewind, scheme_for(kinds, init, init_params))
     counter = StepCounter(display or Display(False, None))
     given = Given(model, data, loss, metric, forward)
     directory, frame = reopen(run, given, functions=functions, device=device, watch=counter, trust=trust)
@@ -133,7 +144,8 @@ def ablate(
     search = read_search(directory.path)
     numbers = _levels(search, request.levels)
     elsewhere = functools.cache(functools.partial(_elsewhere, frame, request.rewind or ""))
-    bench = _AblatedRun(directory, frame, drawing_of(frame, criterion), request, elsewhere)
+    fresh = fresh_for(frame, request.scheme)
+    bench = _AblatedRun(directory, frame, drawing_of(frame, criterion), request, elsewhere, fresh)
     seeds_of = {number: [replicate.seed for replicate in search.levels[number].alive] for number in numbers}
     with locked(directory.path, "ablations"), counter.display.training(len(numbers)):
         _say_stored(bench, seeds_of)
@@ -164,6 +176,7 @@ class _AblatedRun:
     drawing: Drawing
     request: AblationRequest
     elsewhere: Callable[[int], Point]
+    fresh: Fresh
 
     def directory(self, kind: str, repeat: int) -> RunDirectory:
         return RunDirectory(self.run.path / "ablations" / self.request.folder(kind) / f"repeat-{repeat}")
@@ -188,6 +201,9 @@ def _train_level(bench: _AblatedRun, number: int, seeds: Sequence[int], counter:
     masks = {seed: run.read_mask(seed, number) for seed in seeds}
     every = list(itertools.product(request.kinds, range(request.repeats), seeds))
     missing = [which for which in every if not bench.directory(*which[:2]).has(which[2], number)]
+    said = said_of(request.scheme)
+    for kind, repeat, seed in set(every) - set(missing):
+        _check_drawn(bench.directory(kind, repeat), seed, number, said)
     if not missing:
         return
     jobs = {which: _job(bench, which[0], _subject(bench, (*which, number), masks)) for which in every}
@@ -195,8 +211,17 @@ def _train_level(bench: _AblatedRun, number: int, seeds: Sequence[int], counter:
         kind, repeat, seed = which
         dense = run.read_record(seed, 0)
         outcome = Outcome(jobs[which], trained, seed, number, dense["init_sha256"], seconds)
-        facts = {"ablation": request.folder(kind), "repeat": repeat}
+        facts = {"ablation": request.folder(kind), "repeat": repeat, **said}
         store(bench.frame.facts, bench.directory(kind, repeat), outcome, dense, facts)
+
+
+def _check_drawn(stored: RunDirectory, seed: int, level: int, said: Mapping[str, Any]) -> None:
+    """Raise `ConfigMismatch` where a stored control was drawn by another initializer of the same name."""
+    if said and stored.read_record(seed, level).get("drawn_by") != said["drawn_by"]:
+        raise ConfigMismatch(
+            f"{stored.level_path(seed, level)} was drawn by another init than {said['drawn_by']['init']!r} is now: "
+            f"delete the folder {stored.path.parent} to draw it anew"
+        )
 
 
 def _job(bench: _AblatedRun, kind: str, subject: Subject) -> Job:
@@ -216,7 +241,7 @@ def _subject(bench: _AblatedRun, which: tuple[str, int, int, int], masks: Mappin
         level=level,
         mask=masks[seed],
         params=run.read_rewound(seed, level),
-        fresh=lambda: _fresh(bench.frame, seed, repeat),
+        fresh=lambda: bench.fresh(seed, repeat, masks[seed]),
         redraw=lambda: _redraw(bench, seed, level, masks[seed]),
         elsewhere=lambda: bench.elsewhere(seed),
         pattern=drawing.pattern,
@@ -224,23 +249,6 @@ def _subject(bench: _AblatedRun, which: tuple[str, int, int, int], masks: Mappin
         others={other: mask for other, mask in masks.items() if other != seed},
         rng=np.random.default_rng([seed, level, repeat, zlib.crc32(kind.encode())]),
     )
-
-
-def _fresh(frame: Frame, seed: int, repeat: int) -> Params:
-    """Return another initialization: the same one at every level, another one for each replicate and repeat."""
-    source = frame.ask.source
-    if not source.varies:
-        raise BadValue(
-            f"model {source.name!r} has one initialization only: to draw another, search with a callable that makes "
-            "the model from a seed, or with init=… (lottery list initializers)"
-        )
-    own = source.initial_state(seed)
-    other = int(np.random.SeedSequence([seed, repeat, 0x5EED]).generate_state(1, np.uint32)[0])
-    fresh = source.initial_state(other)
-    if all(np.array_equal(own[name], fresh[name]) for name in own):
-        raise BadValue(f"model {source.name!r} is the same for every seed: it cannot be drawn afresh")
-    warn_not_redrawn(own, fresh, frame.dense[seed])
-    return fresh
 
 
 def _redraw(bench: _AblatedRun, seed: int, level: int, mask: Mask) -> Mask:

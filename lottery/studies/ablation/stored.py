@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lottery.results.levels import Level, Replicate, mean
 from lottery.runs.directory import RunDirectory
@@ -18,16 +19,19 @@ class Ablated:
     """One kind of control of a search.
 
     Attributes:
-        kind: its name, followed by the other rewind point where there is one.
+        kind: its name, followed by the other rewind point or the initializer where there is one.
         levels: one replicate for each seed, with the mean of its repeats; its path is that of the first repeat.
         repeats: how often every ticket was ablated.
         every: all trainings, one `Level` for each repeat, by level.
+        drawn_by: the initializer that was named for it, with its settings; empty where it was drawn as the search drew
+            its own.
     """
 
     kind: str
     levels: tuple[Level, ...]
     repeats: int
     every: Mapping[int, tuple[Level, ...]]
+    drawn_by: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_ablations(run: str | Path) -> list[Ablated]:
@@ -64,8 +68,30 @@ def read_ablation(run: str | Path, kind: str, levels: Iterable[int] | None = Non
             )
     if not every:
         raise FileFormatError(f"{run}: no level of the ablation {kind!r} is finished")
+    first = next(iter(every.values()))[0]
+    drawn_by = repeats[0].read_record(first.replicates[0].seed, first.level).get("drawn_by", {})
     averaged = tuple(_averaged(repeats) for repeats in every.values())
-    return Ablated(kind, averaged, max(map(len, every.values())), every)
+    return Ablated(kind, averaged, max(map(len, every.values())), every, drawn_by)
+
+
+def with_plain(asked: Sequence[Ablated], stored: Sequence[Ablated]) -> list[Ablated]:
+    """Return controls, and before each that an initializer drew the stored one that was drawn as the search's own.
+
+    Args:
+        asked: controls.
+        stored: every control of the same run.
+    """
+    found: dict[str, Ablated] = {}
+    for each in asked:
+        plain = [one for one in stored if each.drawn_by and not one.drawn_by and each.kind.startswith(f"{one.kind}-")]
+        found |= {one.kind: _at(one, [level.level for level in each.levels]) for one in plain if one.kind not in found}
+        found[each.kind] = each
+    return [each for each in found.values() if each.levels]
+
+
+def _at(control: Ablated, levels: Sequence[int]) -> Ablated:
+    kept = tuple(level for level in control.levels if level.level in levels)
+    return dataclasses.replace(control, levels=kept, every={level.level: control.every[level.level] for level in kept})
 
 
 def _averaged(repeats: Sequence[Level]) -> Level:

@@ -47,7 +47,8 @@ class Subject:
         level: the level of the ticket.
         mask: its mask.
         params: its weights at the rewind point (not masked).
-        fresh: makes another initialization of the same network, one for each repeat.
+        fresh: makes another initialization of the same network, one for each repeat: as the search drew it, or by the
+            initializer that was named, under this mask.
         redraw: draws a mask of the same density from the dense network, by its scores turned upside down.
         elsewhere: returns the dense network at the other rewind point that was asked for.
         pattern: which weights of the search stay or go together.
@@ -71,12 +72,27 @@ class Subject:
 
 Ablate = Callable[[Subject], Control]
 
-ABLATIONS: Registry[Ablate] = Registry("ablation", "lottery.studies.ablation.controls", listed="ablations")
+_HERE = "lottery.studies.ablation.controls"
+ABLATIONS: Registry[Ablate] = Registry("ablation", _HERE, listed="ablations")
+DRAWING: Registry[Ablate] = Registry("ablation that draws weights", _HERE)
+"""Those that ask for fresh weights: an initializer may be named for them."""
 
 
-def ablation(name: str, *, source: str) -> Callable[[Ablate], Ablate]:
-    """Register an ablation; its docstring's first line is its summary and says what it breaks."""
-    return ABLATIONS.registering(name, source)
+def ablation(name: str, *, source: str, draws: bool = False) -> Callable[[Ablate], Ablate]:
+    """Register an ablation; its docstring's first line is its summary and says what it breaks.
+
+    Args:
+        name: the name that users type.
+        source: the paper (or page) that defines it.
+        draws: whether it asks for fresh weights, by any initializer that the caller names.
+    """
+
+    def register(control: Ablate) -> Ablate:
+        if draws:
+            DRAWING.registering(name, source)(control)
+        return ABLATIONS.registering(name, source)(control)
+
+    return register
 
 
 def others_in_order(subject: Subject) -> Sequence[int]:

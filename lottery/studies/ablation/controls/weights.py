@@ -13,13 +13,13 @@ from lottery.studies.ablation.controls import Control, Subject, ablation
 Array = NDArray[Any]
 
 
-@ablation("reinit", source="Frankle & Carbin 2019, section 2 (arXiv 1803.03635)")
+@ablation("reinit", source="Frankle & Carbin 2019, section 2 (arXiv 1803.03635)", draws=True)
 def reinit(subject: Subject) -> Control:
     """The ticket's mask at weights drawn afresh: is it the initialization?"""
     return Control(subject.fresh(), subject.mask)
 
 
-@ablation("sign-reinit", source="Zhou et al. 2019, section 4.1 (arXiv 1905.01067)")
+@ablation("sign-reinit", source="Zhou et al. 2019, section 4.1 (arXiv 1905.01067)", draws=True)
 def sign_reinit(subject: Subject) -> Control:
     """Weights drawn afresh with the ticket's signs: are the signs enough?"""
     fresh = subject.fresh()
