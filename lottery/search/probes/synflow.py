@@ -53,6 +53,27 @@ def synflow(look: Look) -> dict[str, torch.Tensor]:
     return {name: g / most for name, g in zip(weights, found, strict=True)}
 
 
+def flow(model: nn.Module, input_shape: tuple[int, ...]) -> float:
+    """Return R = 1ᵀ(∏|W|)1, the flow from inputs of 1 to the outputs of a network that is made linear, in place.
+
+    With 1 for every weight that is kept it is the number of paths from an input to an output.
+
+    Raises:
+        BadValue: a model that does not return one tensor.
+
+    >>> two = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
+    >>> with torch.no_grad():
+    ...     _ = [parameter.fill_(-1) for parameter in two.parameters()]
+    >>> round(flow(two, (3,)), 6)
+    24.0
+    """
+    with torch.no_grad():
+        outputs = _linear(model)(torch.full((1, *input_shape), INPUT, dtype=torch.float64))
+    if not isinstance(outputs, torch.Tensor):
+        raise BadValue(f"the flow is a sum of one tensor of outputs, and this model returns {type(outputs).__name__}")
+    return float(outputs.sum()) / INPUT
+
+
 def _numbers(inputs: Any) -> bool:
     return isinstance(inputs, torch.Tensor) and inputs.is_floating_point()
 
