@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from es.network import Apply, Arrays
-from es.population.interpreter import bind
+from es.population.interpreter import bind, called
 
 _MULTIPLY = frozenset({"dot_general", "conv_general_dilated"})
 # An array stays itself through these.
@@ -72,10 +72,9 @@ def _run(
 
 
 def _step(step: Any, taken: Sequence[Named], taps: Mapping[str, Any], seen: dict[str, jax.Array]) -> list[Named]:
-    inner = next((step.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in step.params), None)
-    body = getattr(inner, "jaxpr", inner)
-    if step.primitive.name not in ("scan", "while") and len(getattr(body, "invars", ())) == len(taken) and body:
-        return _run(body, [(value, "") for value in getattr(inner, "consts", ())], taken, taps, seen)
+    inner = called(step)
+    if inner is not None:
+        return _run(inner.jaxpr, [(value, "") for value in inner.consts], taken, taps, seen)
     names = {name for _, name in taken if name}
     results = bind(step, [value for value, _ in taken])
     if step.primitive.name in _MULTIPLY:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from lottery.cli import ablate, bench, connect, export, instability, layers, list_, prune, show, train, transfer
+from lottery.cli import ablate, bench, connect, export, init, instability, layers, list_, prune, show, train, transfer
 
 HELP = "Find, train, run and study lottery tickets: sparse sub-networks that train as well as the dense one."
 
@@ -27,6 +27,7 @@ _COMMANDS: tuple[tuple[str, Callable[..., Any], Sequence[str]], ...] = (
     ("bench", bench.bench, bench.EXAMPLES),
     ("export", export.export, export.EXAMPLES),
     ("layers", layers.layers, layers.EXAMPLES),
+    ("init", init.init, init.EXAMPLES),
     ("list", list_.list_, list_.EXAMPLES),
 )
 

@@ -23,8 +23,8 @@ def structural_rank(keep: NDArray[np.bool_]) -> int:
     2
     """
     flat = keep.reshape(len(keep), -1)
-    if not flat.any():
-        return 0
+    if flat.all() or not flat.any():
+        return min(flat.shape) if flat.any() else 0
     return int((maximum_bipartite_matching(csr_matrix(flat), perm_type="column") >= 0).sum())
 
 

@@ -45,7 +45,7 @@ def follow(
         model = source.build(seed)
         if isinstance(parts, Unseen):
             return Uses(torch_axes(model), reason="no data was given")
-        inputs, targets = _batch(parts, seed, float_type(model))
+        inputs, targets = batch_of(parts, seed, float_type(model))
         objective = objective_for(targets, own(loss) if loss else None, metric) if targets is not None else None
         return torch_uses(model, matrices(model), inputs, objective.loss if objective else None, targets)
     from lottery.networks.sources.jax import JaxSource
@@ -54,7 +54,7 @@ def follow(
         return Uses(reason=f"{type(source).__name__} is neither a PyTorch module nor a JAX model")
     if isinstance(parts, Fitness):
         return source.judged_uses(seed, parts.of)
-    return source.uses(seed, _batch(parts, seed, torch.float32)[0])
+    return source.uses(seed, batch_of(parts, seed, torch.float32)[0])
 
 
 def matrices(model: nn.Module) -> list[str]:
@@ -66,8 +66,17 @@ def matrices(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.ndim > 1 and is_number(parameter)]
 
 
-def _batch(parts: Parts | Episodes | Fitness | Unseen, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Return a few examples on the host; observations of an environment have no targets."""
+def batch_of(
+    parts: Parts | Episodes | Fitness | Unseen, seed: int, dtype: torch.dtype, count: int = FEW
+) -> tuple[Any, Any]:
+    """Return a few examples on the host; observations of an environment are zeros, and have no targets.
+
+    Args:
+        parts: the data, or an environment.
+        seed: which examples.
+        dtype: of their floating-point numbers.
+        count: how many; a loader brings its own number.
+    """
     if not isinstance(parts, Parts):
-        return torch.zeros(FEW, *parts.input_shape), None
-    return next(training_batches(parts.with_floats(dtype).train, FEW, seed=seed, start=0, stop=1))
+        return torch.zeros(count, *parts.input_shape), None
+    return next(training_batches(parts.with_floats(dtype).train, count, seed=seed, start=0, stop=1))

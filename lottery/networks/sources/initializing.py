@@ -85,7 +85,7 @@ class Init:
         if not self.changes:
             return dict(arrays), NOTHING_DRAWN
         keep = {} if mask is None else mask
-        drawn = self._draw(followed_tensors(_real(arrays), keep, self.uses()), seed)
+        drawn = self._draw(followed_tensors(real_shapes(arrays), keep, self.uses()), seed)
         changed = {name: value.astype(arrays[name].dtype) for name, value in drawn.values.items()}
         return {**arrays, **changed}, _with_rest(drawn, {}, keep)
 
@@ -101,5 +101,6 @@ def _with_rest(drawn: Drawn, computed: Mapping[str, str], keep: Keep) -> Drawn:
     return Drawn(values, drawn.keep, {**rest, **drawn.left, **computed})
 
 
-def _real(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+def real_shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of real numbers."""
     return {name: array.shape for name, array in arrays.items() if array.dtype.kind not in "biuc"}

@@ -11,6 +11,7 @@ from lottery.results.delivery import report
 from lottery.runs.directory import RunDirectory
 from lottery.search.frame.facts import Facts
 from pruning.jobs import Job, Trained
+from pruning.mask import Mask
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,9 @@ def store(
     job, seed, level = outcome.job, outcome.seed, outcome.level
     found = report(outcome.trained, facts.measure_at)
     trained = found.trained
-    mask = (trained.mask or job.mask).with_metadata(
-        criterion=facts.criterion,
-        scope=facts.scope,
-        level=level,
-        seed=seed,
-        framework=facts.framework,
-        layout=facts.layout,
-        init_sha256=outcome.init_sha256,
-    )
+    mask = described(facts, trained.mask or job.mask, seed, level, outcome.init_sha256)
     record = {
-        "format": 1,
-        "kind": "lottery-ticket",
-        "seed": seed,
-        "level": level,
-        "density": mask.density,
-        "sparsity": mask.sparsity,
-        "kept": mask.kept,
-        "prunable": mask.total,
-        "layers": {row.name: row.density for row in mask.layers()},
+        **of_mask(mask, seed, level),
         "validation": found.validation,
         "test": found.test,
         "delivered": found.delivered,
@@ -87,3 +72,35 @@ def store(
         **(more or {}),
     }
     run.write_level(replace(job, mask=mask), trained, record, card(record), found.weights)
+
+
+def described(facts: Facts, mask: Mask, seed: int, level: int, init_sha256: str) -> Mask:
+    """Return a mask with what its file says of it."""
+    return mask.with_metadata(
+        criterion=facts.criterion,
+        scope=facts.scope,
+        level=level,
+        seed=seed,
+        framework=facts.framework,
+        layout=facts.layout,
+        init_sha256=init_sha256,
+    )
+
+
+def of_mask(mask: Mask, seed: int, level: int) -> dict[str, Any]:
+    """Return the entries of a ticket's record that its mask decides.
+
+    >>> of_mask(Mask({"w": [[1, 0]]}), 0, 1)["layers"]
+    {'w': 0.5}
+    """
+    return {
+        "format": 1,
+        "kind": "lottery-ticket",
+        "seed": seed,
+        "level": level,
+        "density": mask.density,
+        "sparsity": mask.sparsity,
+        "kept": mask.kept,
+        "prunable": mask.total,
+        "layers": {row.name: row.density for row in mask.layers()},
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from lottery.networks.example_gradients import differentiable
 from lottery.networks.objectives.objective import Objective, call
+from lottery.networks.sources.layer_outputs import noted
 from lottery.search.probes.synflow import flow
 from lottery.state.randomness import seeded_everywhere
 from lottery.studies.measures.signal import squared_correlation
@@ -22,10 +22,8 @@ from lottery.studies.starting.lens import Array, Lens, Passed, signs
 from pruning.copies.copying import copy_module
 from pruning.errors import BadValue, LotteryError
 from pruning.mask import Mask
-from pruning.starts.torch_tensors import Owned, torch_tensors
+from pruning.starts.torch_tensors import torch_tensors
 from pruning.torch_modules import apply_mask
-
-_LAST_UNITS = (nn.Linear, nn.Bilinear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,42 +71,14 @@ def torch_lens(model: nn.Module, mask: Mask, inputs: Any, targets: Any, objectiv
 
 def _layers(network: _Network) -> dict[str, Passed]:
     model = network.copy()
-    owned = torch_tensors(model, dict(network.mask))
-    seen: dict[str, torch.Tensor] = {}
-    axes: dict[str, int] = {}
-    hooks = [each.layer.register_forward_hook(_noting(each, seen, axes)) for each in _one_for_each_layer(owned)]
-    with seeded_everywhere(0), differentiable(model):
+    with seeded_everywhere(0), differentiable(model), noted(torch_tensors(model, dict(network.mask))) as seen:
         outputs = _outputs(call(model, network.inputs))
         total = (outputs * torch.from_numpy(signs(tuple(outputs.shape))).to(outputs)).sum()
-        gradients = torch.autograd.grad(total, list(seen.values()), allow_unused=True, materialize_grads=True)
-    for hook in hooks:
-        hook.remove()
+        found = torch.autograd.grad(total, list(seen.values.values()), allow_unused=True, materialize_grads=True)
     return {
-        name: Passed(values.detach().numpy(), gradient.numpy(), axes[name])
-        for (name, values), gradient in zip(seen.items(), gradients, strict=True)
+        name: Passed(values.detach().numpy(), gradient.numpy(), seen.axes[name])
+        for (name, values), gradient in zip(seen.values.items(), found, strict=True)
     }
-
-
-def _one_for_each_layer(owned: Sequence[Owned]) -> list[Owned]:
-    """Return one weight of each layer: what several of them make together is one result."""
-    return list({id(each.layer): each for each in reversed(owned) if each.known}.values())[::-1]
-
-
-def _noting(owned: Owned, seen: dict[str, torch.Tensor], axes: dict[str, int]) -> Callable[..., Any]:
-    def note(module: nn.Module, arguments: Any, output: Any) -> Any:
-        del arguments
-        first = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)), None)
-        name = owned.tensor.name
-        if first is None or name in seen or not first.is_floating_point():
-            return output
-        if not first.requires_grad:
-            first.requires_grad_()
-        seen[name] = first
-        axes[name] = first.ndim - 1 if isinstance(module, _LAST_UNITS) else 1
-        # an activation in place would overwrite what is noted
-        return first.clone() if output is first else output
-
-    return note
 
 
 def _jacobian(network: _Network, count: int) -> Array:
@@ -134,7 +104,7 @@ def _sums(width: int) -> torch.Tensor:
 def _example_gradients(network: _Network, count: int) -> Array:
     model = network.copy().eval()
     weights = [model.get_parameter(name) for name in network.mask]
-    keeps = [torch.from_numpy(np.asarray(keep)) for keep in network.mask.values()]
+    keeps = [torch.tensor(keep) for keep in network.mask.values()]
     rows: list[torch.Tensor] = []
     with seeded_everywhere(0), differentiable(model):
         outputs = _outputs(call(model, _first(network.inputs, count)))
@@ -155,7 +125,7 @@ def _gradient_norm(network: _Network) -> float:
         weights = [model.get_parameter(name) for name in network.mask]
         found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
     kept = zip(found, network.mask.values(), strict=True)
-    return math.sqrt(sum(float(g[torch.from_numpy(np.asarray(keep))].square().sum()) for g, keep in kept))
+    return math.sqrt(sum(float(g[torch.tensor(keep)].square().sum()) for g, keep in kept))
 
 
 def _answers(network: _Network, value: float) -> Array:

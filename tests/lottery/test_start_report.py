@@ -1,0 +1,184 @@
+"""The report on a start: the same in both frameworks, right where it can be computed by hand, and one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lottery import find_ticket
+from lottery.cli.app import main
+from lottery.runs.ticket import Ticket
+from lottery.studies.analyses import analyze
+from lottery.studies.starting.starting import Started, start
+from lottery.studies.starting.verdict import LayerSignal, verdict
+from pruning.errors import BadValue
+from pruning.mask import Mask
+
+
+class Net(nn.Module):
+    def __init__(self, depth: int = 2, width: int = 32) -> None:
+        super().__init__()
+        sizes = [64, *[width] * depth]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.out = nn.Linear(width, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(1)
+        for layer in self.hidden:
+            x = layer(x).relu()
+        return self.out(x)
+
+
+def pair(seed: int) -> Any:
+    del seed
+    sizes = {"hidden.0": (32, 64), "hidden.1": (32, 32), "out": (10, 32)}
+    params = {f"{name}.weight": np.zeros(size, np.float32) for name, size in sizes.items()}
+
+    def apply(tree: Any, x: Any) -> Any:
+        x = x.reshape(len(x), -1)
+        for name in ("hidden.0", "hidden.1"):
+            x = jnp.maximum(x @ tree[f"{name}.weight"].T, 0)
+        return x @ tree["out.weight"].T
+
+    return params, apply
+
+
+def started(model: Any, **settings: Any) -> Started:
+    return start(model, "digits", **({"init": "unit-scaled", "init_params": {"gain": math.sqrt(2)}} | settings))
+
+
+class TestBothFrameworks:
+    def test_the_same_numbers(self):
+        in_torch, in_jax = (started(model, density=0.3).report for model in (Net, pair))
+        assert [layer.name for layer in in_torch.layers] == [layer.name for layer in in_jax.layers]
+        for one, other in zip(in_torch.layers, in_jax.layers, strict=True):
+            assert (one.rank, one.density) == (other.rank, other.density)
+            assert one.largest == pytest.approx(other.largest, rel=1e-4)
+            assert one.signal is not None and other.signal is not None
+            assert one.signal.forward == pytest.approx(other.signal.forward, rel=1e-3)
+            assert one.signal.backward == pytest.approx(other.signal.backward, rel=1e-3)
+            assert one.signal.correlation == pytest.approx(other.signal.correlation, rel=1e-3)
+            assert one.signal.dead == other.signal.dead
+        assert in_torch.jacobian == pytest.approx(in_jax.jacobian, rel=1e-3)
+        assert in_torch.kernel == pytest.approx(in_jax.kernel, rel=1e-3)
+        for name in ("tangent-kernel condition", "Jacobian covariance", "epsinas"):
+            assert in_torch.scores[name] == pytest.approx(in_jax.scores[name], rel=1e-2, abs=1e-6), name
+
+
+class TestByHand:
+    def test_an_identity_passes_everything(self):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
+        report = started(model, init="identity", init_params={}).report
+        assert report.jacobian == pytest.approx(np.ones(64), abs=1e-6)
+        assert all((layer.largest, layer.least, layer.rank) == pytest.approx((1, 1, 64)) for layer in report.layers)
+
+    def test_paths_are_counted(self):
+        keep = {"hidden.0.weight": np.zeros((32, 64), bool), "hidden.1.weight": np.zeros((32, 32), bool)}
+        keep |= {"out.weight": np.zeros((10, 32), bool)}
+        keep["hidden.0.weight"][:2, :3], keep["hidden.1.weight"][:4, :2], keep["out.weight"][:5, :4] = 1, 1, 1
+        report = started(Net, mask=Mask(keep)).report
+        assert 10 ** report.scores["log10 of paths"] == pytest.approx(3 * 2 * 4 * 5)
+        assert report.layers[0].signal is not None
+        assert report.layers[0].signal.dead == 30
+
+
+class TestVerdict:
+    def test_a_deep_network_fades_under_a_mask_until_it_is_started_right(self):
+        faded = started(lambda seed: Net(10, 64), density=0.1, init="kaiming-normal", init_params={}).report.verdict
+        assert faded.trainable is False
+        assert "--init unit-scaled" in faded.sentence
+        assert started(lambda seed: Net(10, 64), density=0.1).report.verdict.trainable
+
+    def test_an_emptied_layer_is_named(self):
+        keep = {name: np.ones(shape, bool) for name, shape in (("hidden.0.weight", (32, 64)), ("out.weight", (10, 32)))}
+        report = started(Net, mask=Mask({**keep, "hidden.1.weight": np.zeros((32, 32), bool)})).report
+        assert report.verdict.trainable is False
+        assert "'hidden.1.weight', the mask keeps none of its weights" in report.verdict.sentence
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"forward": 1e4}, "the signal grows by a factor of 1e[+]04"),
+            ({"forward": 0.0}, "the signal is lost"),
+            ({"backward": 1e-4}, "the gradient grows"),
+            ({"correlation": 0.999}, "all inputs look alike"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, change, said):
+        plain = {"forward": 1.0, "backward": 1.0, "correlation": 0.3, "dead": 0, "units": 8, "kept": 9}
+        layers = [LayerSignal("a", **plain), LayerSignal("b", **{**plain, **change}), LayerSignal("c", **plain)]
+        found = verdict(layers, 0.3, knows_mask=True)
+        assert found.trainable is False
+        with pytest.raises(AssertionError, match=said):
+            raise AssertionError(found.sentence)
+
+    def test_nothing_followed_is_not_called_trainable(self):
+        assert verdict([], 0.1, knows_mask=True).trainable is None
+
+
+class TestRepair:
+    def test_a_repaired_start_has_singular_values_near_one(self):
+        plain, mended = (
+            started(Net, density=0.4, scope="layer", repair=repair).report for repair in (None, "isometry")
+        )
+        assert mended.layers[1].least / mended.layers[1].largest > 3 * plain.layers[1].least / plain.layers[1].largest
+
+    @pytest.mark.parametrize("model", [Net, pair])
+    def test_lsuv_measures_the_network(self, model):
+        report = started(model, density=0.4, repair="lsuv").report
+        assert all(layer.signal is not None and 0.4 < layer.signal.forward < 3 for layer in report.layers)
+
+
+class TestCommand:
+    def test_it_prints_saves_and_is_trained(self, tmp_path, capsys):
+        asked = ["mlp", "--density", "0.2", "--scope", "erk", "--init", "unit-scaled", "--set", "init_params.gain=1.4"]
+        figure = tmp_path / "start.png"
+        assert main(["init", *asked, "--out", str(tmp_path / "start"), "--plot", str(figure), "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert printed["trainable"] is True
+        assert figure.stat().st_size > 5_000
+        ticket = Ticket.load(tmp_path / "start")
+        assert ticket.density == pytest.approx(0.2, abs=1e-3)
+        assert ticket.info["start"]["init"] == "unit-scaled"
+        assert (
+            main(["train", str(tmp_path / "start"), "--steps", "20", "--out", str(tmp_path / "runs"), "--quiet"]) == 0
+        )
+        assert main(["init", str(tmp_path / "start"), "--repair", "isometry"]) == 0
+        assert "ticket's" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("asked", "said"),
+        [
+            (["mlp", "--density", "1.5"], "densit"),
+            (["mlp", "--density", "0.1", "--criterion", "snr"], "needs std of a training"),
+            (["mlp", "--init", "unit-scald"], "unit-scaled"),
+            (["mlp", "--repair", "isometri"], "isometry"),
+            (["no-such-model"], "no-such-model"),
+        ],
+    )
+    def test_what_cannot_be_is_one_line(self, asked, said, capsys):
+        assert main(["init", *asked]) == 2
+        error = capsys.readouterr().err.strip()
+        assert said in error
+        assert len(error.splitlines()) == 1
+
+    def test_a_mask_and_a_density_exclude_each_other(self):
+        with pytest.raises(BadValue, match="a mask or a density, not both"):
+            started(Net, density=0.1, mask=Mask({"out.weight": np.ones((10, 32), bool)}))
+
+
+def test_the_analysis_of_a_run(tmp_path):
+    ticket = find_ticket(Net, "digits", levels=2, steps=30, tolerance=1.0, quiet=True, replicates=2, out=tmp_path)
+    assert ticket.search is not None
+    found = analyze(ticket.search.run, "signal", Net)
+    assert found.arrays["forward"].shape == (3,)
+    assert found.arrays["trainable"].tolist() == [1, 1, 1]
+    assert all(0 < value <= 1 for value in found.arrays["alignment"])
+    assert "n = 2 replicates" in found.text
