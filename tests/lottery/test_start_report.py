@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ import torch
 from torch import nn
 
 from lottery import find_ticket
-from lottery.cli.app import main
 from lottery.runs.ticket import Ticket
 from lottery.studies.analyses import analyze
 from lottery.studies.starting.starting import Started, start
@@ -26,7 +26,7 @@ class Net(nn.Module):
     def __init__(self, depth: int = 2, width: int = 32) -> None:
         super().__init__()
         sizes = [64, *[width] * depth]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.out = nn.Linear(width, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,10 @@ class TestVerdict:
 class TestRepair:
     def test_a_repaired_start_has_singular_values_near_one(self):
         plain, mended = (
-            started(Net, density=0.4, scope="layer", repair=repair).report for repair in (None, "isometry")
+            started(
+                Net, density=0.4, scope="layer", repair=repair, repair_params={"gain": 1.0} if repair else None
+            ).report
+            for repair in (None, "isometry")
         )
         assert mended.layers[1].least / mended.layers[1].largest > 3 * plain.layers[1].least / plain.layers[1].largest
 
@@ -136,11 +139,19 @@ class TestRepair:
         assert all(layer.signal is not None and 0.4 < layer.signal.forward < 3 for layer in report.layers)
 
 
+def lottery(*words: str) -> int:
+    from lottery.cli.app import main
+
+    with pytest.raises(SystemExit) as done:
+        main([str(word) for word in words])
+    return int(done.value.code or 0)
+
+
 class TestCommand:
     def test_it_prints_saves_and_is_trained(self, tmp_path, capsys):
         asked = ["mlp", "--density", "0.2", "--scope", "erk", "--init", "unit-scaled", "--set", "init_params.gain=1.4"]
         figure = tmp_path / "start.png"
-        assert main(["init", *asked, "--out", str(tmp_path / "start"), "--plot", str(figure), "--json"]) == 0
+        assert lottery("init", *asked, "--out", str(tmp_path / "start"), "--plot", str(figure), "--json") == 0
         printed = json.loads(capsys.readouterr().out)
         assert printed["trainable"] is True
         assert figure.stat().st_size > 5_000
@@ -148,9 +159,9 @@ class TestCommand:
         assert ticket.density == pytest.approx(0.2, abs=1e-3)
         assert ticket.info["start"]["init"] == "unit-scaled"
         assert (
-            main(["train", str(tmp_path / "start"), "--steps", "20", "--out", str(tmp_path / "runs"), "--quiet"]) == 0
+            lottery("train", str(tmp_path / "start"), "--steps", "20", "--out", str(tmp_path / "runs"), "--quiet") == 0
         )
-        assert main(["init", str(tmp_path / "start"), "--repair", "isometry"]) == 0
+        assert lottery("init", str(tmp_path / "start"), "--repair", "isometry") == 0
         assert "ticket's" not in capsys.readouterr().err
 
     @pytest.mark.parametrize(
@@ -164,7 +175,7 @@ class TestCommand:
         ],
     )
     def test_what_cannot_be_is_one_line(self, asked, said, capsys):
-        assert main(["init", *asked]) == 2
+        assert lottery("init", *asked) == 2
         error = capsys.readouterr().err.strip()
         assert said in error
         assert len(error.splitlines()) == 1

@@ -48,7 +48,16 @@ def learned_from(parts: object) -> str:
     return {"Episodes": EPISODES, "Fitness": FITNESS}.get(type(parts).__name__, NOTHING)
 
 
-def _use(data: str, framework: str) -> str:
+def able(data: str, framework: str) -> list[str]:
+    """Return the names of the trainers that take such data and networks.
+
+    >>> able(EXAMPLES, "jax"), able(EPISODES, "torch")
+    (['es', 'optax'], ['es'])
+    """
     fits: Callable[[TrainerKind], bool] = lambda kind: data in kind.data and framework in kind.frameworks  # noqa: E731
-    able = [entry.name for entry in TRAINERS if fits(entry.value)]
-    return f"use trainer {' or '.join(map(repr, able))}" if able else "no trainer takes both this model and this data"
+    return [entry.name for entry in TRAINERS if fits(entry.value)]
+
+
+def _use(data: str, framework: str) -> str:
+    found = able(data, framework)
+    return f"use trainer {' or '.join(map(repr, found))}" if found else "no trainer takes both this model and this data"

@@ -12,7 +12,7 @@ import torch
 from lottery.networks.initializers.first import FIRST
 from lottery.networks.objectives.metric import GivenMetric
 from lottery.networks.objectives.objective import GivenLoss, objective_for, own
-from lottery.networks.sources.choosing import init_for
+from lottery.networks.sources.choosing import init_for, model_source
 from lottery.networks.sources.following import batch_of
 from lottery.networks.sources.initializing import Init
 from lottery.networks.sources.repairing import repaired_start, tensors_of
@@ -20,11 +20,14 @@ from lottery.networks.sources.source import ModelSource
 from lottery.runs.given import Given
 from lottery.runs.ticket import Ticket
 from lottery.search.frame.beginning import scheme_of
+from lottery.search.frame.fitting import able, learned_from
 from lottery.search.frame.frame import Frame, frame_of
+from lottery.search.frame.resolving import parts_of
 from lottery.search.frame.seeds import job_seed
 from lottery.search.levels.plan import plan_of
 from lottery.search.levels.storing import described, of_mask
 from lottery.search.preparing.preparing import drawing_of
+from lottery.settings.config import SearchConfig
 from lottery.state.tensors import digest, float_type, load_state
 from lottery.studies.starting.in_torch import torch_lens
 from lottery.studies.starting.lens import Lens
@@ -128,6 +131,7 @@ def start(
         return _of_ticket(model, Given(None, data, loss, metric, forward), asked, settings)
     chosen = {"criterion": "random", **settings}
     chosen |= {"densities": (density,)} if density is not None else {"levels": 0}
+    chosen.setdefault("trainer", _trainer_for(model, data, forward))
     frame = frame_of(Given(model, data, loss, metric, forward), chosen, Silent())
     seed = frame.config.seed
     dense = frame.dense[seed]
@@ -163,6 +167,13 @@ def _of_ticket(ticket: Ticket, given: Given, asked: Asked, settings: Mapping[str
         given = given.or_stored(ticket.info, ticket.path or "this ticket", False, ticket.named)
     chosen = {"seed": ticket.info["seed"], **settings, "levels": 0, "prunable": tuple(ticket.mask)}
     return _started(frame_of(given, chosen, Silent(), ticket), asked, dict(ticket.params), ticket.mask)
+
+
+def _trainer_for(model: Any, data: Any, forward: Forward | None) -> str:
+    """Return a trainer that takes this model and these data: nothing is trained, and its settings do not matter."""
+    parts = parts_of(data, SearchConfig(), forward)
+    fitting = able(learned_from(parts), model_source(model, parts).framework)
+    return SearchConfig.trainer if SearchConfig.trainer in fitting or not fitting else fitting[0]
 
 
 def _read_mask(path: str | Path) -> Mask:

@@ -66,14 +66,14 @@ def verdict(layers: Sequence[LayerSignal], input_correlation: float, knows_mask:
     """
     if not layers:
         return Verdict(None, "cannot tell: no layer of this network could be followed")
-    for layer in layers:
-        if layer.kept == 0 or layer.dead == layer.units:
-            why = "the mask keeps none of its weights" if layer.kept == 0 else "none of its units carries anything"
-            return Verdict(
-                False,
-                f"not trainable: no signal passes {layer.name!r}, {why}; keep more weights there (another scope, a "
-                "higher density)",
-            )
+    emptied = [(layer, "the mask keeps none of its weights") for layer in layers if layer.kept == 0]
+    silent = [(layer, "none of its units carries anything") for layer in layers if layer.dead == layer.units]
+    for layer, why in [*emptied, *silent]:
+        return Verdict(
+            False,
+            f"not trainable: no signal passes {layer.name!r}, {why}; keep more weights there (another scope, a higher "
+            "density)",
+        )
     hidden = layers[:-1] or layers
     first, last = hidden[0], hidden[-1]
     advice = "try --repair isometry, or --init orthogonal" if knows_mask else "try --init unit-scaled"
