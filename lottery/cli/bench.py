@@ -19,7 +19,10 @@ EXAMPLES = (
 
 def bench(
     what: Annotated[
-        str, typer.Argument(help="search, es (evolution), methods (masks, probes, controls) or sparse (forward pass).")
+        str,
+        typer.Argument(
+            help="search, es (evolution), methods (masks, probes, controls), init (starts) or sparse (forward)."
+        ),
     ],
     ticket: Annotated[
         Path | None, typer.Argument(help="With sparse: a ticket directory; its layers instead of random ones.")
