@@ -101,7 +101,8 @@ def _with_settings(name: str, function: Callable[..., Any], outside: str | None)
     from lottery.cli.choices.described import search_settings, settings_of_trainer, trainer_settings
     from lottery.cli.choices.flags import with_flags
     from lottery.cli.terminal.trusting import look_here
-    from lottery.settings.config import LEVELS, SEARCH, START
+    from lottery.settings.config import LEVELS, SEARCH
+    from lottery.settings.start import START
 
     trained = trainer_settings()
     if outside is not None:

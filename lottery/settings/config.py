@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lottery.settings import start
 from pruning.errors import BadValue
 from pruning.ladder import MAX_LEVELS, check_fraction
 from pruning.patterns import get_pattern
@@ -14,7 +15,7 @@ from pruning.scopes import SCOPES
 from pruning.settings.setting import check_settings, setting
 
 # The headings of help texts.
-SEARCH, START, LEVELS, MASK = "The search", "Where training starts", "How much to prune", "Which weights are pruned"
+SEARCH, LEVELS, MASK = "The search", "How much to prune", "Which weights are pruned"
 SCORES, DIET, EARLY_BIRD = "How weights are scored", "Data diet", "Early-Bird"
 
 # Beyond these lies a mistake, which would fill the memory before it is seen.
@@ -196,32 +197,12 @@ class SearchConfig:
     skip: tuple[str, ...] = setting(
         (), "Name patterns of tensors that stay dense.", group=MASK, words=("exclude", "ignore")
     )
-    init: str | Callable[..., Any] = setting(
-        "model",
-        "How first weights are drawn: a registered initializer, `package.module:function`, or `model` for the model's "
-        "own.",
-        listed="initializers",
-        group=START,
-        words=("initializer", "initialization", "initialiser"),
-    )
-    init_params: Mapping[str, Any] = setting(
-        {}, "Settings of the initializer, as `gain`.", of="init", group=START, later=True
-    )
-    redraw: bool = setting(
-        False,
-        "Draw the weights of every pruned level anew under its mask, by `init` and from the seed of the first weights, "
-        "instead of rewinding them. By default a ticket's weights are those of the rewind point.",
-        group=START,
-        later=True,
-    )
-    rewind: str = setting(
-        "0",
-        "Where survivors go back to: `0`, a step (`500`), an epoch (`2ep`), `lr` (trained weights, the learning rate "
-        "rewound) or `none` (fine-tuning).",
-        group=START,
-        words=("rewind_to", "rewind_step", "rewind_epoch"),
-        takes="int",
-    )
+    init: str | Callable[..., Any] = setting(**start.INIT)
+    init_params: Mapping[str, Any] = setting(**start.INIT_PARAMS)
+    redraw: bool = setting(**start.REDRAW)
+    repair: str | None = setting(**start.REPAIR)
+    repair_params: Mapping[str, Any] = setting(**start.REPAIR_PARAMS)
+    rewind: str = setting(**start.REWIND)
     replicates: int = setting(
         1,
         "Number of seeds, counted up from `seed`.",
@@ -288,8 +269,7 @@ class SearchConfig:
             raise BadValue(f"densities are those of {MAX_LEVELS:,} levels at most, not of {len(self.densities):,}")
         if self.early_bird is not None and self.draw_from != "previous":
             raise BadValue("early_bird draws each mask from the level before it: use draw_from 'previous'")
-        if self.redraw and (self.init == "model" or self.rewind != "0"):
-            raise BadValue("redraw draws weights by `init`, which must name an initializer then, and rewind stays at 0")
+        start.check_start(self.init, self.rewind, redraw=self.redraw)
         if self.tolerance == math.inf:
             raise BadValue("tolerance must be 0 or more and finite, not inf")
 

@@ -104,6 +104,12 @@ class Settings(TypedDict, total=False):
     """Draw the weights of every pruned level anew under its mask, by `init` and from the seed of the first weights,
     instead of rewinding them. By default a ticket's weights are those of the rewind point.
     """
+    repair: str | None
+    """Change the weights of every pruned level under its mask before it is trained, so that signals pass. By default
+    they stay as the rewind point has them.
+    """
+    repair_params: Mapping[str, Any]
+    """Settings of the repair, as `spread`."""
     rewind: str | int
     """Where survivors go back to: `0`, a step (`500`), an epoch (`2ep`), `lr` (trained weights, the learning rate
     rewound) or `none` (fine-tuning).

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from lottery.settings.fields import spoken
 from pruning.errors import BadValue, shown
-from pruning.settings.setting import check_settings
+from pruning.settings.setting import Declared, check_settings
 
 # The headings of help texts.
 LENGTH, OPTIMIZER, SCHEDULE, HOW = (
@@ -19,9 +18,6 @@ LENGTH, OPTIMIZER, SCHEDULE, HOW = (
 STD = "Standard deviations (for criterion snr)"
 
 MANY, LARGE = 10**9, 1e38
-
-Declared = Mapping[str, Any]
-"""The arguments of `setting` for one setting."""
 
 STEPS: Declared = {
     "default": None,

@@ -18,6 +18,9 @@ from typing import Any
 
 from pruning.errors import BadValue, shown, unknown
 
+Declared = Mapping[str, Any]
+"""The arguments of `setting` for one setting, where several configurations have it or it stands in a file of its own."""
+
 _KEY = "setting"
 
 

@@ -39,7 +39,7 @@ def plain_cnn(shape: tuple[int, ...], outputs: int) -> nn.Module:
     >>> sum(isinstance(layer, nn.Conv2d) for layer in plain_cnn((1, 8, 8), 10))
     20
     """
-    channels = image_shape("plain-cnn", shape)[0]
+    channels = image_shape(shape, least=4)[0]
     layers: dict[str, nn.Module] = {}
     for index in range(1, DEPTH + 1):
         stride = 2 if index in (1, DEPTH // 2 + 1) else 1

@@ -70,5 +70,5 @@ def plan_of(frame: Frame, drawing: Drawing) -> SearchPlan:
     for mask in dense.values():
         candidates = Mask.dense(mask.shapes()) if config.candidates == "all" else mask
         check_targets(targets, candidates, config.guard, frame.pattern)
-    beginning = beginning_of(config, frame.ask.source, frame.pattern, len(targets) - 1)
+    beginning = beginning_of(config, frame.ask, frame.pattern, len(targets) - 1)
     return SearchPlan(config, drawing, targets, dense, frame.rewind, beginning, frame.setup.total_steps, frame.facts)
