@@ -49,8 +49,8 @@ REPAIR_PARAMS: Declared = {
 }
 REWIND: Declared = {
     "default": "0",
-    "help": "Where survivors go back to: `0`, a step (`500`), an epoch (`2ep`), `lr` (trained weights, the learning rate "
-    "rewound) or `none` (fine-tuning).",
+    "help": "Where survivors go back to: `0`, a step (`500`), an epoch (`2ep`), `lr` (trained weights, the learning "
+    "rate rewound) or `none` (fine-tuning).",
     "group": START,
     "words": ("rewind_to", "rewind_step", "rewind_epoch"),
     "takes": "int",

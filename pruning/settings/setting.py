@@ -19,7 +19,7 @@ from typing import Any
 from pruning.errors import BadValue, shown, unknown
 
 Declared = Mapping[str, Any]
-"""The arguments of `setting` for one setting, where several configurations have it or it stands in a file of its own."""
+"""The arguments of `setting` for one setting that several configurations have, or that a file of its own describes."""
 
 _KEY = "setting"
 

@@ -62,6 +62,29 @@ def test_a_redrawn_level_has_the_variance_of_its_own_mask(model, trainer, tmp_pa
     assert not weights[~keep].any()
 
 
+@pytest.mark.parametrize(("model", "trainer"), [(Net, "gd"), (pair, "optax")])
+def test_a_scheme_that_chooses_the_mask_keeps_the_counts(model, trainer, tmp_path):
+    asked = {"init": "exact-orthogonal", "init_params": {"gain": 1.0}, "redraw": True, "levels": None}
+    level = drawn(model, tmp_path, trainer=trainer, densities=[0.2], criterion="random", **asked)[1]
+    weights = level.params["first.weight"].astype(np.float64)
+    gram = weights.T @ weights if weights.shape[0] > weights.shape[1] else weights @ weights.T
+    assert gram == pytest.approx(np.eye(32), abs=1e-5)
+    assert level.mask.kept == round(0.2 * level.mask.total)
+    with pytest.raises(BadValue, match="takes one pruned level"):
+        drawn(model, tmp_path, trainer=trainer, criterion="random", **{**asked, "levels": 2})
+
+
+@pytest.mark.parametrize(("model", "trainer"), [(Net, "gd"), (pair, "optax")])
+def test_a_level_is_repaired_where_it_is_asked_for(model, trainer, tmp_path):
+    repair = {"repair": "isometry", "repair_params": {"gain": 1.0}, "densities": [0.3], "levels": None}
+    plain = drawn(model, tmp_path, trainer=trainer, densities=[0.3], levels=None, criterion="random")[1]
+    mended = drawn(model, tmp_path, trainer=trainer, criterion="random", **repair)[1]
+    spread = [np.linalg.svd(level.mask.apply(dict(level.params))["second.weight"])[1] for level in (plain, mended)]
+    assert spread[1][-1] / spread[1][0] > 1.5 * spread[0][-1] / spread[0][0]
+    assert np.array_equal(plain.mask["second.weight"], mended.mask["second.weight"])
+    assert mended.info["config"]["repair"] == "isometry"
+
+
 def test_a_ticket_is_never_rescaled_unless_it_is_asked_for(tmp_path):
     first, second, _ = drawn(Net, tmp_path)
     keep = second.mask["first.weight"]

@@ -14,7 +14,8 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "lottery": (
         ("__main__",),
         ("cli",),
-        ("api", "exporting", "studies", "bench"),
+        ("bench",),
+        ("api", "exporting", "studies"),
         ("exports", "search"),
         ("objective", "trainers", "runs"),
         ("networks",),
