@@ -23,6 +23,7 @@ from pruning.errors import BadValue, UnknownName, shown, unknown
 from pruning.registry import Registry, import_by_path, summary_of
 from pruning.starts.choosing.densities import thinned
 from pruning.starts.left_alone import LeftAlone
+from pruning.starts.scaling.graph import with_live_degrees
 from pruning.starts.tensor import Tensor
 from pruning.starts.weight import Array, Weight
 
@@ -160,7 +161,7 @@ def draw(tensors: Sequence[Tensor], scheme: Initializer, seed: int) -> Drawn:
     values: dict[str, Array] = {}
     keep: dict[str, NDArray[np.bool_]] = {}
     left: dict[str, str] = {}
-    for tensor in tensors:
+    for tensor in with_live_degrees(tensors):
         try:
             chosen = [_drawn(weight, scheme, seed, part) for part, weight in enumerate(tensor.weights())]
         except LeftAlone as why:
