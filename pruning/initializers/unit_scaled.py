@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from pruning.initializers import initializer, leave_lookups
 from pruning.starts.distributions import spread
 from pruning.starts.fans import Fan, fans
-from pruning.starts.gains import gain_before
+from pruning.starts.gains import Rule, gain_before
 from pruning.starts.weight import Array, Weight
 
 
@@ -18,12 +20,19 @@ def unit_scaled(
     *,
     gain: float | None = None,
     activation: str | None = None,
-    fan: Fan = "in",
+    rule: Rule = "forward",
+    sigma: float | Literal["optimal"] = 1.0,
+    fan: Fan | None = None,
     distribution: str = "normal",
 ) -> Array:
-    """Variance gain² / fan of the live connections of every unit, so that a mask does not shrink the signal."""
+    """Variance gain² / fan of the live connections of every unit, so that a mask does not shrink the signal.
+
+    `rule` chooses what the gain keeps: `forward` (signals of standard deviation `sigma`, VI3NR), `backward` (their
+    gradients: over the live outputs, where no other `fan` is named) or `kumar` (signals near 0).
+    """
     leave_lookups(weight)
-    std = gain_before(weight, gain, activation) / np.sqrt(np.maximum(1, fans(weight, fan)))
+    fan = fan or ("out" if rule == "backward" else "in")
+    std = gain_before(weight, gain, activation, rule, sigma) / np.sqrt(np.maximum(1, fans(weight, fan)))
     return std.astype(np.float32) * spread(distribution, rng, weight.shape)
 
 
