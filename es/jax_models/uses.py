@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
-from jax.extend.core import Literal
 
+from es.jax_models.flow import jax_flow
+from es.jax_models.programs import Rules, run
 from es.network import Arrays, Network
 from pruning.errors import first_line
 from pruning.uses.axes import Axes
+from pruning.uses.flows.destinations import with_destinations
 from pruning.uses.uses import ADDED, NOTHING, TABLE, UNUSED, Trace, Uses, joined
 
 Places = tuple[int, ...]  # the array's own axes, in the order in which a value has them
@@ -127,7 +129,8 @@ def jax_uses(network: Network, params: Arrays, names: Iterable[str], inputs: Any
     ]
     live = [_Value(Trace(True))] * (len(program.jaxpr.invars) - len(leaves))
     found = _Found(shapes)
-    results = _run(program.jaxpr, [*given, *live], found)
+    rules = Rules(lambda _: _Value(), lambda step, taken: [_plain(step, taken, found)], _sliced, _either)
+    results = run(program.jaxpr, [*given, *live], rules)
     outputs = frozenset[str]().union(*(value.trace.names for value in results))
     axes = {name: axes for name, axes in found.axes.items() if axes is not None and name}
     axes |= {name: Axes(shape, tuple(range(len(shape))), ()) for name, shape in shapes.items() if len(shape) < 2}
@@ -137,22 +140,12 @@ def jax_uses(network: Network, params: Arrays, names: Iterable[str], inputs: Any
     apart = {n: why for n, why in found.apart.items() if why == TABLE or n not in found.multiplied}
     apart |= {n: UNUSED for n in shapes if n not in found.order}
     factors = frozenset(found.factors) - apart.keys() - {""}
-    return Uses(axes, tuple(found.order), outputs, factors, apart)
-
-
-def _run(program: Any, given: Sequence[_Value], found: _Found) -> list[_Value]:
-    known: dict[Any, _Value] = dict(zip(program.invars, given, strict=True))
-
-    def value(atom: Any) -> _Value:
-        return known.get(atom, _Value()) if not isinstance(atom, Literal) else _Value()
-
-    for step in program.eqns:
-        taken = [value(atom) for atom in step.invars]
-        made = _inside(step, taken, found)
-        if made is None:
-            made = [_plain(step, taken, found)] * len(step.outvars)
-        known.update(zip(step.outvars, made, strict=True))
-    return [value(atom) for atom in program.outvars]
+    uses = Uses(axes, tuple(found.order), outputs, factors, apart)
+    try:
+        flow = jax_flow(program, [name if name in shapes else "" for name in leaves])
+    except Exception:  # a caller's function may hold any operation: where its results go is then not known
+        flow = None
+    return with_destinations(uses, flow)
 
 
 def _plain(step: Any, taken: Sequence[_Value], found: _Found) -> _Value:
@@ -199,39 +192,6 @@ def _axes(step: Any, side: int) -> tuple[list[int], list[int]]:
         return [axis for axis in range(count) if axis not in contracted[side]], list(contracted[side])
     out, into, *_ = step.params["dimension_numbers"].rhs_spec
     return [out], [into]
-
-
-def _inside(step: Any, taken: Sequence[_Value], found: _Found) -> list[_Value] | None:
-    """Return the results of an operation with programs inside; None where it has none."""
-    params = step.params
-    match step.primitive.name:
-        case "cond":
-            runs = [_run(branch.jaxpr, taken[1:], found) for branch in params["branches"]]
-            return [_either([run[index] for run in runs]) for index in range(len(step.outvars))]
-        case "while":
-            consts = taken[params["cond_nconsts"] :]
-            fixed, carry = consts[: params["body_nconsts"]], list(consts[params["body_nconsts"] :])
-            return _repeated(params["body_jaxpr"].jaxpr, fixed, carry, [], found)
-        case "scan":
-            first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
-            sliced = [_sliced(value) for value in taken[second:]]
-            return _repeated(params["jaxpr"].jaxpr, taken[:first], list(taken[first:second]), sliced, found)
-    inner = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
-    program = getattr(inner, "jaxpr", inner)
-    if program is None or len(getattr(program, "invars", ())) != len(taken):
-        return None
-    return _run(program, taken, found)
-
-
-def _repeated(
-    program: Any, fixed: Sequence[_Value], carry: list[_Value], sliced: list[_Value], found: _Found
-) -> list[_Value]:
-    """Run a loop's body twice: what the first round made, the second round takes."""
-    made: list[_Value] = []
-    for _ in range(2):
-        made = _run(program, [*fixed, *carry, *sliced], found)
-        carry = [_either(pair) for pair in zip(carry, made[: len(carry)], strict=True)]
-    return [*carry, *made[len(carry) :]]
 
 
 def _sliced(value: _Value) -> _Value:

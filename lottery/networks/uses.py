@@ -15,6 +15,8 @@ from pruning.calls.calling import call_once
 from pruning.calls.structures import tensors_in
 from pruning.copies.copying import copy_module
 from pruning.errors import first_line
+from pruning.uses.flows.destinations import with_destinations
+from pruning.uses.flows.listening import Listening
 from pruning.uses.following import Following
 from pruning.uses.torch_axes import torch_axes
 from pruning.uses.uses import Trace, Uses
@@ -50,15 +52,16 @@ def torch_uses(
         parameters = dict(network.named_parameters())
         batch = copied(inputs)  # before anything is listened to: how a batch copies itself is its own affair
         following = Following({name: parameters[name] for name in names}, tensors_in(batch))
+        listening = Listening(following, tensors_in(batch))
         try:
-            with seeded_everywhere(0), torch.enable_grad(), following:
+            with seeded_everywhere(0), torch.enable_grad(), listening, following:
                 outputs = call_once(network, batch)
         except Exception as error:  # a caller's model may do anything
             failed = failed or first_line(error)
             continue
         made_by = _made_by(following, outputs, loss, targets)
         reason = "" if made_by else "its outputs do not depend on them by any operation that could be followed"
-        return following.uses(by_kind, made_by, reason)
+        return with_destinations(following.uses(by_kind, made_by, reason), listening.flow_to(outputs))
     return Uses(by_kind, reason=failed)
 
 

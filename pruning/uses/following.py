@@ -69,6 +69,11 @@ class Following(Operations):
         """Return what is known of a tensor."""
         return self._traces.get(_memory(tensor), NOTHING)
 
+    def weights_in(self, tensor: torch.Tensor) -> frozenset[str]:
+        """Return the weights that a value is made of, whichever an index chose; none for any other activation."""
+        trace = self.trace(tensor)
+        return frozenset(each.name for each in self._places_of(tensor)) or (frozenset() if trace.live else trace.names)
+
     def set(self, tensor: torch.Tensor, trace: Trace) -> None:
         """Remember it."""
         self._traces[_memory(tensor)] = trace

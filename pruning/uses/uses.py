@@ -22,6 +22,14 @@ class Uses:
         total_work: those of all products; None where that is not known.
         rows: of those that are divided by norms of their own, the axes that number what has a norm each: none of these
             parts may be all 0.
+        activations: the function that the result of each goes through first, element by element, by its name in
+            `pruning.uses.functions.ACTIVATIONS`; `linear` where it reaches another product (attention's queries, keys
+            and values do) or the outputs with none between. Shifts and scales (biases, normalization), pooling, moving
+            and adding results up are looked through. Not there: where that function is none of these, where several
+            uses or parts go through different ones (the gates of an LSTM that are one tensor), where it was not found.
+        feeds: those whose results the input of each is made of; none for the network's own inputs.
+        in_degrees: how many edges meet in the sum where the result of each goes: parallel layers count one each, and so
+            does a residual connection; 1 in a plain chain. Of several uses the largest counts.
         reason: why the pass could not be followed; empty where it could.
     """
 
@@ -33,6 +41,9 @@ class Uses:
     work: Mapping[str, float] = field(default_factory=dict)
     total_work: float | None = None
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    activations: Mapping[str, str] = field(default_factory=dict)
+    feeds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    in_degrees: Mapping[str, int] = field(default_factory=dict)
     reason: str = ""
 
 
