@@ -56,12 +56,12 @@ def kind_of(name: str, uses: Uses) -> Kind:
 
 def activation_of(name: str, uses: Uses) -> str | None:
     """Return the function that a weight's result goes through; None where it was not found."""
-    del name, uses  # TODO(gains)
-    return None
+    return uses.activations.get(name)
 
 
 def place_of(name: str, uses: Uses) -> Place | None:
     """Return where a weight stands in its network; None where the pass could not be followed."""
     if name not in uses.order:
         return None
-    return Place(uses.order.index(name), last=name in uses.outputs)
+    feeds, in_degree = uses.feeds.get(name, ()), uses.in_degrees.get(name, 1)
+    return Place(uses.order.index(name), feeds, in_degree, last=name in uses.outputs)

@@ -78,6 +78,7 @@ class Tensor:
         part: how messages call one of several matrices ("gate").
         activation: as for `Weight`.
         place: as for `Weight`.
+        activations: where its matrices go through different functions (gates): one for each, instead of `activation`.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Tensor:
     part: str = "part"
     activation: str | None = "linear"
     place: Place | None = None
+    activations: tuple[str | None, ...] = ()
 
     def weights(self) -> tuple[Weight, ...]:
         """Return the matrices to draw."""
@@ -94,9 +96,10 @@ class Tensor:
         count = len(cut)
         kinds = self.kinds * count if len(self.kinds) == 1 else self.kinds
         numbered = [f"{self.part} {index + 1} of {count}" if count > 1 else "" for index in range(count)]
+        activations = self.activations or (self.activation,) * count
         return tuple(
-            Weight(self.name, keep, kind, part, self.activation, self.place)
-            for keep, kind, part in zip(cut, kinds, numbered, strict=True)
+            Weight(self.name, keep, kind, part, activation, self.place)
+            for keep, kind, part, activation in zip(cut, kinds, numbered, activations, strict=True)
         )
 
     def joined(self, matrices: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:

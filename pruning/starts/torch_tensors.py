@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from pruning.starts.weight import Kind
 from pruning.uses.uses import NOT_LOOKED_AT, Uses
 
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
-_GATES = {"LSTM": 4, "GRU": 3, "LSTMCell": 4, "GRUCell": 3}
+# The functions of gates that are one tensor, in PyTorch's order: a forward pass shows only that they differ.
+_LSTM, _GRU = ("sigmoid", "sigmoid", "tanh", "sigmoid"), ("sigmoid", "sigmoid", "tanh")
+_GATES = {"LSTM": _LSTM, "GRU": _GRU, "LSTMCell": _LSTM, "GRUCell": _GRU}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +80,10 @@ def torch_tensors(model: nn.Module, keep: Keep, uses: Uses = NOT_LOOKED_AT) -> l
                 continue
             met.add(id(own))
             name = _name(path, layer, attribute, keep)
-            found.append(
-                Owned(_tensor(name, tuple(weight.shape), layout, kinds, part, keep, uses), layer, attribute, True)
-            )
+            tensor = _tensor(name, tuple(weight.shape), layout, kinds, part, keep, uses)
+            if part == "gate":
+                tensor = replace(tensor, activations=_functions(layer))
+            found.append(Owned(tensor, layer, attribute, True))
     for path, layer in model.named_modules():
         for attribute, parameter in layer.named_parameters(recurse=False):
             name = f"{path}.{attribute}" if path else attribute
@@ -148,7 +151,7 @@ def _projections(layer: nn.MultiheadAttention) -> Iterator[tuple[str, Layout, tu
 
 def _gates(layer: nn.Module) -> Iterator[tuple[str, Layout, tuple[Kind, ...], str]]:
     names: list[str] = getattr(layer, "_flat_weights_names", ["weight_ih", "weight_hh"])
-    count = next((_GATES[each.__name__] for each in type(layer).__mro__ if each.__name__ in _GATES), 1)
+    count = max(1, len(_functions(layer)))
     for name in names:
         if not name.startswith("weight_"):
             continue
@@ -158,6 +161,11 @@ def _gates(layer: nn.Module) -> Iterator[tuple[str, Layout, tuple[Kind, ...], st
             continue
         kind: Kind = "recurrent" if name.startswith("weight_hh") else "recurrent input"
         yield name, Layout((count, rows // count, columns), (0,), (1,), (2,)), (kind,), "gate"
+
+
+def _functions(layer: nn.Module) -> tuple[str, ...]:
+    """Return the functions of a recurrent layer's gates; none where it has no gates."""
+    return next((_GATES[each.__name__] for each in type(layer).__mro__ if each.__name__ in _GATES), ())
 
 
 def _name(path: str, layer: nn.Module, attribute: str, keep: Keep) -> str:

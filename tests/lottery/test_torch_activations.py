@@ -12,6 +12,8 @@ from torch import nn
 
 from lottery.networks.models import MODELS
 from lottery.networks.uses import torch_uses
+from pruning.starts.torch_tensors import torch_tensors
+from pruning.starts.weight import Place
 from pruning.uses.uses import Uses
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
@@ -240,6 +242,22 @@ def test_gates_that_are_one_tensor_have_no_function_in_common(kind):
     uses = followed(Made(last, core=kind(3, 5, batch_first=True), head=nn.Linear(5, 2)), torch.randn(2, 4, 3))
     assert uses.activations == {"head.weight": "linear"}
     assert set(uses.feeds["head.weight"]) == {"core.weight_ih_l0", "core.weight_hh_l0"}
+
+
+def test_each_gate_that_is_drawn_has_its_own_function():
+    model = Made(last, core=nn.LSTM(3, 5, batch_first=True), head=nn.Linear(5, 2))
+    drawn = {each.tensor.name: each.tensor for each in torch_tensors(model, {}, followed(model, torch.randn(2, 4, 3)))}
+    gates = [weight.activation for weight in drawn["core.weight_hh_l0"].weights()]
+    assert gates == ["sigmoid", "sigmoid", "tanh", "sigmoid"]  # input, forget, cell, output
+    assert [weight.activation for weight in drawn["head.weight"].weights()] == ["linear"]
+
+
+def test_what_is_drawn_knows_its_function_and_its_place():
+    model = Block()
+    weights = {t.tensor.name: t.tensor.weights()[0] for t in torch_tensors(model, {}, followed(model))}
+    assert weights["one.weight"].activation == "relu" and weights["two.weight"].activation is None
+    assert weights["beside.weight"].place == Place(3, ("stem.weight", "two.weight"), in_degree=2)
+    assert weights["head.weight"].place == Place(4, ("stem.weight", "two.weight", "beside.weight"), last=True)
 
 
 def test_an_embedding_feeds_and_is_followed_too():
