@@ -49,6 +49,7 @@ _SETTINGS = table(
         "strategy": optional(text),
         "seed": _SEED,
         "split_seed": optional(whole()),
+        **dict.fromkeys(("seed_weights", "seed_mask", "seed_data"), optional(_SEED)),
         **dict.fromkeys(("validation_size", "tolerance", "data_diet"), optional(number)),
     },
 )
@@ -160,6 +161,16 @@ def read_summary(run: Path) -> dict[str, Any]:
 def read_run_config(run: Path) -> dict[str, Any]:
     """Return a run's `config.json`: its settings and fingerprints."""
     return _read(run / "config.json", _CHECK_RUN)
+
+
+def weights_seed(record: Mapping[str, Any]) -> int:
+    """Return the seed of a ticket's first weights, from its record.
+
+    >>> weights_seed({"seed": 2}), weights_seed({"seed": 2, "config": {"seed_weights": 7}})
+    (2, 7)
+    """
+    found = record.get("config", {}).get("seed_weights")
+    return record["seed"] if found is None else found
 
 
 def split_seed(config: Mapping[str, Any]) -> int:

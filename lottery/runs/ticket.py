@@ -21,6 +21,7 @@ from es.jax_models.kinds import is_jax_model
 from lottery.networks.sources.recorded import maker_of
 from lottery.results.card import card
 from lottery.results.levels import Search
+from lottery.runs.records import weights_seed
 from lottery.runs.ticket_directory import CARD, MASK, RECORD, foreign_names, is_ticket, open_ticket, seal_ticket
 from lottery.state.machine.callers_settings import own_settings
 from lottery.state.randomness import seeded_everywhere
@@ -199,10 +200,11 @@ class Ticket:
 
     @own_settings()
     def _into(self, model: Any, params: Mapping[str, NDArray[Any]]) -> Any:
-        with seeded_everywhere(self.info["seed"]):
+        seed = weights_seed(self.info)
+        with seeded_everywhere(seed):
             make = maker_of(model, self.info, params)
             with users_code("the model"):
-                made = make(self.info["seed"])
+                made = make(seed)
         if is_jax_model(made):
             return _into_tree(made, self.info, params, self.mask)
         if not isinstance(made, nn.Module):
@@ -284,7 +286,7 @@ def _into_tree(made: Any, info: Mapping[str, Any], params: Mapping[str, NDArray[
     from es.jax_models.modules import jax_model
     from pruning.pytrees import apply_mask
 
-    model = jax_model(made, info["seed"], shapes_of(info["example"]) if "example" in info else None)
+    model = jax_model(made, weights_seed(info), shapes_of(info["example"]) if "example" in info else None)
     tree = rebuild(model.tree, {name: jnp.asarray(value) for name, value in params.items()})
     return model.given(apply_mask(tree, mask))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lottery.settings import start
+from lottery.settings import seeding, start
 from pruning.errors import BadValue
 from pruning.ladder import MAX_LEVELS, check_fraction
 from pruning.patterns import get_pattern
@@ -18,8 +18,8 @@ from pruning.settings.setting import check_settings, setting
 SEARCH, LEVELS, MASK = "The search", "How much to prune", "Which weights are pruned"
 SCORES, DIET, EARLY_BIRD = "How weights are scored", "Data diet", "Early-Bird"
 
-# Beyond these lies a mistake, which would fill the memory before it is seen.
-_MOST_SEED, _MANY = 2**32 - 1, 10**9
+# Beyond this lies a mistake, which would fill the memory before it is seen.
+_MANY = 10**9
 
 
 @dataclass(frozen=True)
@@ -211,17 +211,11 @@ class SearchConfig:
         group=SEARCH,
         words=("seeds", "repeats", "n_seeds", "trials"),
     )
-    seed: int = setting(
-        0, "Seed of the first replicate.", least=0, most=_MOST_SEED, group=SEARCH, words=("random_state", "random_seed")
-    )
-    split_seed: int = setting(
-        0,
-        "Seed of the validation split, of a data diet, and of the episodes that policies are measured on. All "
-        "replicates of a run share them, whichever call adds them.",
-        least=0,
-        most=_MOST_SEED,
-        group=SEARCH,
-    )
+    seed: int = setting(**seeding.SEED, group=SEARCH)
+    split_seed: int = setting(**seeding.SPLIT_SEED, group=SEARCH)
+    seed_weights: int | None = setting(**seeding.SEED_WEIGHTS, group=SEARCH)
+    seed_mask: int | None = setting(**seeding.SEED_MASK, group=SEARCH)
+    seed_data: int | None = setting(**seeding.SEED_DATA, group=SEARCH)
     validation_size: int | float | None = setting(
         None,
         "Training examples (or their fraction) held out for validation. By default the data set's own.",
@@ -260,8 +254,7 @@ class SearchConfig:
         if self.sparsity is not None:
             check_fraction("sparsity", self.sparsity, zero=True)
         check_settings(self)
-        if self.seed >= 2**32 - self.replicates:
-            raise BadValue(f"seed must be less than {2**32 - self.replicates}, not {self.seed}")
+        seeding.check_seeds(self.seed, self.replicates, self.seed_weights, self.seed_data)
         size = self.validation_size
         if (isinstance(size, float) and not 0 < size < 1) or (isinstance(size, int) and size < 1):
             raise BadValue(f"validation_size must be a number of examples or a fraction of them, not {size:g}")

@@ -122,6 +122,19 @@ class Settings(TypedDict, total=False):
     """Seed of the validation split, of a data diet, and of the episodes that policies are measured on. All replicates
     of a run share them, whichever call adds them.
     """
+    seed_weights: int | None
+    """Seed of the first weights, the same for all replicates: they then differ in the rest alone. By default each
+    replicate's own seed.
+    """
+    seed_mask: int | None
+    """Seed of what is random in a mask, the same for all replicates: criterion `random`, what a criterion's probes look
+    at, the random masks of controls. By default each replicate's own seed. Masks that move while a network trains
+    follow `seed_data`.
+    """
+    seed_data: int | None
+    """Seed of what is random in a training, the same for all replicates: the order of the data, dropout, the
+    perturbations of evolution. By default each replicate's own seed.
+    """
     validation_size: int | float | None
     """Training examples (or their fraction) held out for validation. By default the data set's own."""
     tolerance: float | None

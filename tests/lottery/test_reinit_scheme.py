@@ -16,7 +16,8 @@ from lottery.studies.ablation.report import ablation_figure
 from lottery.studies.ablation.running import ablate
 from lottery.studies.ablation.stored import read_ablations
 from pruning.errors import BadValue, ConfigMismatch, UnknownName
-from pruning.initializers import Chosen, Initializer, generator
+from pruning.initializers import Chosen, Initializer, draw, get_initializer
+from pruning.starts.tensor import Layout, Tensor
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
@@ -55,9 +56,9 @@ def test_the_weights_have_the_variance_of_the_tickets_mask(searched, level):
         mask, control = RunDirectory(searched).read_mask(seed, level), stored(searched, SCALED)
         assert control.read_mask(seed, level) == mask
         for name, keep in mask.items():
-            live = np.maximum(1, keep.sum(1))[:, None]
-            drawn = generator(other_seed(seed), name).standard_normal(keep.shape) / np.sqrt(live)
-            assert np.array_equal(control.read_rewound(seed, level)[name], np.float32(drawn * keep))
+            tensor = Tensor(name, keep, Layout(keep.shape, (), (0,), (1,)))
+            drawn = draw([tensor], get_initializer("unit-scaled", GAIN), other_seed(seed)).values[name]
+            assert np.array_equal(control.read_rewound(seed, level)[name], drawn.astype(np.float32))
 
 
 def test_the_plain_control_is_dense_and_stays_as_it_is(searched):

@@ -55,7 +55,7 @@ class Beginning:
         """Return the weights that a level starts from, and its mask: another one where the scheme chooses it.
 
         Args:
-            seed: the seed of the replicate.
+            seed: the seed of the replicate's weights.
             mask: the mask that was drawn.
             rewound: the weights at the rewind point.
         """

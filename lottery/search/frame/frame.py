@@ -22,6 +22,7 @@ from lottery.search.frame.fitting import check_fits
 from lottery.search.frame.held_out import held_out
 from lottery.search.frame.resolving import parts_of, resolve
 from lottery.search.frame.rewind import Rewind, parse_rewind
+from lottery.search.frame.seeds import weights_seed
 from lottery.search.frame.using import uses_for, without_outputs
 from lottery.settings.config import SearchConfig
 from lottery.settings.fields import recorded
@@ -97,11 +98,12 @@ def frame_of(given: Given, settings: Mapping[str, Any], watch: Watch, ticket: Ti
     """
     config, trainer_config = resolve(settings)
     source, ask = _asked(given, config, trainer_config, watch, ticket)
+    first = weights_seed(config, config.seed)
     setup = trainer_kind(config.trainer).setup(ask)
     uses = uses_for(ask, config)
-    warn_not_covered(ask, config, source.prunable(config.seed, config.prunable, (), uses), uses)
+    warn_not_covered(ask, config, source.prunable(first, config.prunable, (), uses), uses)
     pattern = get_pattern(config.pattern, config.pattern_params).on(uses.axes)
-    dense = BySeed(lambda seed: _dense_mask(config, source, seed, pattern, uses))
+    dense = BySeed(lambda seed: _dense_mask(config, source, weights_seed(config, seed), pattern, uses))
     sizes = dense[config.seed].counts()
     if any(dense[seed].counts() != sizes for seed in config.seeds):
         raise BadValue("the replicates were pruned to different counts before the search; it needs the same ones")
@@ -109,12 +111,12 @@ def frame_of(given: Given, settings: Mapping[str, Any], watch: Watch, ticket: Ti
     rewind = parse_rewind(config.rewind, setup.total_steps, setup.steps_per_epoch)
     if setup.late_start is not None and (rewind.to_step or rewind.start):
         raise BadValue(setup.late_start)
-    initial = BySeed(source.initial_state)
-    check_initializer(source, source.init.scheme.name, config.seed, dense[config.seed])
+    initial = BySeed(lambda seed: source.initial_state(weights_seed(config, seed)))
+    check_initializer(source, source.init.scheme.name, first, dense[config.seed])
     if ticket is None and source.init.changes and not source.init.first:
-        left = source.drawn(config.seed, dense[config.seed], source.init).left
+        left = source.drawn(first, dense[config.seed], source.init).left
         warn_left(left, dense[config.seed], source.init.scheme.name)
-    if ticket is None:
+    if ticket is None and config.seed_weights is None:
         warn_same_replicates({seed: initial[seed] for seed in config.seeds}, dense[config.seed])
     facts = _facts(given, config, ask, setup, dense[config.seed], uses)
     return Frame(config, ask, setup, uses, pattern, dense, initial, rewind, facts)
@@ -138,6 +140,11 @@ def _asked(
             f"{config.replicates} replicates need a callable that makes the model from a seed; "
             "a module instance has one initialization only"
         )
+    if config.seed_weights is not None and not source.varies:
+        raise BadValue(
+            f"seed_weights draws the weights of a model, and {source.name!r} has one initialization only: give a "
+            "callable that makes it from a seed, or init=… (lottery list initializers)"
+        )
     metric = config.metric if given.metric is None else given.metric
     ask = Ask(source, parts, trainer_config, given.loss, metric, watch, config.seed, config.split_seed)
     kind = trainer_kind(config.trainer)
@@ -159,7 +166,7 @@ def _facts(given: Given, config: SearchConfig, ask: Ask, setup: Setup, dense: Ma
         framework=source.framework,
         layout=source.layout,
         given={key: value for key, value in named.items() if isinstance(value, str)},
-        source=source.facts(config.seed),
+        source=source.facts(weights_seed(config, config.seed)),
         trainer=config.trainer,
         criterion=config.criterion,
         scope=config.scope,

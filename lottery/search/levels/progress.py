@@ -140,8 +140,9 @@ class Recorder:
 
     def level_started(self, level: int, jobs: Mapping[int, Job]) -> None:
         """Remember which replicate each job is."""
-        self._where = {job.seed: (seed, level) for seed, job in jobs.items()}
-        self._reached = {job.seed: job.budget.start for job in jobs.values()}
+        # By the job itself: replicates may share the seed of their data.
+        self._where = {id(job): (seed, level) for seed, job in jobs.items()}
+        self._reached = {id(job): job.budget.start for job in jobs.values()}
         self._training = level
         self._display.started(level, sum(job.budget.stop - job.budget.start for job in jobs.values()))
 
@@ -153,13 +154,13 @@ class Recorder:
 
     def stepped(self, job: Job, step: int) -> None:
         """Pass the steps on that are new."""
-        self._display.stepped(step - self._reached[job.seed])
-        self._reached[job.seed] = step
+        self._display.stepped(step - self._reached[id(job)])
+        self._reached[id(job)] = step
 
     def evaluated(self, job: Job, evaluation: Evaluation) -> None:
         """Append the evaluation to `metrics.jsonl`."""
         if self._run is not None:
-            seed, level = self._where[job.seed]
+            seed, level = self._where[id(job)]
             self._run.append_metrics({"seed": seed, "level": level, **dataclasses.asdict(evaluation)})
 
     def checkpoint(self, jobs: Sequence[Job], arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lottery.search.frame.seeds import job_seed
+from lottery.search.frame.seeds import data_seed, job_seed, mask_seed, weights_seed
 from lottery.search.levels.early_bird import asked_when_stable, at_stable_mask
 from lottery.search.levels.plan import Work
 from pruning.jobs import Budget, Job, Params, Trained
@@ -19,23 +19,24 @@ def start(work: Work, seed: int, level: int) -> Job:
         seed: the seed of the replicate.
         level: the level's number.
     """
-    plan, run = work.plan, work.run
+    plan, run, config = work.plan, work.run, work.plan.config
+    own_seed = job_seed(data_seed(config, seed), level)
     if level == 0:
         budget = plan.rewind.dense_budget(plan.total_steps)
-        return Job(work.initial[seed], plan.dense[seed], job_seed(seed, 0), budget)
-    before = level - 1 if plan.config.draw_from == "previous" else 0
+        return Job(work.initial[seed], plan.dense[seed], own_seed, budget)
+    before = level - 1 if config.draw_from == "previous" else 0
     trained = run.read_trained(seed, before)
     params = _rewound(work, seed, trained, before)
     finished = Job(
         run.read_rewound(seed, before) if plan.rewind.to_step is None else params,
         run.read_mask(seed, before),
-        job_seed(seed, before),
+        job_seed(mask_seed(config, seed), before),
         Budget(0, 0),
     )
     scored = at_stable_mask(trained, run.read_record(seed, before))
     mask = plan.drawing.draw(scored, finished, params, plan.targets[level])
-    params, mask = plan.beginning.under(seed, mask, params)
-    return Job(params, mask, job_seed(seed, level), plan.rewind.budget())
+    params, mask = plan.beginning.under(weights_seed(config, seed), mask, params)
+    return Job(params, mask, own_seed, plan.rewind.budget())
 
 
 def asked_start(work: Work, seed: int, level: int) -> Job:
@@ -48,7 +49,8 @@ def asked_start(work: Work, seed: int, level: int) -> Job:
         step = plan.rewind.to_step
         rewound = trained.params if step is None else trained.snapshots.get(step, job.params)
         params = job.params if step is None else rewound
-        seen = replace(job, params=params, mask=trained.mask or job.mask)
+        chance = job_seed(mask_seed(plan.config, seed), level)
+        seen = replace(job, params=params, mask=trained.mask or job.mask, seed=chance)
         return plan.drawing.draw(trained, seen, rewound, plan.targets[level + 1])
 
     return asked_when_stable(plan.config, job, level, draw)

@@ -10,6 +10,7 @@ import numpy as np
 from lottery.networks.sources.choosing import init_for
 from lottery.networks.sources.redrawing import warn_left, warn_not_redrawn
 from lottery.search.frame.frame import Frame
+from lottery.search.frame.seeds import weights_seed
 from lottery.settings.fields import spoken
 from lottery.state.identity import identify
 from lottery.studies.ablation.controls import DRAWING
@@ -94,7 +95,7 @@ def fresh_for(frame: Frame, scheme: Initializer | None) -> Fresh:
     init = None if scheme is None else init_for(source, frame.ask.parts, scheme)
 
     def fresh(seed: int, repeat: int, mask: Mask) -> Params:
-        own, other = frame.initial[seed], _other_seed(seed, repeat)
+        own, other = frame.initial[seed], _other_seed(weights_seed(frame.config, seed), repeat)
         if init is None:
             drawn = _as_searched(frame, own, other)
         else:

@@ -23,7 +23,7 @@ from lottery.runs.given import Given
 from lottery.runs.reading import read_search
 from lottery.search.frame.frame import Frame
 from lottery.search.frame.rewind import Rewind, parse_rewind
-from lottery.search.frame.seeds import job_seed
+from lottery.search.frame.seeds import data_seed, job_seed, mask_seed
 from lottery.search.levels.drawing import Drawing
 from lottery.search.levels.early_bird import at_stable_mask
 from lottery.search.levels.progress import Display, StepCounter
@@ -230,7 +230,8 @@ def _job(bench: _AblatedRun, kind: str, subject: Subject) -> Job:
     if control.start is not None:
         budget = Budget(control.start, budget.stop)
     # The ticket's own seed: the order of the data stays, and the difference is the control's alone.
-    return Job(control.params, control.mask, job_seed(subject.seed, subject.level), budget)
+    own = job_seed(data_seed(bench.frame.config, subject.seed), subject.level)
+    return Job(control.params, control.mask, own, budget)
 
 
 def _subject(bench: _AblatedRun, which: tuple[str, int, int, int], masks: Mapping[int, Mask]) -> Subject:
@@ -247,7 +248,7 @@ def _subject(bench: _AblatedRun, which: tuple[str, int, int, int], masks: Mappin
         pattern=drawing.pattern,
         rows=drawing.guarded,
         others={other: mask for other, mask in masks.items() if other != seed},
-        rng=np.random.default_rng([seed, level, repeat, zlib.crc32(kind.encode())]),
+        rng=np.random.default_rng([mask_seed(bench.frame.config, seed), level, repeat, zlib.crc32(kind.encode())]),
     )
 
 
@@ -259,7 +260,7 @@ def _redraw(bench: _AblatedRun, seed: int, level: int, mask: Mask) -> Mask:
         raise BadValue(f"{run.path}: level 0 holds no standard deviations to invert")
     # Where survivors go back to one point, that point is what the search scored, or compared with.
     rewound = run.read_rewound(seed, level if bench.frame.rewind.to_step is not None else 0)
-    dense = Job(rewound, run.read_mask(seed, 0), job_seed(seed, 0), Budget(0, 0))
+    dense = Job(rewound, run.read_mask(seed, 0), job_seed(mask_seed(bench.frame.config, seed), 0), Budget(0, 0))
     turned = replace(drawing, criterion=_inverted(criterion), rounds=1)
     trained = at_stable_mask(run.read_trained(seed, 0), run.read_record(seed, 0))
     return turned.draw(trained, dense, dense.params, mask.counts())
@@ -281,6 +282,6 @@ def _elsewhere(frame: Frame, text: str, seed: int) -> Point:
     if point.to_step == 0:
         return Point(frame.initial[seed], 0)
     budget = Budget(0, point.to_step, (point.to_step,))
-    job = Job(frame.initial[seed], frame.dense[seed], job_seed(seed, 0), budget)
+    job = Job(frame.initial[seed], frame.dense[seed], job_seed(data_seed(frame.config, seed), 0), budget)
     (trained,) = setup.trainer.train([job], frozenset())
     return Point(trained.snapshots[point.to_step], point.to_step)

@@ -24,7 +24,7 @@ from lottery.runs.reading import read_replicate
 from lottery.runs.records import split_seed
 from lottery.search.frame.facts import Facts
 from lottery.search.frame.frame import Frame
-from lottery.search.frame.seeds import job_seed
+from lottery.search.frame.seeds import data_seed, job_seed, mask_seed
 from lottery.search.levels.progress import Display, StepCounter
 from lottery.search.levels.storing import Outcome, store
 from lottery.settings.config import SearchConfig
@@ -240,11 +240,11 @@ def _job(bench: _TargetRun, source: int | None, seed: int) -> Job:
     params = giver.run.read_rewound(seed, giver.level.level)
     own = bench.own
     budget = own_budget(bench.frame, own.run, seed, own.level.level)
-    return Job(params, mask, job_seed(seed, own.level.level), budget)
+    return Job(params, mask, job_seed(data_seed(bench.frame.config, seed), own.level.level), budget)
 
 
 def _random_mask(mask: Mask, seed: int, level: int, frame: Frame) -> Mask:
-    rng = np.random.default_rng([seed, level, zlib.crc32(b"transfer")])
+    rng = np.random.default_rng([mask_seed(frame.config, seed), level, zlib.crc32(b"transfer")])
     scores = {name: rng.random(keep.shape) for name, keep in mask.items()}
     drawn = drawn_at_random(scores, mask.counts(), frame.rows, frame.pattern)
     require_rows(mask, drawn, frame.rows)
