@@ -40,22 +40,30 @@ def low_rank(
     drawn = rng.standard_normal((weight.outputs, weight.inputs * weight.taps))
     keep = weight.keep.reshape(drawn.shape)
     scaled = gain_before(weight, gain, activation) / np.sqrt(np.maximum(1, weight.fan_in))[:, None] * keep * drawn
-    lowered = _largest(drawn, rank)
-    masked = np.where(keep, lowered, 0)
+    first, second = _largest(drawn, rank)
+    masked = np.where(keep, first @ second, 0)
     norm = np.linalg.norm(masked)
     if not keep.all():
-        _tell(weight, lowered, masked, rank)
+        # The second factor's rows are orthonormal: the first has the rank of both.
+        _tell(weight, first, masked, rank)
     # Where nothing is live, nothing has a norm.
     return (masked * (np.linalg.norm(scaled) / norm if norm else 1.0)).reshape(weight.shape)
 
 
-def _largest(matrix: Array, rank: int) -> Array:
-    """Return the best approximation of this rank: what the largest singular vectors of the shorter side see of it."""
-    if matrix.shape[0] < matrix.shape[1]:
-        return _largest(matrix.T, rank).T
+def _largest(matrix: Array, rank: int) -> tuple[Array, Array]:
+    """Return the best approximation of this rank as two factors; the rows of the second are orthonormal."""
     size = matrix.shape[1]
-    _, vectors = linalg.eigh(matrix.T @ matrix, subset_by_index=(max(0, size - rank), size - 1))
-    return (matrix @ vectors) @ vectors.T
+    if matrix.shape[0] < size:
+        left = _directions(matrix @ matrix.T, rank)
+        q, r = np.linalg.qr((left.T @ matrix).T)
+        return left @ r.T, q.T
+    right = _directions(matrix.T @ matrix, rank)
+    return matrix @ right, right.T
+
+
+def _directions(gram: Array, count: int) -> Array:
+    size = len(gram)
+    return linalg.eigh(gram, subset_by_index=(max(0, size - count), size - 1))[1]
 
 
 def _tell(weight: Weight, before: Array, after: Array, rank: int) -> None:

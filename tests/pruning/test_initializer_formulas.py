@@ -210,6 +210,11 @@ class TestIdentity:
         y = torch.nn.functional.conv2d(x, values, padding=1)
         assert torch.equal(y[:, :4], x) and not y[:, 4:].any()
 
+    def test_a_unit_without_live_inputs_needs_no_diagonal(self):
+        keep = np.ones((4, 4), bool)
+        keep[2] = False
+        assert values_of("identity", example((4, 4), keep=keep)).tolist() == np.diag([1.0, 1.0, 0.0, 1.0]).tolist()
+
     def test_half_of_it_is_the_identity_of_a_hyperbolic_layer(self):
         c, z = 0.9, values_of("identity", example((5, 5)), gain=0.5)
         x = np.random.default_rng(0).standard_normal(5)
