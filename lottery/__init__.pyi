@@ -13,6 +13,7 @@ from lottery.results.levels import Search as Search
 from lottery.results.resampling import bootstrap as bootstrap
 from lottery.results.resampling import interquartile_mean as interquartile_mean
 from lottery.results.statistics import by_seed as by_seed
+from lottery.results.statistics import expected_best as expected_best
 from lottery.results.statistics import holm as holm
 from lottery.results.statistics import paired_difference as paired_difference
 from lottery.results.statistics import paired_t_p as paired_t_p
@@ -32,6 +33,8 @@ from lottery.studies.instability.report import stability_figure as stability_fig
 from lottery.studies.instability.report import stability_table as stability_table
 from lottery.studies.instability.running import instability as instability
 from lottery.studies.layers import layers as layers
+from lottery.studies.seeds.grid import SeedGrid as SeedGrid
+from lottery.studies.seeds.grid import seed_grid as seed_grid
 from lottery.studies.transfer.again import train_ticket as train_ticket
 from lottery.studies.transfer.table import transfer as transfer
 from pruning.mask import Mask as Mask

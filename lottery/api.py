@@ -13,15 +13,12 @@ from lottery.networks.objectives.objective import GivenLoss
 from lottery.results.levels import Search
 from lottery.runs.given import Given
 from lottery.runs.ticket import Ticket
-from lottery.search.frame.resolving import default_data
 from lottery.search.levels.progress import Display
-from lottery.search.preparing.preparing import Request
+from lottery.search.preparing.asking import request_of
 from lottery.search.running import run_search
-from lottery.settings.fields import read_toml
 from lottery.settings.keywords import Settings
 from lottery.state.machine.bars import bars_wanted
 from lottery.state.machine.telling import say
-from lottery.trainers.choosing import with_recipe
 from pruning.calls.calling import Forward
 from pruning.errors import BadValue, NoWinningTicket, shown
 
@@ -95,28 +92,13 @@ def find_ticket(
     """
     if not isinstance(out, str | os.PathLike):
         raise BadValue(f"out must be a folder, not {shown(out)}")
-    if "rewind" in settings and settings["rewind"] is None:
-        raise BadValue(
-            "rewind=None could mean either: say rewind='none' to keep the trained weights, or leave it out for 0"
-        )
-    file = read_toml(Path(config)) if isinstance(config, str | Path) else dict(config or {})
-    recipe = recipe or file.get("recipe")
-    file.pop("recipe", None)
-    keywords = {key: value for key, value in settings.items() if value is not None}
-    merged = with_recipe(recipe or None, file, keywords)
-    model = merged.pop("model", None) if model is None else model
-    data = merged.pop("data", default_data(merged)) if data is None else data
-    merged |= {key: value for key, value in (("model", model), ("data", data)) if isinstance(value, str)}
-    if isinstance(metric, str):
-        merged["metric"], metric = metric, None
-    criterion = merged.pop("criterion") if callable(merged.get("criterion")) else None
-    if criterion is not None:
-        merged["criterion"] = getattr(criterion, "__name__", type(criterion).__name__)
+    request = request_of(Given(model, data, loss, metric, forward), settings, recipe, config)
     bars = bars_wanted(quiet)
     search = run_search(
-        Request(Given(model, data, loss, metric, forward), merged, criterion, Path(out), force, resume),
+        dataclasses.replace(request, out=Path(out), force=force, resume=resume),
         Display(bars, None, None if quiet else say),
     )
+    model, data = request.given.model, request.given.data
     named = frozenset(given for given in (model, data) if isinstance(given, str))
     return dataclasses.replace(_winning_ticket(search), named=named)
 

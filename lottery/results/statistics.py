@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lottery.results.intervals import standard_error, t_interval, wilson_interval
 from lottery.results.levels import Level, Replicate, mean
+from lottery.state.counts import check_count
 from pruning.errors import BadValue
 
 # With up to this many differences, all 2 ** n assignments of signs are computed.
@@ -121,6 +122,26 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     return adjusted
+
+
+def expected_best(values: ArrayLike, n: int) -> float:
+    """Return the expected largest of n draws, with replacement, from these values.
+
+    Σ v₍ᵢ₎ [(i/N)ⁿ − ((i−1)/N)ⁿ] over the N sorted values (Dodge et al. 2019, section 3, arXiv 1909.03004). For a
+    smallest one negate the values and the result.
+
+    Raises:
+        BadValue: no row of finite numbers, an empty one, or n below 1.
+
+    >>> expected_best([1.0, 2.0, 4.0], 1) == 7 / 3, expected_best([0.0, 1.0], 2)
+    (True, 0.75)
+    """
+    check_count("n", n)
+    data = np.sort(finite_array(values, 1))
+    if len(data) == 0:
+        raise BadValue("the best of no values is not known: give one at least")
+    below = (np.arange(len(data) + 1) / len(data)) ** n
+    return float(data @ np.diff(below))
 
 
 def differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:

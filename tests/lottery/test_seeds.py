@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lottery import Data, find_ticket
+from lottery import Data, expected_best, find_ticket, seed_grid
 from lottery.runs.directory import RunDirectory
 from lottery.runs.ticket import Ticket
 from lottery.settings.config import SearchConfig
 from lottery.settings.fields import recorded
 from lottery.studies.ablation.running import ablate
-from pruning.errors import UsageError
+from lottery.studies.seeds.splitting import split_variance
+from pruning.errors import BadValue, UsageError
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
@@ -123,3 +125,66 @@ def test_what_cannot_be_is_one_line(model, settings, said, tmp_path):
     with pytest.raises(UsageError, match=said) as found:
         searched(tmp_path, model, **settings)
     assert "\n" not in str(found.value)
+
+
+def test_the_expected_best_is_the_mean_of_the_maxima_of_all_draws():
+    values = [0.3, 0.9, 0.5, 0.7]
+    assert expected_best(values, 1) == pytest.approx(np.mean(values))
+    for n in (2, 3):
+        maxima = [max(drawn) for drawn in itertools.product(values, repeat=n)]
+        assert expected_best(values, n) == pytest.approx(np.mean(maxima))
+    assert expected_best(values, 10_000) == pytest.approx(0.9)
+    for values, n in (([], 1), ([1.0], 0), ([[1.0]], 1)):
+        with pytest.raises(BadValue):
+            expected_best(values, n)
+
+
+def test_a_split_by_hand():
+    """Rows 0 and 4, columns −1 and 1, and ±1 where both meet: squares 4·4, 4·1 and 4·1."""
+    split = split_variance([[-1 + 1, 1 - 1], [4 - 1 - 1, 4 + 1 + 1]])
+    assert split is not None
+    assert (split.rows, split.columns, split.rest) == pytest.approx((16 / 24, 4 / 24, 4 / 24))
+    assert split_variance([[0.9, 0.9], [0.9, 0.9]]) is None
+    with pytest.raises(BadValue, match="two rows and two columns"):
+        split_variance([[1.0, 2.0]])
+
+
+def test_a_grid_is_a_run_for_each_pair_and_is_found_again(tmp_path, capsys):
+    settings: dict[str, Any] = SMALL | {"count": 2, "out": tmp_path}
+    grid = seed_grid(tiny_model, DATA, **settings)
+    assert len({search.run for row in grid.searches for search in row}) == 4
+    for i, j in itertools.product(range(2), repeat=2):
+        run = searched(tmp_path, seed_weights=i, seed_data=j)
+        assert run.path == grid.searches[i][j].run
+        assert grid.metrics[i, j] == run.read_record(0, 1)["test"]
+        assert grid.at(0).metrics[i, j] == run.read_record(0, 0)["test"]
+    capsys.readouterr()
+    again = seed_grid(tiny_model, DATA, level=1, **settings)
+    assert np.array_equal(again.metrics, grid.metrics) and "trained" in capsys.readouterr().err
+    text = str(grid)
+    assert "test accuracy %, level 1 (density" in text and "weights 1" in text and "data 1" in text
+    assert "Expected best of n: 1: " in text
+    assert grid.best_of(1) == pytest.approx(grid.metrics.mean())
+
+
+def test_a_seed_that_nothing_draws_from_has_no_share(tmp_path):
+    settings: dict[str, Any] = SMALL | {"criterion": "magnitude", "count": 2, "out": tmp_path}
+    grid = seed_grid(tiny_model, DATA, over=("data", "mask"), **settings)
+    assert np.array_equal(grid.metrics[:, 0], grid.metrics[:, 1])
+    assert grid.split is None or grid.split.columns == grid.split.rest == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"over": ("weights",)}, "over names two of weights, mask, data"),
+        ({"over": ("weights", "dat")}, "did you mean 'data'"),
+        ({"over": ("data", "data")}, "over names two of"),
+        ({"count": 1}, "count must be 2 or more"),
+        ({"replicates": 2}, "a grid says replicates by itself"),
+        ({"seed_data": 2}, "a grid says seed_data by itself"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_one_line(asked, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        seed_grid(tiny_model, DATA, out=tmp_path, **(SMALL | asked))

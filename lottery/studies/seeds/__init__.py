@@ -1,0 +1,1 @@
+"""How much of a result is chance: trainings over a grid of two seeds."""
