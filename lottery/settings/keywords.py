@@ -198,6 +198,18 @@ class Settings(TypedDict, total=False):
     """gd: Settings of PyTorch's scheduler, counted in optimizer steps. optax: Settings of optax's schedule, counted in
     steps.
     """
+    lr_factors: Mapping[str, float]
+    """By what the learning rate of single tensors is multiplied, by tensor-name pattern (`fc1.weight = 0.5`). Exact
+    names win.
+    """
+    lr_rule: str | None
+    """A rule for the learning rate of every tensor, by width and density (`mup`, `smupar`) or by the paths of the
+    network (`dag`), each under the level's mask: one `lr` then holds for all. `lr_factors` come on top.
+    """
+    lr_rule_params: Mapping[str, Any]
+    """Settings of `lr_rule`, as those of the initializer of its name: `base_width`, `base_density`, `width`,
+    `output_multiplier`, `inputs`, `outputs`; of `dag`, `base_paths`.
+    """
     milestones: Sequence[int]
     """Steps at which the schedule `milestones` multiplies the learning rate by `gamma`."""
     gamma: float

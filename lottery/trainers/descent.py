@@ -53,6 +53,31 @@ LR: Declared = {
     "group": SCHEDULE,
     "words": ("learning_rate", "step_size"),
 }
+LR_FACTORS: Declared = {
+    "default": {},
+    "help": "By what the learning rate of single tensors is multiplied, by tensor-name pattern (`fc1.weight = 0.5`). "
+    "Exact names win.",
+    "unless_function": "optimizer",
+    "group": SCHEDULE,
+    "later": True,
+}
+LR_RULE: Declared = {
+    "default": None,
+    "help": "A rule for the learning rate of every tensor, by width and density (`mup`, `smupar`) or by the paths of "
+    "the network (`dag`), each under the level's mask: one `lr` then holds for all. `lr_factors` come on top.",
+    "choices": ("mup", "smupar", "dag"),
+    "unless_function": "optimizer",
+    "group": SCHEDULE,
+    "later": True,
+}
+LR_RULE_PARAMS: Declared = {
+    "default": {},
+    "help": "Settings of `lr_rule`, as those of the initializer of its name: `base_width`, `base_density`, `width`, "
+    "`output_multiplier`, `inputs`, `outputs`; of `dag`, `base_paths`.",
+    "of": "lr_rule",
+    "group": SCHEDULE,
+    "later": True,
+}
 MOMENTUM: Declared = {
     "default": 0.0,
     "help": "Momentum of `sgd`, or of another optimizer that has one.",
@@ -127,6 +152,14 @@ def check_together(config: Any) -> None:
         raise BadValue("give steps or epochs, not both")
     if any(milestone < 0 for milestone in config.milestones):
         raise BadValue(f"milestones are steps, 0 or more, not {shown(list(config.milestones))}")
+    for pattern, factor in config.lr_factors.items():
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < LARGE:
+            raise BadValue(
+                f"lr_factors: a factor is a number of more than 0, not {shown(factor)} for {pattern!r}; what is not "
+                "trained at all is said by train_only"
+            )
+    if config.lr_rule_params and config.lr_rule is None:
+        raise BadValue(f"lr_rule_params are settings of lr_rule: give one of {', '.join(LR_RULE['choices'])}")
     if config.nesterov and not config.momentum:
         raise BadValue("nesterov needs a momentum of more than 0")
     if config.schedule == "milestones" and not config.milestones:

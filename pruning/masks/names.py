@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pruning.errors import MaskMismatch, UnknownName, nearest
 
@@ -67,3 +67,18 @@ def match_patterns(patterns: Sequence[str], known: Iterable[str], what: str) -> 
             close = nearest(pattern, known) or known[:6]
             raise UnknownName(f"{what}: {pattern!r} matches no tensor (closest: {', '.join(close)})")
     return [name for name in known if any(matches(name, pattern) for pattern in patterns)]
+
+
+def values_by_name(by_pattern: Mapping[str, float], names: Sequence[str], what: str) -> dict[str, float]:
+    """Return the value of every tensor that is named; an exact name beats a pattern, a later pattern an earlier.
+
+    Raises:
+        UnknownName: a pattern that matches nothing.
+
+    >>> values_by_name({"fc1.weight": 0.5, "fc*": 0.1}, ["fc1.weight", "fc2.weight", "norm"], "lr_factors")
+    {'fc1.weight': 0.5, 'fc2.weight': 0.1}
+    """
+    found: dict[str, float] = {}
+    for pattern in sorted(by_pattern, key=lambda pattern: pattern in names):
+        found |= dict.fromkeys(match_patterns([pattern], names, what), by_pattern[pattern])
+    return found

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from pruning.errors import BadValue
 from pruning.ladder import Target, check_fraction, rational, round_half_up
-from pruning.masks.names import match_patterns
+from pruning.masks.names import values_by_name
 from pruning.scopes import PrunableTensors, Schedule, scope
 
 
@@ -42,13 +42,10 @@ def table(schedule: Schedule, tensors: PrunableTensors) -> list[Target]:
 
 def _named(layer_densities: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
     """Return the density of every tensor that is named; an exact name beats a pattern, a later pattern an earlier."""
-    found: dict[str, float] = {}
-    for pattern in sorted(layer_densities, key=lambda pattern: pattern in names):
-        density = layer_densities[pattern]
+    for density in layer_densities.values():
         if density != 1:
             check_fraction("density", density, zero=False)
-        found |= dict.fromkeys(match_patterns([pattern], names, "layer_densities"), density)
-    return found
+    return values_by_name(layer_densities, names, "layer_densities")
 
 
 def _between(size: int, goal: Fraction, level: int, levels: int) -> int:

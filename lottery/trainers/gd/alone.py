@@ -152,6 +152,8 @@ class _Training:
 
     def _facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"explored": self.network.explored.density} if self.learner.mover is not None else {}
+        factors = self.frame.factors.under(self.job.mask)
+        facts |= {"lr_factors": factors} if factors else {}
         return facts | ({PATIENCE_ENDED: self.course.impatient_at} if self.course.patience is not None else {})
 
     def _failed(self, reason: str) -> Trained:
@@ -161,7 +163,7 @@ class _Training:
 def _begun(frame: GDFrame, job: Job, needs: frozenset[str]) -> _Training:
     config, objective = frame.config, frame.objective.private()
     network = network_for(frame.model, job, config.train_only, frame.device)
-    optimizers = optimizers_for(network.model, config)
+    optimizers = optimizers_for(network.model, config, frame.factors.under(job.mask))
     spread = estimator_for(frame, job, network, optimizers) if "std" in needs else None
     average = Average(network.model, config.ema) if config.ema is not None else None
     snapshots = Snapshots(job.budget.snapshots)

@@ -85,6 +85,9 @@ class GDConfig:
     schedule_params: Mapping[str, Any] = setting(
         {}, "Settings of PyTorch's scheduler, counted in optimizer steps.", of="schedule", group=SCHEDULE, later=True
     )
+    lr_factors: Mapping[str, float] = setting(**descent.LR_FACTORS)
+    lr_rule: str | None = setting(**descent.LR_RULE)
+    lr_rule_params: Mapping[str, Any] = setting(**descent.LR_RULE_PARAMS)
     milestones: tuple[int, ...] = setting(**descent.MILESTONES)
     gamma: float = setting(**descent.GAMMA)
     warmup: int = setting(**descent.WARMUP)

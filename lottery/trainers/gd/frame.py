@@ -9,6 +9,7 @@ from torch import nn
 
 from lottery.data.parts import Parts
 from lottery.networks.objectives.objective import Objective
+from lottery.trainers.factors import Factors
 from lottery.trainers.gd.config import GDConfig
 from pruning.alive_rows import Rows
 from pruning.watch import Watch
@@ -35,6 +36,11 @@ class GDFrame(Protocol):
     @property
     def config(self) -> GDConfig:
         """How to train."""
+        ...
+
+    @property
+    def factors(self) -> Factors:
+        """By what the learning rates of single tensors are multiplied."""
         ...
 
     @property

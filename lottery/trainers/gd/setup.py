@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from lottery.state.randomness import seeded_everywhere
 from lottery.state.tensors import check_finite, float_type
 from lottery.trainers import Ask, Setup
 from lottery.trainers.descent import unread
+from lottery.trainers.factors import factors_for
 from lottery.trainers.gd.augment import AUGMENTATIONS
 from lottery.trainers.gd.behaviour import behaviour
 from lottery.trainers.gd.config import NO_MOVES, GDConfig
@@ -77,9 +79,12 @@ def setup(ask: Ask) -> Setup:
     threads = 1 if single else torch.get_num_threads()
     batches = steps_per_epoch(parts.train, config.batch_size)
     total, per_epoch = config.total_steps(batches), max(1, round(batches / config.accumulate))
-    late = _try_steps(model, config, total)
+    factors = factors_for(ask, [name for name, p in model.named_parameters() if p.requires_grad])
+    late = _try_steps(model, config, total, factors.under({}))
     rows = follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric).rows if config.moves != NO_MOVES else {}
-    trainer = GDTrainer(source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch, rows)
+    trainer = GDTrainer(
+        source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch, rows, factors
+    )
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
         trainer,
@@ -105,14 +110,14 @@ def _check_optimizer(model: nn.Module, config: GDConfig) -> None:
         parameter.requires_grad_(True)
 
 
-def _try_steps(model: nn.Module, config: GDConfig, total: int) -> str | None:
+def _try_steps(model: nn.Module, config: GDConfig, total: int, factors: Mapping[str, float]) -> str | None:
     """Take a step with the gradients that the model holds, and return why no training can begin in the middle.
 
     Raises:
         BadValue: a scheduler that cannot be made, or an optimizer that cannot take these gradients.
     """
     others = freeze_others(model, config.train_only)
-    optimizers = optimizers_for(model, config)
+    optimizers = optimizers_for(model, config, factors)
     schedule = rates_for(optimizers, config, 0, total)
     if not optimizers.ours and not optimizers.closure:
         with users_code(f"{called('optimizer', config.optimizer)} on a first batch", BadValue):

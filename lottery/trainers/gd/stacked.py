@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,7 +75,10 @@ def train_stacked(trainer: GDFrame, jobs: Sequence[Job], needs: frozenset[str] =
     stack = stack_of(trainer.model, jobs, config.train_only, trainer.device)
     keeps = stacked_keeps(stack, jobs)
     masked = [stack.trained[name] for name in keeps]
-    optimizer = make_optimizer(nn.ParameterList(stack.trained.values()), config)
+    # The same for every job: by a rule they would follow its mask, and it is trained alone.
+    factors = trainer.factors.under(jobs[0].mask)
+    by_place = {str(place): factors.get(name, 1.0) for place, name in enumerate(stack.trained)} if factors else {}
+    optimizer = make_optimizer(nn.ParameterList(stack.trained.values()), config, by_place)
     rates = rates_for(Optimizers((optimizer,), ours=True), config, budget.start, trainer.total_steps)
     course = course_of(budget, config, trainer.total_steps)
     mean = MeanLoss(torch.zeros(len(jobs), device=trainer.device))
@@ -99,7 +102,7 @@ def train_stacked(trainer: GDFrame, jobs: Sequence[Job], needs: frozenset[str] =
                 break
         for row in _going(rows):
             trainer.watch.stepped(row.job, step)
-    return [row.result(stack) for row in rows]
+    return [row.result(stack, factors) for row in rows]
 
 
 @dataclass
@@ -128,13 +131,14 @@ class _Row:
         self.diverged = Trained(stack.network(self.index), self.history.points, diverged=reason)
         return self.diverged
 
-    def result(self, stack: Stack) -> Trained:
+    def result(self, stack: Stack, factors: Mapping[str, float]) -> Trained:
         if self.diverged is not None:
             return self.diverged
         params = self.network(stack)
         if not stays_finite(params, self.job.params):
             return self.fail(stack, f"the weights are not finite at step {self.job.budget.stop}")
-        return Trained(params, self.history.points, self.snapshots.kept, best=self.history.best_params)
+        facts = {"lr_factors": factors} if factors else {}
+        return Trained(params, self.history.points, self.snapshots.kept, best=self.history.best_params, facts=facts)
 
     def network(self, stack: Stack) -> State:
         return {name: value for name, value in stack.network(self.index).items() if name in self.job.params}

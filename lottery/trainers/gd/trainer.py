@@ -12,6 +12,7 @@ from torch import nn
 from lottery.data.parts import Parts
 from lottery.networks.objectives.objective import Objective
 from lottery.state.randomness import seeded_everywhere
+from lottery.trainers.factors import Factors
 from lottery.trainers.gd.alone import train_alone
 from lottery.trainers.gd.config import GDConfig
 from lottery.trainers.gd.stacked import groups_of, train_stacked
@@ -35,6 +36,7 @@ class GDTrainer:
         threads: how many CPU threads PyTorch may use.
         watch: receives progress.
         rows: for tensors whose rows a moving mask must not empty, the axes that number them.
+        factors: by what the learning rates of single tensors are multiplied.
     """
 
     model: nn.Module
@@ -46,6 +48,7 @@ class GDTrainer:
     threads: int
     watch: Watch
     rows: Rows = field(default_factory=dict)
+    factors: Factors = field(default_factory=Factors)
 
     @property
     def provides(self) -> frozenset[str]:

@@ -63,6 +63,9 @@ class OptaxConfig:
     schedule_params: Mapping[str, Any] = setting(
         {}, "Settings of optax's schedule, counted in steps.", of="schedule", group=SCHEDULE
     )
+    lr_factors: Mapping[str, float] = setting(**descent.LR_FACTORS)
+    lr_rule: str | None = setting(**descent.LR_RULE)
+    lr_rule_params: Mapping[str, Any] = setting(**descent.LR_RULE_PARAMS)
     milestones: tuple[int, ...] = setting(**descent.MILESTONES)
     gamma: float = setting(**descent.GAMMA)
     warmup: int = setting(**descent.WARMUP)
@@ -144,10 +147,19 @@ def _schedule(value: Any) -> Any:
 
 
 def _check_optimizer(config: OptaxConfig) -> None:
-    """Raise `BadValue` for settings that the caller's own optimizer says itself."""
+    """Raise `BadValue` for settings that the caller's own optimizer says itself, or that an optimizer does not take."""
+    whole = [
+        name for name in ("schedule_free", "lbfgs") if isinstance(config.optimizer, str) and name in config.optimizer
+    ]
+    if whole and (config.lr_factors or config.lr_rule):
+        raise BadValue(
+            f"optimizer {config.optimizer!r} moves all weights together: it takes no lr_factors and no lr_rule; "
+            "use sgd, adam or adamw"
+        )
     if not is_function(config.optimizer):
         return
     own: dict[str, Any] = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "optimizer_params": {}}
+    own |= {"lr_factors": {}, "lr_rule": None}
     if isinstance(config.optimizer, NamedOptimizer):
         own |= {"lr": OptaxConfig.lr, "schedule": "constant", "warmup": 0}
     for name, default in own.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from es.device import Device
+from lottery.trainers.factors import Factors
 from lottery.trainers.optax.config import OptaxConfig
 from lottery.trainers.optax.networks.problem import Problem
 from lottery.trainers.optax.optimizers.optimizer import Optimizer
@@ -24,6 +25,7 @@ class Frame:
         total_steps: steps of a whole training.
         device: where to train.
         watch: receives progress, and keeps checkpoints.
+        factors: by what the learning rates of single tensors are multiplied.
     """
 
     problem: Problem
@@ -33,3 +35,4 @@ class Frame:
     total_steps: int
     device: Device
     watch: Watch
+    factors: Factors

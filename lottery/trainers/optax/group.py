@@ -115,12 +115,17 @@ class Group:
         names = [name for name in space.names if name in self.jobs[0].mask]
         return {name: jnp.asarray(np.stack([keep(name, job) for job in self.jobs])) for name in names}
 
+    def _factors(self) -> dict[str, jax.Array]:
+        """Return by what the learning rate of each tensor is multiplied, one number for each job."""
+        each = [self.frame.factors.under(job.mask) for job in self.jobs]
+        return {name: jnp.asarray(np.array([one[name] for one in each], np.float32)) for name in each[0]}
+
     def _run(self, states: State, records: list[Record]) -> tuple[State, list[Record]]:
         """Train to the end of the budget; come back for evaluations, snapshots, progress and checkpoints."""
         frame, budget, every = self.frame, self.jobs[0].budget, self._every
         keeps, data, most = self._keeps(), frame.problem.task.train, min(_MOST, every)
         done, count, kept_at = int(states.step[0]), 1, time.monotonic()
-        places = _Places(frame, self.jobs)
+        places = _Places(frame, self.jobs, self._factors())
         while done < budget.stop and any(self._ended(record, done) is None for record in records):
             pause = min([(done // every + 1) * every, budget.stop, *(s for s in budget.snapshots if s > done)])
             steps = min(count, pause - done, most)
@@ -194,7 +199,9 @@ class Group:
                 failed = f"the standard deviations are not finite at step {done}"
                 return Trained(params, record.history, diverged=failed)
         ended = self._ended(record, done)
-        facts = {PATIENCE_ENDED: ended} if frame.config.patience is not None else {}
+        factors = frame.factors.under(job.mask)
+        facts: dict[str, Any] = {"lr_factors": factors} if factors else {}
+        facts |= {PATIENCE_ENDED: ended} if frame.config.patience is not None else {}
         return Trained(params, record.history, record.snapshots, std=std, best=record.best, facts=facts)
 
     def _network(self, row: int, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -212,10 +219,11 @@ class Group:
 
 @dataclass(frozen=True)
 class _Places:
-    """Which examples the steps of a group see, in the order of trainer `gd`."""
+    """Which examples the steps of a group see, in the order of trainer `gd`, and how far they go."""
 
     frame: Frame
     jobs: Sequence[Job]
+    factors: Mapping[str, jax.Array]
 
     def chunk(self, start: int, stop: int, most: int) -> Chunk:
         """Return what the steps from `start` to before `stop` look at, padded to `most` steps."""
@@ -225,7 +233,7 @@ class _Places:
         places = np.pad(np.asarray(drawn, np.int32), ((0, 0), (0, rest), (0, 0)))
         if places.shape[-1] != problem.batch_size:
             raise BadValue(f"batches of {places.shape[-1]} examples, not {problem.batch_size}")
-        return Chunk(jnp.asarray(places), jnp.asarray(np.pad(rates, (0, rest))), stop - start)
+        return Chunk(jnp.asarray(places), jnp.asarray(np.pad(rates, (0, rest))), stop - start, self.factors)
 
     def _of_job(self, job: Job, start: int, stop: int) -> Iterator[NDArray[np.int64]]:
         problem = self.frame.problem

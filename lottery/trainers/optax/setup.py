@@ -12,6 +12,7 @@ from lottery.data.batches import steps_per_epoch
 from lottery.state.machine.telling import say
 from lottery.trainers import Ask, Setup
 from lottery.trainers.descent import unread
+from lottery.trainers.factors import factors_for
 from lottery.trainers.optax.behaviour import behaviour_of
 from lottery.trainers.optax.config import OptaxConfig
 from lottery.trainers.optax.frame import Frame
@@ -41,7 +42,8 @@ def setup(ask: Ask) -> Setup:
         per_epoch = steps_per_epoch(problem.order, problem.batch_size)
         total = config.total_steps(per_epoch)
         rates, optimizer = rates_for(config, total), optimizer_for(config, total)
-        frame = Frame(problem, config, optimizer, rates, total, device, ask.watch)
+        factors = factors_for(ask, problem.task.space.names)
+        frame = Frame(problem, config, optimizer, rates, total, device, ask.watch, factors)
         _try_step(frame)
         trainer = OptaxTrainer(frame, _refusals(problem, config), confirming(ask, problem))
     words = "cpu" if device.platform == "cpu" else device.device_kind

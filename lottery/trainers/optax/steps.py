@@ -9,7 +9,7 @@ learning rates, and how many steps are taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -55,11 +55,13 @@ class Chunk:
         places: of the examples of every step, [networks, steps, batch] int32.
         rates: the learning rate of every step, [steps].
         count: how many steps are taken.
+        factors: by what the learning rates of single tensors are multiplied, by name, each [networks].
     """
 
     places: jax.Array
     rates: jax.Array
     count: int
+    factors: Tree = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class Rules:
     clip_norm: float | None
 
 
+_Arrays = tuple[jax.Array, jax.Array, Tree]
+"""Places, rates and factors of a chunk."""
+
 Advance = Callable[[Tree, State, Any, Chunk], State]
 """`advance(keeps, states, data, chunk)`; masks and states have one row for each network."""
 
@@ -86,29 +91,29 @@ Advance = Callable[[Tree, State, Any, Chunk], State]
 def advance_in_loop(rules: Rules) -> Advance:
     """Return steps as one compiled program: a loop on the device."""
 
-    def run(keeps: Tree, states: State, data: Any, places: jax.Array, rates: jax.Array, count: jax.Array) -> State:
+    def run(keeps: Tree, states: State, data: Any, chunk: _Arrays, count: jax.Array) -> State:
         def body(index: jax.Array, now: State) -> State:
-            return _steps(rules, keeps, now, data, places[:, index], rates[index])
+            return _steps(rules, keeps, now, data, chunk, index)
 
         return jax.lax.fori_loop(0, count, body, states)
 
     compiled = jax.jit(run, donate_argnums=1)
     return lambda keeps, states, data, chunk: compiled(
-        keeps, states, data, chunk.places, chunk.rates, jnp.asarray(chunk.count, jnp.int32)
+        keeps, states, data, (chunk.places, chunk.rates, chunk.factors), jnp.asarray(chunk.count, jnp.int32)
     )
 
 
 def advance_one_by_one(rules: Rules) -> Advance:
     """Return steps as one compiled step that Python calls again and again."""
 
-    def run(keeps: Tree, states: State, data: Any, places: jax.Array, rates: jax.Array, index: jax.Array) -> State:
-        return _steps(rules, keeps, states, data, places[:, index], rates[index])
+    def run(keeps: Tree, states: State, data: Any, chunk: _Arrays, index: jax.Array) -> State:
+        return _steps(rules, keeps, states, data, chunk, index)
 
     compiled = jax.jit(run, donate_argnums=1)
 
     def advance(keeps: Tree, states: State, data: Any, chunk: Chunk) -> State:
         for index in range(chunk.count):
-            states = compiled(keeps, states, data, chunk.places, chunk.rates, np.int32(index))
+            states = compiled(keeps, states, data, (chunk.places, chunk.rates, chunk.factors), np.int32(index))
         return states
 
     return advance
@@ -161,20 +166,21 @@ def arrays_with(rules: Rules) -> Arrays:
     return jax.jit(run)
 
 
-def _steps(rules: Rules, keeps: Tree, states: State, data: Any, places: jax.Array, rate: jax.Array) -> State:
+def _steps(rules: Rules, keeps: Tree, states: State, data: Any, chunk: _Arrays, index: jax.Array) -> State:
     """Return every network one step later; the examples of each are at `places`, [networks, batch]."""
+    places, rate, factors = chunk[0][:, index], chunk[1][index], chunk[2]
 
-    def step(keep: Tree, state: State, own: jax.Array) -> State:
-        return _step(rules, keep, state, _rows(data, own), rate)
+    def step(keep: Tree, state: State, own: jax.Array, factors: Tree) -> State:
+        return _step(rules, keep, state, _rows(data, own), rate, factors)
 
     if len(places) > 1:
-        return jax.vmap(step)(keeps, states, places)
+        return jax.vmap(step)(keeps, states, places, factors)
     # without the axis: a product of one network is a plain one
-    one = jax.tree.map(lambda leaf: leaf[0], (keeps, states, places))
+    one = jax.tree.map(lambda leaf: leaf[0], (keeps, states, places, factors))
     return jax.tree.map(lambda leaf: leaf[None], step(*one))
 
 
-def _step(rules: Rules, keeps: Tree, state: State, batch: tuple[Any, Any], rate: jax.Array) -> State:
+def _step(rules: Rules, keeps: Tree, state: State, batch: tuple[Any, Any], rate: jax.Array, factors: Tree) -> State:
     inputs, targets = batch
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
@@ -192,6 +198,8 @@ def _step(rules: Rules, keeps: Tree, state: State, batch: tuple[Any, Any], rate:
 
     before, optimizer = dict(state.params), rules.optimizer
     updates, after = optimizer.updates(state.optimizer, gradients, before, rate, state.step, on_batch, value)
+    if factors:
+        updates = {name: (change * factors.get(name, 1.0)).astype(change.dtype) for name, change in updates.items()}
     # What an optimizer writes to a removed weight all the same (noise, a mix of a matrix's gradients) is 0 again.
     params = apply_mask(optax.apply_updates(before, updates), keeps)
     return State(

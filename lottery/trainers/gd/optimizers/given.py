@@ -14,7 +14,14 @@ from torch.optim import Optimizer
 
 from lottery.settings.fields import is_function, spoken
 from lottery.settings.functions import check_given, function_of
-from lottery.trainers.gd.optimizers.named import OPTIMIZERS, OptimizerSettings, make_optimizer, sparse_embedding
+from lottery.trainers.gd.optimizers.named import (
+    OPTIMIZERS,
+    OptimizerSettings,
+    Params,
+    in_groups,
+    make_optimizer,
+    sparse_embedding,
+)
 from pruning.calls.users_code import one_line, users_code
 from pruning.errors import BadValue, LotteryError, unknown
 from pruning.mask import Mask
@@ -98,12 +105,13 @@ def optimizer_name(value: Any) -> Any:
     return value.lower()
 
 
-def optimizers_for(model: nn.Module, config: Any) -> Optimizers:
+def optimizers_for(model: nn.Module, config: Any, factors: Mapping[str, float] | None = None) -> Optimizers:
     """Return the optimizer, or several, of the trainable parameters of `model`.
 
     Args:
         model: the model to train.
         config: the trainer's configuration.
+        factors: by what the learning rates of single parameters are multiplied, by name.
 
     Raises:
         NothingToPrune: there is nothing to train.
@@ -116,24 +124,22 @@ def optimizers_for(model: nn.Module, config: Any) -> Optimizers:
     (True, False, 'RMSprop')
     """
     if config.optimizer in OPTIMIZERS and not config.optimizer_params:
-        return Optimizers((make_optimizer(model, config),), ours=True)
+        return Optimizers((make_optimizer(model, config, factors),), ours=True)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         make_optimizer(model, replace(config, optimizer="adam", optimizer_params={}))  # it says that there is nothing
-    params = [p for _, p in named]
+    groups = in_groups(dict(named), config.lr, factors or {})
     if is_function(config.optimizer):
-        each = _given(function_of("optimizer", config.optimizer), model, params, config)
+        each = _given(function_of("optimizer", config.optimizer), model, [p for _, p in named], groups, config)
     else:
-        each = (_of_class(CLASSES[config.optimizer], model, params, config),)
+        each = (_of_class(CLASSES[config.optimizer], model, groups, config),)
     _check_complete(each, dict(named))
     made = Optimizers(each, ours=False, closure=any(map(_needs_closure, each)), given=is_function(config.optimizer))
     made.train()
     return made
 
 
-def _of_class(
-    kind: type[Optimizer], model: nn.Module, params: Sequence[nn.Parameter], config: OptimizerSettings
-) -> Optimizer:
+def _of_class(kind: type[Optimizer], model: nn.Module, params: Params, config: OptimizerSettings) -> Optimizer:
     sparse = sparse_embedding(model)
     if sparse is not None and kind is not torch.optim.SparseAdam:
         raise BadValue(
@@ -147,9 +153,7 @@ def _of_class(
     return _made(kind, params, given, config.optimizer_params)
 
 
-def _made(
-    kind: type[Optimizer], params: Sequence[nn.Parameter], shared: Mapping[str, Any], own: Mapping[str, Any]
-) -> Optimizer:
+def _made(kind: type[Optimizer], params: Params, shared: Mapping[str, Any], own: Mapping[str, Any]) -> Optimizer:
     accepted = inspect.signature(kind).parameters
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
     for name in shared:
@@ -169,10 +173,10 @@ def _made(
 
 
 def _given(
-    function: Any, model: nn.Module, params: Sequence[nn.Parameter], config: OptimizerSettings
+    function: Any, model: nn.Module, params: Sequence[nn.Parameter], groups: Params, config: OptimizerSettings
 ) -> tuple[Optimizer, ...]:
     if isinstance(function, type) and issubclass(function, Optimizer):  # somebody's class, as one of torch.optim
-        return (_of_class(function, model, params, config),)
+        return (_of_class(function, model, groups, config),)
     asked = [*inspect.signature(function).parameters][:1] if _has_signature(function) else []
     with users_code("the optimizer's function", BadValue):
         made = function(model if asked == ["model"] else params)

@@ -30,7 +30,11 @@ class OptimizerSettings(Protocol):
     def optimizer_params(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
-def _sgd(params: Sequence[nn.Parameter], settings: OptimizerSettings, fused: bool) -> Optimizer:
+Params = Sequence[nn.Parameter] | Sequence[dict[str, Any]]
+"""Parameters, or groups of them with learning rates of their own."""
+
+
+def _sgd(params: Params, settings: OptimizerSettings, fused: bool) -> Optimizer:
     return PlainSGD(
         params,
         lr=settings.lr,
@@ -41,15 +45,15 @@ def _sgd(params: Sequence[nn.Parameter], settings: OptimizerSettings, fused: boo
     )
 
 
-def _adam(params: Sequence[nn.Parameter], settings: OptimizerSettings, fused: bool) -> Optimizer:
+def _adam(params: Params, settings: OptimizerSettings, fused: bool) -> Optimizer:
     return PlainAdam(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
-def _adamw(params: Sequence[nn.Parameter], settings: OptimizerSettings, fused: bool) -> Optimizer:
+def _adamw(params: Params, settings: OptimizerSettings, fused: bool) -> Optimizer:
     return PlainAdamW(params, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
 
 
-OPTIMIZERS: dict[str, Callable[[Sequence[nn.Parameter], OptimizerSettings, bool], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Params, OptimizerSettings, bool], Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
@@ -68,8 +72,30 @@ def sparse_embedding(model: nn.Module) -> str | None:
     return None
 
 
-def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
+def in_groups(named: Mapping[str, nn.Parameter], lr: float, factors: Mapping[str, float]) -> Params:
+    """Return parameters in groups of one learning rate each; as they are where all have the same.
+
+    >>> weights = {"w": nn.Parameter(torch.ones(1)), "b": nn.Parameter(torch.ones(1))}
+    >>> [(len(group["params"]), group["lr"]) for group in in_groups(weights, 0.1, {"w": 0.5})]
+    [(1, 0.05), (1, 0.1)]
+    """
+    if not factors:
+        return list(named.values())
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        groups.setdefault(factors.get(name, 1.0), []).append(parameter)
+    return [{"params": params, "lr": lr * factor} for factor, params in groups.items()]
+
+
+def make_optimizer(
+    model: nn.Module, settings: OptimizerSettings, factors: Mapping[str, float] | None = None
+) -> Optimizer:
     """Return the optimizer of the trainable parameters of `model`.
+
+    Args:
+        model: the model to train.
+        settings: which optimizer.
+        factors: by what the learning rates of single parameters are multiplied, by name.
 
     Raises:
         NothingToPrune: every parameter is frozen, or there is none (a quantized model has none).
@@ -88,7 +114,9 @@ def make_optimizer(model: nn.Module, settings: OptimizerSettings) -> Optimizer:
             f"embedding {sparse!r} makes sparse gradients (sparse=True), which {given} cannot take: use optimizer "
             "'sgd' without weight_decay, or make the embedding with sparse=False"
         )
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    groups = in_groups(named, settings.lr, factors or {})
     if sparse is not None:  # PyTorch's fused form is for dense gradients alone
-        return OPTIMIZERS[settings.optimizer](params, settings, False)
+        return OPTIMIZERS[settings.optimizer](groups, settings, False)
     fused = all(p.dtype in (torch.float32, torch.float64) and p.device.type in ("cpu", "cuda") for p in params)
-    return OPTIMIZERS[settings.optimizer](params, settings, fused)
+    return OPTIMIZERS[settings.optimizer](groups, settings, fused)

@@ -158,7 +158,7 @@ def _formula(optimizers: Optimizers, config: Any, total: int) -> _Formula:
     if optimizers.given and config.schedule == "constant" and not config.warmup:
         return _Formula((), config, total)  # what the caller's function chose stays, or moves by itself
     groups = [group for optimizer in optimizers.each for group in optimizer.param_groups if "lr" in group]
-    return _Formula([(group, group["lr"] if optimizers.given else config.lr) for group in groups], config, total)
+    return _Formula([(group, group["lr"]) for group in groups], config, total)
 
 
 def _scheduler(optimizer: Optimizer, config: Any, total: int) -> Any:
