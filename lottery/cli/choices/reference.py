@@ -1,7 +1,7 @@
 """The pages and types that follow from settings: `python -m lottery.cli.choices.reference` writes them anew.
 
     settings of the search and of all trainers ─▶ docs/settings.md          for people
-                                               ─▶ lottery/settings/keywords.py   for editors and type checkers
+                                               ─▶ lottery/settings/{search_,}keywords.py   for editors
 
 A test fails where a file is not what would be written.
 """
@@ -23,7 +23,11 @@ _ROOT = Path(__file__).parents[3]
 
 def pages() -> Mapping[str, str]:
     """Return the content of every file that follows from settings, by its path in the project."""
-    return {"docs/settings.md": _page(), "lottery/settings/keywords.py": _keywords()}
+    return {
+        "docs/settings.md": _page(),
+        "lottery/settings/search_keywords.py": _of_search(),
+        "lottery/settings/keywords.py": _keywords(),
+    }
 
 
 def _page() -> str:
@@ -59,14 +63,46 @@ def _sections() -> Iterable[tuple[str, Sequence[Described]]]:
         yield f"Of trainer `{name}`: {TRAINERS[name].summary}", settings
 
 
+def _of_search() -> str:
+    """Return the module with the settings of a search as a typed dictionary."""
+    return "\n".join(
+        [
+            *_head("The settings of a search as keywords", "Any, TypedDict"),
+            "",
+            "",
+            "class SearchSettings(TypedDict, total=False):",
+            '    """The settings of a search; what is left out has its default."""',
+            "",
+            *_entries(search_settings()),
+            "",
+        ]
+    )
+
+
 def _keywords() -> str:
     """Return the module with the keywords of `find_ticket` as a typed dictionary."""
-    kinds = {OF_SEARCH: SearchConfig, **{entry.name: entry.value.config for entry in TRAINERS}}
-    types = {
-        (where, field.name): str(field.type) for where, kind in kinds.items() for field in dataclasses.fields(kind)
-    }
-    lines = [
-        '"""The settings as keywords of `find_ticket`, for editors and type checkers.',
+    return "\n".join(
+        [
+            *_head("The settings as keywords of `find_ticket`", "TYPE_CHECKING, Any"),
+            "",
+            "from lottery.settings.search_keywords import SearchSettings",
+            "",
+            "if TYPE_CHECKING:",
+            "    from es.config import AskTell",
+            "",
+            "",
+            "class Settings(SearchSettings, total=False):",
+            '    """The settings of a search and of its trainer; what is left out has its default."""',
+            "",
+            *_entries(trainer_settings()),
+            "",
+        ]
+    )
+
+
+def _head(what: str, of_typing: str) -> list[str]:
+    return [
+        f'"""{what}, for editors and type checkers.',
         "",
         "Written by `python -m lottery.cli.choices.reference` from the settings themselves: change those.",
         '"""',
@@ -74,17 +110,17 @@ def _keywords() -> str:
         "from __future__ import annotations",
         "",
         "from collections.abc import Callable, Mapping, Sequence",
-        "from typing import TYPE_CHECKING, Any, TypedDict",
-        "",
-        "if TYPE_CHECKING:",
-        "    from es.config import AskTell",
-        "",
-        "",
-        "class Settings(TypedDict, total=False):",
-        '    """The settings of a search and of its trainer; what is left out has its default."""',
-        "",
+        f"from typing import {of_typing}",
     ]
-    for name, same in by_name([*search_settings(), *trainer_settings()]).items():
+
+
+def _entries(settings: Sequence[Described]) -> list[str]:
+    kinds = {OF_SEARCH: SearchConfig, **{entry.name: entry.value.config for entry in TRAINERS}}
+    types = {
+        (where, field.name): str(field.type) for where, kind in kinds.items() for field in dataclasses.fields(kind)
+    }
+    lines: list[str] = []
+    for name, same in by_name(settings).items():
         if name in ("model", "data", "metric"):  # parameters of their own
             continue
         options = [option for each in same for option in _options(types[each.where, name], each.setting.takes)]
@@ -94,7 +130,7 @@ def _keywords() -> str:
         quoted = '"""' + said + ('"""' if len(said) < 109 else "")
         lines += [f"    {line}" for line in textwrap.wrap(quoted, 116, break_long_words=False)]
         lines += [] if len(said) < 109 else ['    """']
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _options(annotation: str, takes: str) -> list[str]:
