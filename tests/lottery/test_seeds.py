@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -12,11 +13,14 @@ import pytest
 from lottery import Data, expected_best, find_ticket, seed_grid
 from lottery.runs.directory import RunDirectory
 from lottery.runs.ticket import Ticket
+from lottery.search.levels.progress import Display, Recorder
 from lottery.settings.config import SearchConfig
 from lottery.settings.fields import recorded
 from lottery.studies.ablation.running import ablate
 from lottery.studies.seeds.splitting import split_variance
 from pruning.errors import BadValue, UsageError
+from pruning.jobs import Budget, Job
+from pruning.mask import Mask
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
 
 DATA = Data(train=blobs(96), validation=blobs(30, seed=1), test=blobs(30, seed=2))
@@ -188,3 +192,16 @@ def test_a_seed_that_nothing_draws_from_has_no_share(tmp_path):
 def test_a_grid_that_cannot_be_is_one_line(asked, said, tmp_path):
     with pytest.raises(UsageError, match=said):
         seed_grid(tiny_model, DATA, out=tmp_path, **(SMALL | asked))
+
+
+def test_a_trainer_may_report_on_a_copy_of_its_job_where_that_says_which():
+    params = {"w": np.zeros(2)}
+    jobs = {seed: Job(params, Mask.dense({"w": (2,)}), seed, Budget(0, 5)) for seed in (3, 4)}
+    recorder = Recorder(Display(False, None))
+    recorder.level_started(0, jobs)
+    recorder.stepped(dataclasses.replace(jobs[3]), 2)
+    shared = {seed: dataclasses.replace(job, seed=0) for seed, job in jobs.items()}
+    recorder.level_started(0, shared)
+    recorder.stepped(shared[4], 2)
+    with pytest.raises(BadValue, match="a copy of none or of several"):
+        recorder.stepped(dataclasses.replace(shared[4]), 2)

@@ -18,6 +18,7 @@ from lottery.results.table import LevelTable
 from lottery.runs.checkpoints import clear_checkpoints, read_checkpoint, write_checkpoint
 from lottery.runs.directory import RunDirectory
 from lottery.state.machine.bars import terminal_size
+from pruning.errors import BadValue
 from pruning.jobs import Evaluation, Job
 from pruning.watch import Arrays, Silent
 
@@ -130,7 +131,7 @@ class Recorder:
     def __init__(self, display: Display) -> None:
         self._display = display
         self._run: RunDirectory | None = None
-        self._where: dict[int, tuple[int, int]] = {}
+        self._jobs: dict[int, Job] = {}
         self._reached: dict[int, int] = {}
         self._training: int | None = None
 
@@ -140,9 +141,8 @@ class Recorder:
 
     def level_started(self, level: int, jobs: Mapping[int, Job]) -> None:
         """Remember which replicate each job is."""
-        # By the job itself: replicates may share the seed of their data.
-        self._where = {id(job): (seed, level) for seed, job in jobs.items()}
-        self._reached = {id(job): job.budget.start for job in jobs.values()}
+        self._jobs = dict(jobs)
+        self._reached = {seed: job.budget.start for seed, job in jobs.items()}
         self._training = level
         self._display.started(level, sum(job.budget.stop - job.budget.start for job in jobs.values()))
 
@@ -154,14 +154,27 @@ class Recorder:
 
     def stepped(self, job: Job, step: int) -> None:
         """Pass the steps on that are new."""
-        self._display.stepped(step - self._reached[id(job)])
-        self._reached[id(job)] = step
+        seed = self._replicate(job)
+        self._display.stepped(step - self._reached[seed])
+        self._reached[seed] = step
 
     def evaluated(self, job: Job, evaluation: Evaluation) -> None:
         """Append the evaluation to `metrics.jsonl`."""
         if self._run is not None:
-            seed, level = self._where[id(job)]
-            self._run.append_metrics({"seed": seed, "level": level, **dataclasses.asdict(evaluation)})
+            which = {"seed": self._replicate(job), "level": self._training}
+            self._run.append_metrics({**which, **dataclasses.asdict(evaluation)})
+
+    def _replicate(self, job: Job) -> int:
+        """Return the seed of the replicate that a job is of, or a trainer's own copy of it.
+
+        Raises:
+            BadValue: a job that was not handed out, or a copy of one of several that share the seed of their data.
+        """
+        given = [seed for seed, each in self._jobs.items() if each is job]
+        found = given or [seed for seed, each in self._jobs.items() if each.seed == job.seed]
+        if len(found) != 1:
+            raise BadValue("a trainer reports on the jobs that it was given, and this is a copy of none or of several")
+        return found[0]
 
     def checkpoint(self, jobs: Sequence[Job], arrays: Arrays, facts: Sequence[Mapping[str, Any]]) -> None:
         """Keep it in the run directory."""
