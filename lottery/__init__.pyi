@@ -35,6 +35,8 @@ from lottery.studies.instability.running import instability as instability
 from lottery.studies.layers import layers as layers
 from lottery.studies.seeds.grid import SeedGrid as SeedGrid
 from lottery.studies.seeds.grid import seed_grid as seed_grid
+from lottery.studies.starting.starting import Started as Started
+from lottery.studies.starting.starting import start as start
 from lottery.studies.transfer.again import train_ticket as train_ticket
 from lottery.studies.transfer.table import transfer as transfer
 from pruning.mask import Mask as Mask

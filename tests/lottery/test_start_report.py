@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from lottery import find_ticket
+from lottery import Started, find_ticket, start
 from lottery.runs.ticket import Ticket
 from lottery.studies.analyses import analyze
-from lottery.studies.starting.starting import Started, start
 from lottery.studies.starting.verdict import LayerSignal, verdict
 from pruning.errors import BadValue
 from pruning.mask import Mask
