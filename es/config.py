@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from pruning.errors import BadValue, shown
 from pruning.settings.setting import check_settings, setting
 
 # The headings of help texts.
@@ -65,6 +66,13 @@ class ESConfig:
         most=1e38,
         group=STRATEGY,
         words=("sigma_init", "std_init", "init_std"),
+    )
+    sigma_factors: Mapping[str, float] = setting(
+        {},
+        "By what `sigma` is multiplied for single tensors, by tensor-name pattern (`fc1.weight = 0.5`). Exact names "
+        "win. For strategies with a standard deviation of every weight; networks then evolve one after the other.",
+        group=STRATEGY,
+        later=True,
     )
     mean_decay: float = setting(
         0.0,
@@ -156,3 +164,9 @@ class ESConfig:
             object.__setattr__(self, "strategy", again)
             object.__setattr__(self, "population", again.check(self.population, POPULATION))
         check_settings(self)
+        for pattern, factor in self.sigma_factors.items():
+            if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 1e38:
+                raise BadValue(
+                    f"sigma_factors: a factor is a number of more than 0, not {shown(factor)} for {pattern!r}; what is "
+                    "not evolved at all is said by train_only"
+                )

@@ -111,6 +111,42 @@ def spread(space: Space, where: NDArray[np.int32], vector: Any) -> dict[str, NDA
     return {name: v.view(np.complex64)[..., 0] if name in space.halved else v for name, v in found.items()}
 
 
+def by_tensor(space: Space, values: Mapping[str, float]) -> NDArray[np.float32]:
+    """Return one value for each weight of the space, by the name of its parameter; 1 where none is named.
+
+    >>> space = Space.of({"w": np.zeros((2, 2), "float32"), "b": np.zeros(1, "float32")}, ("w", "b"))
+    >>> by_tensor(space, {"w": 0.5}).tolist()
+    [0.5, 0.5, 0.5, 0.5, 1.0]
+    """
+    sizes = [math.prod(shape) for shape in space.shapes]
+    each = [np.full(size, values.get(name, 1.0)) for name, size in zip(space.names, sizes, strict=True)]
+    return np.concatenate(each).astype(np.float32)
+
+
+def beside_weights(
+    space: Space, params: Params, mask: Mask, sigma: float, factors: Mapping[str, float]
+) -> dict[str, float]:
+    """Return how large a standard deviation is beside those of the weights of each tensor: sigma / std(w).
+
+    Args:
+        space: the evolved parameters.
+        params: the weights at the start.
+        mask: removed weights do not count.
+        sigma: the standard deviation of the search.
+        factors: by what it is multiplied, by name.
+
+    Returns:
+        By name; parameters of one value only, or of none, are not there.
+
+    >>> space = Space.of({"w": np.array([1.0, -1.0, 5.0]), "b": np.zeros(2)}, ("w", "b"))
+    >>> beside_weights(space, {"w": np.array([1.0, -1.0, 5.0]), "b": np.zeros(2)}, Mask({"w": [1, 1, 0]}), 0.5, {})
+    {'w': 0.5}
+    """
+    live = {name: params[name][mask[name]] if name in mask else params[name] for name in space.names}
+    spreads = {name: float(np.std(values)) if values.size else 0.0 for name, values in live.items()}
+    return {name: sigma * factors.get(name, 1.0) / std for name, std in spreads.items() if std > 0}
+
+
 def replaced(params: Params, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Return `params` with some arrays replaced, each in the type that it had."""
     return {name: np.asarray(arrays.get(name, value)).astype(value.dtype) for name, value in params.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -55,3 +55,8 @@ def computing_on(device: Device, precision: str) -> Iterator[None]:
     products = "highest" if precision == "float32" else "default"
     with programs_on_disk(), jax.default_matmul_precision(products), jax.default_device(device):
         yield
+
+
+def as_many_as_divide(devices: Sequence[Device], population: int) -> tuple[Device, ...]:
+    """Return the most devices that can have equally many members each."""
+    return tuple(devices[: next(n for n in range(len(devices), 0, -1) if population % n == 0)])

@@ -15,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from es.config import ESConfig
-from es.coordinates import Space, pack, positions, replaced, spread
-from es.device import Device, computing_on
+from es.coordinates import Space, beside_weights, by_tensor, pack, positions, replaced, spread
+from es.device import Device, as_many_as_divide, computing_on
 from es.evolution import Advance, Evolution, Rules, Sample, advance_single, advance_stacked, begin, evaluated
 from es.record import Record, from_arrays, generation_of, to_arrays
 from es.schedules import at_generation
 from es.strategies import Strategy, get_strategy, make_strategy
+from es.strategies._scaled import scaled
 from es.tasks import Task
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Evaluation, Job, Params, Trained, stays_finite
 from pruning.mask import Mask
+from pruning.masks.names import values_by_name
 from pruning.settings.patience import PATIENCE_ENDED, Patience
 from pruning.watch import Watch
 
@@ -80,6 +82,11 @@ class ESTrainer:
                 results = self._train(group, needs, compiled)
             yield from results
 
+    @property
+    def sigma_factors(self) -> dict[str, float]:
+        """By what `sigma` is multiplied, by tensor name."""
+        return values_by_name(self.config.sigma_factors, self.space.names, "sigma_factors")
+
     def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
         """Say whether any of these jobs would be evolved stacked: its rounding then depends on the others."""
         return any(len(group) > 1 for group in self._groups(jobs))
@@ -88,7 +95,8 @@ class ESTrainer:
         """Return the jobs that are evolved together: as many as it takes to fill the machine."""
         # With patience, each ends at a different generation.
         alike = len({(job.mask.kept, _halved(self.space, job.mask), job.budget) for job in jobs}) <= 1
-        alike = alike and self.config.patience is None
+        # ... and factors of sigma lie elsewhere in the vectors of each.
+        alike = alike and self.config.patience is None and not self.config.sigma_factors
         full = STACKED_FLOPS.get(self.devices[0].platform, STACKED_FLOPS["gpu"])
         most = max(1, math.ceil(full / max(1.0, self.task.flops * self.config.population))) if alike else 1
         return [list(jobs[start : start + most]) for start in range(0, len(jobs), most)]
@@ -114,7 +122,9 @@ class ESTrainer:
             config.strategy, config.sigma, config.strategy_params, start, self.total_generations
         )
         strategy = make_strategy(config.strategy, config.population, where.shape[1], sigma, settings)
-        rules = Rules(strategy, self.task, config.mean_decay, _as_many_as_divide(self.devices, config.population))
+        if config.sigma_factors:
+            strategy = scaled(strategy, by_tensor(self.space, self.sigma_factors)[where[0]])
+        rules = Rules(strategy, self.task, config.mean_decay, as_many_as_divide(self.devices, config.population))
         return strategy, (advance_stacked if len(where) > 1 else advance_single)(rules, where)
 
 
@@ -220,8 +230,15 @@ class _Group:
         if std is not None:
             std = {name: np.abs(std[name]) for name in job.mask}  # of a complex weight, that of both halves together
         ended = self._ended(record, int(state.generation))
-        facts = {PATIENCE_ENDED: ended} if self.trainer.config.patience is not None else {}
+        facts = {"sigma_beside_weights": self._beside_weights(job)}
+        facts |= {PATIENCE_ENDED: ended} if self.trainer.config.patience is not None else {}
         return Trained(params, record.history, record.snapshots, std=std, best=record.best, facts=facts)
+
+    def _beside_weights(self, job: Job) -> dict[str, float]:
+        one, config = self.trainer, self.trainer.config
+        start, total = job.budget.start, one.total_generations
+        sigma, _ = at_generation(config.strategy, config.sigma, config.strategy_params, start, total)
+        return beside_weights(one.space, job.params, job.mask, sigma, one.sigma_factors)
 
     def _look(
         self, states: Evolution, records: list[Record], done: int, evaluate: bool
@@ -260,11 +277,6 @@ class _Group:
         before = _fixed(space, job)
         changed = {name: value for name, value in state.fixed.items() if not np.array_equal(value, before[name])}
         return replaced(job.mask.apply(job.params), {**changed, **mean})
-
-
-def _as_many_as_divide(devices: Sequence[Device], population: int) -> tuple[Device, ...]:
-    """Return the most devices that can have equally many members each."""
-    return tuple(devices[: next(n for n in range(len(devices), 0, -1) if population % n == 0)])
 
 
 def _fixed(space: Space, job: Job) -> dict[str, jax.Array]:

@@ -154,6 +154,10 @@ class Settings(SearchSettings, total=False):
     """Standard deviation of the search distribution at the start of a level. Where the strategy has a schedule for it
     (`sigma_decay`), at generation 0: a level that is rewound to generation k begins with that of k.
     """
+    sigma_factors: Mapping[str, float]
+    """By what `sigma` is multiplied for single tensors, by tensor-name pattern (`fc1.weight = 0.5`). Exact names win.
+    For strategies with a standard deviation of every weight; networks then evolve one after the other.
+    """
     mean_decay: float
     """Fraction of the mean that is taken away after every generation (the paper's weight decay)."""
     strategy_params: Mapping[str, float]

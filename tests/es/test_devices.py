@@ -10,8 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from es.device import choose_devices
-from es.trainer import _as_many_as_divide
+from es.device import as_many_as_divide, choose_devices
 from pruning.errors import DeviceError
 
 ROOT = Path(__file__).parents[2]
@@ -49,9 +48,9 @@ def test_four_devices_give_the_bits_of_one():
 
 def test_as_many_devices_as_divide_the_population():
     devices = list("abcd")
-    assert _as_many_as_divide(devices, 16) == ("a", "b", "c", "d")
-    assert _as_many_as_divide(devices, 18) == ("a", "b", "c")
-    assert _as_many_as_divide(devices, 7) == ("a",)
+    assert as_many_as_divide(devices, 16) == ("a", "b", "c", "d")
+    assert as_many_as_divide(devices, 18) == ("a", "b", "c")
+    assert as_many_as_divide(devices, 7) == ("a",)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from es.jax_models.examples import described
 from es.network import Network
 from es.strategies import make_strategy, require_per_weight_std, strategy_name
 from es.strategies._given import Remade, strategy_behaviour
+from es.strategies._scaled import require_many_sigmas
 from es.tasks.control import ControlTask
 from es.tasks.environments import Environment
 from es.tasks.fitness import OwnFitness
@@ -47,7 +48,7 @@ from lottery.trainers.es.metrics import HostReading, weigh_batch
 from pruning.calls.users_code import users_code
 from pruning.errors import BadValue, DataError, NothingToPrune, RunError
 from pruning.jobs import Job
-from pruning.masks.names import match_patterns
+from pruning.masks.names import match_patterns, values_by_name
 
 # This many observations show how a network computes.
 FEW = 8
@@ -76,6 +77,9 @@ def setup(ask: Ask) -> Setup:
         if isinstance(config.strategy, Remade):
             config.strategy.check(config.population, config.population, size)
         strategy = make_strategy(config.strategy, config.population, size, config.sigma, config.strategy_params)
+    if config.sigma_factors:
+        require_many_sigmas(config.strategy)
+        values_by_name(config.sigma_factors, task.space.names, "sigma_factors")
     total = config.generations or (GENERATIONS if isinstance(ask.parts, Parts) else GENERATIONS_OF_EPISODES)
     trainer = ESTrainer(task, task.space, config, total, devices, ask.watch)
     words = "cpu" if first.platform == "cpu" else first.device_kind
