@@ -13,7 +13,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lottery import ablate, analyze, find_ticket
+from lottery import ablate, analyze, find_ticket, start
 from lottery.data import Data
 from lottery.data.datasets import DATASETS
 from lottery.networks.models import MODELS
@@ -22,9 +22,11 @@ from lottery.studies.ablation.controls import ABLATIONS
 from lottery.studies.analyses import ANALYSES
 from lottery.trainers import TRAINERS
 from pruning.criteria import CRITERIA
+from pruning.initializers import INITIALIZERS, draw, get_initializer
 from pruning.registry import Registry
 from pruning.sparse.backends import BACKENDS
 from pruning.sparse.plans.plan import Plan
+from pruning.starts.tensor import Layout, Tensor
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
 from tests.pruning.sparse_cases import MASKS, dense_product, problem
 from tests.structure.house import ROOT
@@ -32,6 +34,7 @@ from tests.structure.house import ROOT
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 HOMES: dict[str, Registry] = {
     "pruning/criteria/lamp.py": CRITERIA,
+    "pruning/initializers/random_walk.py": INITIALIZERS,
     "lottery/studies/ablation/controls/negate.py": ABLATIONS,
     "lottery/studies/analyses/sign_changes.py": ANALYSES,
     "pruning/sparse/backends/edges.py": BACKENDS,
@@ -117,6 +120,27 @@ def test_a_search_prunes_by_the_criterion(searched):
     removed = np.concatenate([scores[name][~keep] for name, keep in mask.items()])
     assert searched.config["criterion"] == "lamp"
     assert len(removed) and kept.min() >= removed.max()
+
+
+def test_a_start_is_drawn_by_the_scheme():
+    values = np.stack([drawn("random-walk", seed) for seed in range(500)])
+    # 3 units that sum over 4 live inputs each
+    assert values.var() == pytest.approx(np.exp(1 / 3) / 4, rel=0.05)
+    inputs = np.array([1.0, -2.0, 0.5, 3.0])
+    logs = np.log(np.linalg.norm(values @ inputs, axis=1) / np.linalg.norm(inputs))
+    assert logs.mean() == pytest.approx(0.5 * np.log(3 / 4), abs=0.1)  # |h|² adds up 3 units for 4 inputs
+
+
+def drawn(name: str, seed: int) -> np.ndarray:
+    tensor = Tensor("fc", np.ones((3, 4), bool), Layout((3, 4), (), (0,), (1,)))
+    return draw([tensor], get_initializer(name), seed).values["fc"]
+
+
+def test_the_scheme_serves_a_model_under_a_mask_in_at_most_20_lines():
+    assert len(blocks()["pruning/initializers/random_walk.py"].splitlines()) <= 20
+    begun = start("mlp", init="random-walk", init_params={"gain": 1.5}, density=0.3)
+    assert begun.report.verdict.trainable and not begun.report.notes
+    assert all((begun.ticket.params[name][~keep] == 0).all() for name, keep in begun.ticket.mask.items())
 
 
 def test_a_run_is_ablated_by_the_control(searched):
