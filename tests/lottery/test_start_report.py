@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from lottery import Started, find_ticket, start
@@ -192,3 +193,16 @@ def test_the_analysis_of_a_run(tmp_path):
     assert found.arrays["trainable"].tolist() == [1, 1, 1]
     assert all(0 < value <= 1 for value in found.arrays["alignment"])
     assert "n = 2 replicates" in found.text
+
+
+def test_the_figure_of_that_analysis_shows_a_fading_signal_on_plain_axes(tmp_path):
+    # what is drawn is a logarithm already: it is below 0 where the signal fades
+    ticket = find_ticket(Net, "digits", levels=1, steps=10, tolerance=1.0, quiet=True, out=tmp_path)
+    assert ticket.search is not None
+    found = analyze(ticket.search.run, "signal", Net)
+    figure = Figure()
+    found.draw(figure)
+    assert [axes.get_yscale() for axes in figure.axes] == ["linear", "linear"]
+    drawn = {str(one.get_label()): one for axes in figure.axes for one in axes.lines}
+    for name in ("forward", "backward", "correlation", "alignment"):
+        assert np.asarray(drawn[name].get_ydata()).tolist() == found.arrays[name].tolist()

@@ -8,7 +8,7 @@ import numpy as np
 
 from lottery.results.columns import report
 from lottery.results.figure import draw_lines
-from lottery.results.reporting import cells, line, logarithmic, narrow, percent, table
+from lottery.results.reporting import cells, line, percent, table
 from lottery.studies.analyses import Findings, Study, analysis
 from lottery.studies.measures.signal import kernel_alignment
 from lottery.studies.starting.report import StartReport
@@ -61,8 +61,8 @@ def signal_at_start(study: Study) -> Findings:
         figure.set_size_inches(9.6, 4.2)
         left, right = figure.subplots(1, 2)
         for axes, names in ((left, ("forward", "backward")), (right, ("correlation", "alignment"))):
-            logarithmic(axes)
-            draw_lines(axes, 100 * density, {name: narrow(shown[name], np.inf) for name in names})
+            # Logarithms and shares: on axes of plain numbers.
+            draw_lines(axes, 100 * density, {name: shown[name] for name in names})
         left.set_title(f"log10 of the change from layer to layer, n = {len(seeds)}", fontsize=9)
         right.set_title("correlation of inputs; alignment of kernels", fontsize=9)
 
