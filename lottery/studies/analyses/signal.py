@@ -10,7 +10,7 @@ from lottery.results.columns import report
 from lottery.results.figure import draw_lines
 from lottery.results.reporting import cells, line, percent, table
 from lottery.studies.analyses import Findings, Study, analysis
-from lottery.studies.measures.signal import kernel_alignment
+from lottery.studies.measures.signal import tangent_alignment
 from lottery.studies.starting.report import StartReport
 from lottery.studies.starting.starting import EXAMPLES, report_of
 
@@ -37,7 +37,7 @@ def signal_at_start(study: Study) -> Findings:
     correlation = line([[_passage(one)[2] for one in row] for row in before])
     aligned = line(
         [
-            [kernel_alignment(first.kernel, second.kernel) for first, second in zip(*rows, strict=True)]
+            [tangent_alignment(first.kernel, second.kernel) for first, second in zip(*rows, strict=True)]
             for rows in zip(before, after, strict=True)
         ]
     )

@@ -83,12 +83,12 @@ def condition(kernel: Array) -> float:
     return largest / least if least > largest * 1e-12 else math.inf
 
 
-def kernel_alignment(first: Array, second: Array) -> float:
+def tangent_alignment(first: Array, second: Array) -> float:
     """Return ⟨K, K'⟩ / (‖K‖ ‖K'‖) of two tangent kernels on one batch: 1 where training is lazy.
 
     Source: Liu et al. 2024, rich and lazy learning (arXiv 2310.08513).
 
-    >>> kernel_alignment(np.eye(2), 3 * np.eye(2))
+    >>> tangent_alignment(np.eye(2), 3 * np.eye(2))
     1.0
     """
     norms = np.linalg.norm(first) * np.linalg.norm(second)
