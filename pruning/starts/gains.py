@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from numbers import Real
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -189,7 +190,9 @@ def gain_before(
     if rule not in get_args(Rule):
         raise unknown("rule", rule, get_args(Rule))
     if given is not None:
-        return given
+        if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
+            raise BadValue(f"gain must be a number, as 1.4, not {given!r}")
+        return float(given)
     found = activation if activation is not None else weight.activation
     if found is None:
         raise BadValue(

@@ -67,9 +67,11 @@ def _layers(model: _Model) -> dict[str, Passed]:
         return (first * signs(first.shape)).sum(), seen
 
     gradients, seen = jax.grad(summed, has_aux=True)(taps)
+    # JAX gives a mapping back in the order of its keys; a run by itself shows that of the pass.
+    order = list(run(model.params, model.inputs, {})[1])
     return {
-        name: Passed(np.asarray(values), np.asarray(gradients[name]), _axis(name, model, values))
-        for name, values in seen.items()
+        name: Passed(np.asarray(seen[name]), np.asarray(gradients[name]), _axis(name, model, seen[name]))
+        for name in order
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +140,7 @@ def report_on(
     lens: Lens,
     *,
     knows_mask: bool,
+    tried: Collection[str] = (),
     notes: Sequence[str] = (),
 ) -> StartReport:
     """Return the report on a network's start.
@@ -149,6 +150,7 @@ def report_on(
         values: its weights, by name.
         lens: looks at what passes.
         knows_mask: whether the weights were drawn for this mask.
+        tried: the initializer and the repair that made them.
         notes: what to say besides.
     """
     passed = lens.layers()
@@ -167,7 +169,7 @@ def report_on(
         np.zeros(0) if jacobian is None else _spectrum(jacobian),
         _scores(lens, kernel, jacobian),
         kernel,
-        verdict(signals, lens.input_correlation, knows_mask),
+        verdict(signals, lens.input_correlation, knows_mask, tried),
         tuple(said),
     )
 

@@ -126,6 +126,10 @@ def start(
     given_mask = _read_mask(mask) if isinstance(mask, str | Path) else mask
     if given_mask is not None and density is not None:
         raise BadValue("give a mask or a density, not both")
+    if density is not None and density == 0:
+        raise BadValue("density must be more than 0: at 0 nothing is kept")
+    density = None if density == 1 else density
+    _check_named(init, init_params, repair, repair_params)
     asked = Asked(init, init_params, given_mask, density, repair, repair_params, examples)
     if isinstance(model, Ticket):
         return _of_ticket(model, Given(None, data, loss, metric, forward), asked, settings)
@@ -139,6 +143,14 @@ def start(
     return _started(frame, asked, dict(frame.initial[seed]), fitted)
 
 
+def _check_named(init: Any, init_params: Any, repair: Any, repair_params: Any) -> None:
+    for kind, name, given in (("init", init, init_params), ("repair", repair, repair_params)):
+        if given and name is None:
+            raise BadValue(
+                f"{kind}_params are settings of {kind}, and none is named: {', '.join(given)}; give {kind} too"
+            )
+
+
 def of_ticket(
     ticket: Ticket, model: Any = None, data: Any = None, *, trust: bool = False, asked: Asked | None = None
 ) -> Started:
@@ -149,6 +161,8 @@ def of_ticket(
         BadValue: a model or data that has no name and was not given.
     """
     where = ticket.path or "this ticket"
+    if asked is not None:
+        _check_named(asked.init, asked.init_params, asked.repair, asked.repair_params)
     given = Given(model, data).or_stored(ticket.info, where, trust, ticket.named)
     return _of_ticket(ticket, given, asked or Asked(), {})
 
@@ -219,7 +233,8 @@ def _started(frame: Frame, asked: Asked, params: dict[str, Any], mask: Mask) -> 
     notes += [f"what {name!r} does in the network is not known: it is left out here" for name in aside]
     lens = _lens(frame, init, weights, mask, asked.examples)
     knows = asked.repair is not None or (init.changes and scheme.name not in FIRST)
-    report = report_on(tensors, weights, lens, knows_mask=knows, notes=notes)
+    tried = {scheme.name, asked.repair or ""}
+    report = report_on(tensors, weights, lens, knows_mask=knows, tried=tried, notes=notes)
     return Started(_ticket(frame, asked, scheme.name, weights, mask), report)
 
 

@@ -112,10 +112,13 @@ def base_of(
 
     >>> base_of("mup", None)
     Traceback (most recent call last):
-    pruning.errors.BadValue: mup needs base_width: the hidden width at which sigma and learning rate were chosen (64)
+    pruning.errors.BadValue: mup needs base_width, the hidden width at which sigma and learning rate were chosen: ...
     """
     if base_width is None:
-        raise BadValue(f"{rule} needs base_width: the hidden width at which sigma and learning rate were chosen (64)")
+        raise BadValue(
+            f"{rule} needs base_width, the hidden width at which sigma and learning rate were chosen: as "
+            "--set init_params.base_width=64, or lr_rule_params.base_width for a rule of learning rates"
+        )
     for name, value in (("base_width", base_width), ("width", width)):
         if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
             raise BadValue(f"{name} must be a whole number, 1 or more, not {shown(value)}")
