@@ -7,30 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lottery.networks.initializers.first import FIRST
 from lottery.networks.objectives.metric import GivenMetric
-from lottery.networks.objectives.objective import GivenLoss, objective_for, own
+from lottery.networks.objectives.objective import GivenLoss
 from lottery.networks.sources.choosing import init_for, model_source
-from lottery.networks.sources.following import batch_of
-from lottery.networks.sources.initializing import Init
 from lottery.networks.sources.repairing import repaired_start, tensors_of
-from lottery.networks.sources.source import ModelSource
 from lottery.runs.given import Given
 from lottery.runs.ticket import Ticket
 from lottery.search.frame.beginning import scheme_of
 from lottery.search.frame.fitting import able, learned_from
 from lottery.search.frame.frame import Frame, frame_of
 from lottery.search.frame.resolving import parts_of
-from lottery.search.frame.seeds import job_seed
+from lottery.search.frame.seeds import job_seed, mask_seed, weights_seed
 from lottery.search.levels.plan import plan_of
 from lottery.search.levels.storing import described, of_mask
 from lottery.search.preparing.preparing import drawing_of
 from lottery.settings.config import SearchConfig
-from lottery.state.tensors import digest, float_type, load_state
-from lottery.studies.starting.in_torch import torch_lens
-from lottery.studies.starting.lens import Lens
+from lottery.state.tensors import digest
+from lottery.studies.starting.looking import lens_on
 from lottery.studies.starting.report import StartReport, report_on
 from pruning.calls.calling import Forward
 from pruning.errors import BadValue
@@ -171,7 +165,7 @@ def report_of(frame: Frame, seed: int, weights: Params, mask: Mask) -> StartRepo
     """Return the report on weights of a search under a mask."""
     init = init_for(frame.ask.source, frame.ask.parts, "model")
     tensors = tensors_of(frame.ask.source, init, seed, mask)
-    return report_on(tensors, weights, _lens(frame, init, weights, mask, EXAMPLES), knows_mask=True)
+    return report_on(tensors, weights, lens_on(frame, init, weights, mask, EXAMPLES), knows_mask=True)
 
 
 def _of_ticket(ticket: Ticket, given: Given, asked: Asked, settings: Mapping[str, Any]) -> Started:
@@ -208,12 +202,12 @@ def _drawn_mask(frame: Frame, density: float | None) -> Mask:
             f"criterion {drawing.criterion.name!r} needs {', '.join(sorted(lacking))} of a training, and nothing is "
             "trained here; use random, magnitude, snip, grasp or synflow"
         )
-    job = Job(initial, dense, job_seed(seed, 0), Budget(0, 0))
+    job = Job(initial, dense, job_seed(mask_seed(frame.config, seed), 0), Budget(0, 0))
     return drawing.draw(Trained(initial, []), job, initial, plan_of(frame, drawing).targets[1])
 
 
 def _started(frame: Frame, asked: Asked, params: dict[str, Any], mask: Mask) -> Started:
-    source, parts, seed = frame.ask.source, frame.ask.parts, frame.config.seed
+    source, parts, seed = frame.ask.source, frame.ask.parts, weights_seed(frame.config, frame.config.seed)
     scheme = scheme_of(frame.config)
     if asked.init is not None:
         scheme = get_initializer(asked.init, asked.init_params)
@@ -224,6 +218,7 @@ def _started(frame: Frame, asked: Asked, params: dict[str, Any], mask: Mask) -> 
         drawn = source.drawn(seed, mask, init)
         weights, mask = drawn.params, drawn.mask
         notes += [f"{name!r} keeps the model's own start: {why}" for name, why in drawn.left.items() if name in mask]
+        notes += _at_zero(weights, mask) if scheme.chooses_mask else []
     if asked.repair is not None:
         how = get_repair(asked.repair, asked.repair_params)
         weights, mended = repaired_start(source, init, parts, seed, (weights, mask), how)
@@ -231,11 +226,18 @@ def _started(frame: Frame, asked: Asked, params: dict[str, Any], mask: Mask) -> 
     tensors = tensors_of(source, init, seed, mask)
     aside = [name for name in mask if name not in {tensor.name for tensor in tensors}]
     notes += [f"what {name!r} does in the network is not known: it is left out here" for name in aside]
-    lens = _lens(frame, init, weights, mask, asked.examples)
+    lens = lens_on(frame, init, weights, mask, asked.examples)
     knows = asked.repair is not None or (init.changes and scheme.name not in FIRST)
     tried = {scheme.name, asked.repair or ""}
     report = report_on(tensors, weights, lens, knows_mask=knows, tried=tried, notes=notes)
     return Started(_ticket(frame, asked, scheme.name, weights, mask), report)
+
+
+def _at_zero(weights: Params, mask: Mask) -> list[str]:
+    """Say how many entries a scheme trains from 0, to keep as many as were asked for."""
+    zero = {name: int((weights[name][keep] == 0).sum()) for name, keep in mask.items()}
+    count = sum(zero.values())
+    return [f"{count:,} of {mask.kept:,} trained weights start at 0, to keep exactly this many"] if count else []
 
 
 def _ticket(frame: Frame, asked: Asked, init: str, weights: Params, mask: Mask) -> Ticket:
@@ -252,28 +254,3 @@ def _ticket(frame: Frame, asked: Asked, init: str, weights: Params, mask: Mask) 
         "start": {**drawn, "repair_params": dict(asked.repair_params or {})},
     }
     return Ticket(named, weights, None, info)
-
-
-def _lens(frame: Frame, init: Init, weights: Params, mask: Mask, examples: int) -> Lens:
-    ask, seed = frame.ask, frame.config.seed
-    if isinstance(ask.source, ModelSource):
-        model = ask.source.build(seed)
-        load_state(model, weights)
-        inputs, targets = batch_of(ask.parts, seed, float_type(model), examples)
-        objective = None
-        if targets is not None:
-            objective = objective_for(targets, own(ask.loss) if ask.loss else None, ask.metric)
-        return torch_lens(model.cpu(), mask, inputs, targets, objective)
-    return _lens_in_jax(frame, init, weights, mask, examples)
-
-
-def _lens_in_jax(frame: Frame, init: Init, weights: Params, mask: Mask, examples: int) -> Lens:
-    from es.translation.functions import to_jax
-    from lottery.networks.sources.jax import JaxSource
-    from lottery.studies.starting.in_jax import jax_lens
-
-    source, seed = frame.ask.source, frame.config.seed
-    if not isinstance(source, JaxSource):
-        raise BadValue(f"{type(source).__name__} is neither a PyTorch module nor a JAX model")
-    inputs = to_jax(batch_of(frame.ask.parts, seed, torch.float32, examples)[0])
-    return jax_lens(source.network(seed)[0], weights, mask, inputs, init.uses(), None)
