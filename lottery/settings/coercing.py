@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -59,6 +59,8 @@ def described(hint: Any) -> str:
 
     >>> described(int | None), described(tuple[str, ...])
     ('a whole number or absent', "a list (a name each, like ['a', 'b'])")
+    >>> described(float | typing.Literal["optimal"])
+    "a number or 'optimal'"
     """
     return " or ".join(_describe(option) for option in _options(hint))
 
@@ -133,7 +135,9 @@ def _describe(option: Any) -> str:
     origin = get_origin(option)
     if origin is tuple and get_args(option)[0] is object:
         return "a name with an object"
-    if origin is tuple:
+    if origin is typing.Literal:
+        return " or ".join(repr(each) for each in get_args(option))
+    if origin in (tuple, Sequence):
         kind = get_args(option)[0]
         return f"a list ({_describe(kind)} each, like {_LISTS.get(kind, '[1, 2]')})"
     if origin is Callable:

@@ -162,7 +162,7 @@ def test_what_cannot_be_is_one_line(searched, kinds, init, settings, error, said
 
 def test_a_scheme_that_chooses_the_mask_is_refused(searched, monkeypatch):
     choosing = Initializer("choosing", lambda weight, rng: Chosen(np.ones(weight.shape), weight.keep), True)
-    monkeypatch.setattr("lottery.studies.ablation.drawing_afresh.get_initializer", lambda *_: choosing)
+    monkeypatch.setattr("lottery.studies.ablation.drawing_afresh.initializer_named", lambda *_: choosing)
     with pytest.raises(BadValue, match="chooses the mask itself, and a control keeps the ticket's: take one of"):
         ablate(searched, "reinit", init="choosing", model=tiny_model, data=DATA)
 

@@ -221,7 +221,7 @@ class TestCommand:
             ({"density": 0.0}, "density must be more than 0"),
             ({"init": None, "init_params": {"gain": 2.0}}, "init_params are settings of init, and none is named: gain"),
             ({"repair_params": {"steps": 9}}, "repair_params are settings of repair, and none is named: steps"),
-            ({"init_params": {"gain": "abc"}}, "gain must be a number, as 1.4, not 'abc'"),
+            ({"init_params": {"gain": "abc"}}, "init_params.gain must be a number or absent, not 'abc'"),
         ],
     )
     def test_what_would_be_ignored_or_mean_nothing_is_one_line(self, asked, said):

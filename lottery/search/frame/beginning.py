@@ -10,14 +10,15 @@ from lottery.networks.sources.choosing import init_for
 from lottery.networks.sources.repairing import repaired_start
 from lottery.settings.config import SearchConfig
 from lottery.settings.functions import check_given
+from lottery.settings.schemes import initializer_named, repair_named
 from lottery.trainers import Ask
 from pruning.calls.users_code import users_code
 from pruning.errors import BadValue
-from pruning.initializers import Initializer, get_initializer
+from pruning.initializers import Initializer
 from pruning.jobs import Params
 from pruning.mask import Mask
 from pruning.patterns import Pattern
-from pruning.repairs import Repaired, get_repair
+from pruning.repairs import Repaired
 
 
 class NotRepaired(UserWarning):
@@ -36,7 +37,7 @@ def scheme_of(config: SearchConfig) -> Initializer:
     """
     check_given("init", config.init)
     with users_code(f"importing the initializer {config.init!r}"):
-        return get_initializer(config.init, config.init_params)
+        return initializer_named(config.init, config.init_params)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _mending(config: SearchConfig, ask: Ask) -> Callable[[int, Params, Mask], Pa
     if config.repair is None:
         return None
     with users_code(f"importing the repair {config.repair!r}"):
-        how = get_repair(config.repair, config.repair_params)
+        how = repair_named(config.repair, config.repair_params)
     init = init_for(ask.source, ask.parts, scheme_of(config))
 
     def mend(seed: int, params: Params, mask: Mask) -> Params:

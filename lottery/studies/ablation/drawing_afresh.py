@@ -12,11 +12,12 @@ from lottery.networks.sources.redrawing import warn_left, warn_not_redrawn
 from lottery.search.frame.frame import Frame
 from lottery.search.frame.seeds import weights_seed
 from lottery.settings.fields import spoken
+from lottery.settings.schemes import initializer_named
 from lottery.state.identity import identify
 from lottery.studies.ablation.controls import DRAWING
 from pruning.calls.users_code import users_code
 from pruning.errors import BadValue
-from pruning.initializers import INITIALIZERS, Initializer, get_initializer
+from pruning.initializers import INITIALIZERS, Initializer
 from pruning.jobs import Params
 from pruning.mask import Mask
 
@@ -44,7 +45,7 @@ def scheme_for(
     pruning.errors.BadValue: ablation 'random-mask' draws no weights: init goes with reinit, sign-reinit
     """
     with users_code(f"importing the initializer {spoken(init)!r}"):
-        scheme = get_initializer(init, settings)
+        scheme = initializer_named(init, settings)
     if scheme.name == "model":
         return None
     for kind in kinds:
@@ -62,7 +63,7 @@ def scheme_for(
 def label_of(scheme: Initializer) -> str:
     """Return the name of a scheme with its settings, as a part of a folder's name.
 
-    >>> label_of(get_initializer("unit-scaled")), label_of(get_initializer("unit-scaled", {"gain": 1}))
+    >>> label_of(initializer_named("unit-scaled")), label_of(initializer_named("unit-scaled", {"gain": 1}))
     ('unit-scaled', 'unit-scaled-gain=1')
     """
     words = [scheme.name, *(f"{name}={value}" for name, value in sorted(scheme.to.items()))]
@@ -72,7 +73,7 @@ def label_of(scheme: Initializer) -> str:
 def said_of(scheme: Initializer | None) -> dict[str, Any]:
     """Return what the record of a control says of the initializer that drew it.
 
-    >>> said_of(get_initializer("unit-scaled", {"gain": 1.0}))
+    >>> said_of(initializer_named("unit-scaled", {"gain": 1.0}))
     {'drawn_by': {'init': 'unit-scaled', 'init_params': {'gain': 1.0}}}
     """
     if scheme is None:

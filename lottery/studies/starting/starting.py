@@ -23,15 +23,14 @@ from lottery.search.levels.plan import plan_of
 from lottery.search.levels.storing import described, of_mask
 from lottery.search.preparing.preparing import drawing_of
 from lottery.settings.config import SearchConfig
+from lottery.settings.schemes import initializer_named, repair_named
 from lottery.state.tensors import digest
 from lottery.studies.starting.looking import lens_on
 from lottery.studies.starting.report import StartReport, report_on
 from pruning.calls.calling import Forward
 from pruning.errors import BadValue
-from pruning.initializers import get_initializer
 from pruning.jobs import Budget, Job, Params, Trained
 from pruning.mask import Mask
-from pruning.repairs import get_repair
 from pruning.watch import Silent
 
 EXAMPLES = 64
@@ -210,7 +209,7 @@ def _started(frame: Frame, asked: Asked, params: dict[str, Any], mask: Mask) -> 
     source, parts, seed = frame.ask.source, frame.ask.parts, weights_seed(frame.config, frame.config.seed)
     scheme = scheme_of(frame.config)
     if asked.init is not None:
-        scheme = get_initializer(asked.init, asked.init_params)
+        scheme = initializer_named(asked.init, asked.init_params)
     init = init_for(source, parts, scheme)
     notes: list[str] = []
     weights: Params = params
@@ -220,7 +219,7 @@ def _started(frame: Frame, asked: Asked, params: dict[str, Any], mask: Mask) -> 
         notes += [f"{name!r} keeps the model's own start: {why}" for name, why in drawn.left.items() if name in mask]
         notes += _at_zero(weights, mask) if scheme.chooses_mask else []
     if asked.repair is not None:
-        how = get_repair(asked.repair, asked.repair_params)
+        how = repair_named(asked.repair, asked.repair_params)
         weights, mended = repaired_start(source, init, parts, seed, (weights, mask), how)
         notes += [f"{asked.repair} left {name!r} as it was: {why}" for name, why in mended.left.items()]
     tensors = tensors_of(source, init, seed, mask)
