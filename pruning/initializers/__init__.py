@@ -11,8 +11,10 @@ of a convolution, each projection of an attention by itself.
 from __future__ import annotations
 
 import inspect
+import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -161,15 +163,27 @@ def draw(tensors: Sequence[Tensor], scheme: Initializer, seed: int) -> Drawn:
     values: dict[str, Array] = {}
     keep: dict[str, NDArray[np.bool_]] = {}
     left: dict[str, str] = {}
-    for tensor in with_live_degrees(tensors):
-        try:
-            chosen = [_drawn(weight, scheme, seed, part) for part, weight in enumerate(tensor.weights())]
-        except LeftAlone as why:
-            left[tensor.name] = str(why)
-            continue
-        values[tensor.name] = cast(Array, tensor.joined([each.values for each in chosen]))
-        keep[tensor.name] = cast(NDArray[np.bool_], tensor.joined([each.keep for each in chosen]))
+    with _told_once():
+        for tensor in with_live_degrees(tensors):
+            try:
+                chosen = [_drawn(weight, scheme, seed, part) for part, weight in enumerate(tensor.weights())]
+            except LeftAlone as why:
+                left[tensor.name] = str(why)
+                continue
+            values[tensor.name] = cast(Array, tensor.joined([each.values for each in chosen]))
+            keep[tensor.name] = cast(NDArray[np.bool_], tensor.joined([each.keep for each in chosen]))
     return Drawn(values, keep, left)
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Give one warning of each kind, with how many there were: a scheme warns for each matrix that it draws."""
+    with warnings.catch_warnings(record=True) as said:
+        yield
+    for kind in dict.fromkeys(each.category for each in said):
+        texts = [str(each.message) for each in said if each.category is kind]
+        more = f" ({len(texts)} such matrices)" if len(texts) > 1 else ""
+        warnings.warn(texts[0] + more, kind, stacklevel=4)
 
 
 def chosen_start(

@@ -173,6 +173,24 @@ class TestRepair:
         report = started(model, density=0.4, repair="lsuv").report
         assert all(layer.signal is not None and 0.4 < layer.signal.forward < 3 for layer in report.layers)
 
+    def test_lsuv_leaves_what_is_not_seen_and_says_so(self):
+        class Recurrent(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.lstm, self.head = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 10)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.head(self.lstm(x.reshape(len(x), 8, 8))[0][:, -1])
+
+        notes = started(lambda seed: Recurrent(), density=0.5, repair="lsuv").report.notes
+        assert "lsuv left 'lstm.weight_hh_l0' as it was: what its layer gives out is not seen" in notes
+
+
+def test_a_warning_of_every_matrix_is_given_once():
+    with pytest.warns(UserWarning, match="low-rank") as said:
+        started(lambda seed: Net(6), density=0.3, init="low-rank", init_params={})
+    assert [str(each.message).endswith("(7 such matrices)") for each in said] == [True]
+
 
 def lottery(*words: str) -> int:
     from lottery.cli.app import main
@@ -227,6 +245,11 @@ class TestCommand:
     def test_what_would_be_ignored_or_mean_nothing_is_one_line(self, asked, said):
         with pytest.raises(BadValue, match=said):
             started(Net, **asked)
+
+    @pytest.mark.parametrize("criterion", ["movement", "magnitude-increase"])
+    def test_a_criterion_that_looks_at_what_training_changed_is_refused(self, criterion):
+        with pytest.raises(BadValue, match=f"'{criterion}' gives all weights the same score where nothing is trained"):
+            started(Net, density=0.5, criterion=criterion)
 
     def test_a_density_of_1_keeps_all(self):
         assert started(Net, density=1.0).ticket.density == 1

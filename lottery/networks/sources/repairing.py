@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,9 +69,12 @@ def repaired_start(
     params, mask = start
     tensors = tensors_of(source, init, seed, mask)
     outputs = _outputs(source, parts, seed, params, mask) if how.needs_outputs else None
+    seen = outputs({}) if outputs is not None else mask
+    hidden = {tensor.name: "what its layer gives out is not seen" for tensor in tensors if tensor.name not in seen}
     with users_code(f"the repair {how.name!r}"):
-        found = repaired(tensors, {tensor.name: params[tensor.name] for tensor in tensors}, how, outputs)
-    return {**params, **found.values}, found
+        served = [tensor for tensor in tensors if tensor.name not in hidden]
+        found = repaired(served, {tensor.name: params[tensor.name] for tensor in served}, how, outputs)
+    return {**params, **found.values}, replace(found, left={**found.left, **hidden})
 
 
 def _outputs(source: Source, parts: Given, seed: int, params: Params, mask: Mask) -> Outputs:

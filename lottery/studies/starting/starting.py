@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lottery.networks.initializers.first import FIRST
 from lottery.networks.objectives.metric import GivenMetric
 from lottery.networks.objectives.objective import GivenLoss
@@ -28,6 +30,8 @@ from lottery.state.tensors import digest
 from lottery.studies.starting.looking import lens_on
 from lottery.studies.starting.report import StartReport, report_on
 from pruning.calls.calling import Forward
+from pruning.calls.users_code import users_code
+from pruning.criteria import Criterion
 from pruning.errors import BadValue
 from pruning.jobs import Budget, Job, Params, Trained
 from pruning.mask import Mask
@@ -202,7 +206,22 @@ def _drawn_mask(frame: Frame, density: float | None) -> Mask:
             "trained here; use random, magnitude, snip, grasp or synflow"
         )
     job = Job(initial, dense, job_seed(mask_seed(frame.config, seed), 0), Budget(0, 0))
+    _check_ranks(drawing.criterion, job)
     return drawing.draw(Trained(initial, []), job, initial, plan_of(frame, drawing).targets[1])
+
+
+def _check_ranks(criterion: Criterion, job: Job) -> None:
+    """Refuse a criterion that looks at what training changed: it would keep the first weights of the first tensors."""
+    if criterion.needs:
+        return
+    with users_code(f"the criterion {criterion.name!r}"):
+        scores = criterion.score(Trained(job.params, []), job)
+    values = np.concatenate([np.ravel(np.asarray(each)) for each in scores.values()])
+    if len(values) > 1 and values.min() == values.max():
+        raise BadValue(
+            f"criterion {criterion.name!r} gives all weights the same score where nothing is trained: use random, "
+            "magnitude, snip, grasp or synflow"
+        )
 
 
 def _started(frame: Frame, asked: Asked, params: dict[str, Any], mask: Mask) -> Started:
