@@ -125,7 +125,7 @@ class TestVerdict:
         report = start("conv-2", init="torch-default").report
         assert report.verdict.trainable is True
         assert re.match(
-            r"trainable, but not at its best: the gradient fades by a factor of \de[+]03 from 'fc2.weight' to "
+            r"trainable by Adam, slowly or not by SGD: the gradient fades by a factor of \de[+]03 from 'fc2.weight' to "
             r"'conv1.weight'; try --init exact-orthogonal, or --repair isometry$",
             report.verdict.sentence,
         )
