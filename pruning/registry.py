@@ -10,11 +10,11 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from pruning.errors import BadValue, UnknownName, nearest, unknown
+from pruning.errors import BadValue, UnknownName, nearest, shown, unknown
 
 T = TypeVar("T")
 
@@ -131,3 +131,57 @@ def import_by_path(path: str, kind: str) -> object:
         hint = f"; did you mean {' or '.join(f'{module_name}:{c}' for c in close)}?" if close else ""
         raise UnknownName(f"{kind} {path!r}: module {module_name!r} has no {attribute!r}{hint}")
     return getattr(module, attribute)
+
+
+def registered_or_own(
+    registry: Registry[T],
+    given: str | Callable[..., Any],
+    function_of: Callable[[T], Callable[..., Any]],
+    made_of: Callable[[str, Callable[..., Any]], T],
+) -> T:
+    """Return what is registered under a name, or what is made of a function: given as such or as `package.module:name`.
+
+    A function that is registered under some name is that one.
+
+    Args:
+        registry: names to things.
+        given: a name, a path or a function.
+        function_of: of a registered thing, its function.
+        made_of: of a name and a function to a thing.
+
+    Raises:
+        UnknownName: neither registered nor importable, or no function.
+    """
+    if isinstance(given, str) and ":" not in given:
+        return registry[given].value
+    found = import_by_path(given, registry.kind) if isinstance(given, str) else given
+    if not callable(found):
+        raise UnknownName(f"{registry.kind} {shown(given)} is not a function")
+    function = cast(Callable[..., Any], found)
+    called = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+    known = (entry.value for entry in registry if function_of(entry.value) is function)
+    return next(known, made_of(called, function))
+
+
+def settings_of_function(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments of a function that have defaults, with these.
+
+    >>> settings_of_function(lambda weight, rng, *, gain=1.0: None)
+    {'gain': 1.0}
+    """
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.default is not each.empty}
+
+
+def known_settings(called: str, function: Callable[..., Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return settings that a function takes; raises `UnknownName` for the first that it does not.
+
+    >>> known_settings("low", lambda weight, rng, *, rank=1: None, {"rnk": 2})
+    Traceback (most recent call last):
+    pruning.errors.UnknownName: unknown setting of low 'rnk': did you mean 'rank'? (known: rank)
+    """
+    settings, known = dict(given or {}), settings_of_function(function)
+    for name in settings:
+        if name not in known:
+            raise unknown(f"setting of {called}", name, known)
+    return settings

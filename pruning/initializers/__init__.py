@@ -10,19 +10,18 @@ of a convolution, each projection of an attention by itself.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.errors import BadValue, UnknownName, shown, unknown
-from pruning.registry import Registry, import_by_path, summary_of
+from pruning.errors import BadValue
+from pruning.registry import Registry, known_settings, registered_or_own, settings_of_function, summary_of
 from pruning.starts.choosing.densities import thinned
 from pruning.starts.left_alone import LeftAlone
 from pruning.starts.scaling.graph import with_live_degrees
@@ -71,9 +70,8 @@ class Initializer:
     to: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the scheme with their defaults."""
-        parameters = inspect.signature(self.draw).parameters.values()
-        return {each.name: each.default for each in parameters if each.default is not each.empty}
+        """Return its settings with their defaults."""
+        return settings_of_function(self.draw)
 
 
 INITIALIZERS: Registry[Initializer] = Registry("init", "pruning.initializers", listed="initializers")
@@ -104,22 +102,8 @@ def get_initializer(name: str | Draw, settings: Mapping[str, Any] | None = None)
     >>> get_initializer("unit-scaled", {"gain": 1.0}).to
     {'gain': 1.0}
     """
-    if isinstance(name, str) and ":" not in name:
-        found = INITIALIZERS[name].value
-    else:
-        function = import_by_path(name, "init") if isinstance(name, str) else name
-        if not callable(function):
-            raise UnknownName(f"init {shown(name)} is not a function")
-        called = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
-        found = next(
-            (entry.value for entry in INITIALIZERS if entry.value.draw is function),
-            Initializer(called, cast(Draw, function)),
-        )
-    given, known = dict(settings or {}), found.settings()
-    for key in given:
-        if key not in known:
-            raise unknown(f"{found.name} setting", key, known)
-    return Initializer(found.name, found.draw, found.chooses_mask, given)
+    found = registered_or_own(INITIALIZERS, name, lambda each: each.draw, Initializer)
+    return replace(found, to=known_settings(found.name, found.draw, settings))
 
 
 @dataclass(frozen=True)

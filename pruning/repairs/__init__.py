@@ -12,16 +12,15 @@ sees the parts of a layer one below the other, because they give out one result.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.errors import BadValue, UnknownName, shown, unknown
-from pruning.registry import Registry, import_by_path, summary_of
+from pruning.errors import BadValue, unknown
+from pruning.registry import Registry, known_settings, registered_or_own, settings_of_function, summary_of
 from pruning.starts.left_alone import LeftAlone
 from pruning.starts.tensor import Tensor
 from pruning.starts.weight import Array, Weight
@@ -72,9 +71,8 @@ class Repair:
     to: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of the repair with their defaults."""
-        parameters = inspect.signature(self.mend).parameters.values()
-        return {each.name: each.default for each in parameters if each.default is not each.empty}
+        """Return its settings with their defaults."""
+        return settings_of_function(self.mend)
 
 
 REPAIRS: Registry[Repair] = Registry("repair", "pruning.repairs", listed="repairs")
@@ -105,21 +103,8 @@ def get_repair(name: str | Mend, settings: Mapping[str, Any] | None = None) -> R
     >>> get_repair("isometry", {"steps": 50}).to
     {'steps': 50}
     """
-    if isinstance(name, str) and ":" not in name:
-        found = REPAIRS[name].value
-    else:
-        function = import_by_path(name, "repair") if isinstance(name, str) else name
-        if not callable(function):
-            raise UnknownName(f"repair {shown(name)} is not a function")
-        called = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
-        found = next(
-            (entry.value for entry in REPAIRS if entry.value.mend is function), Repair(called, cast(Mend, function))
-        )
-    given, known = dict(settings or {}), found.settings()
-    for key in given:
-        if key not in known:
-            raise unknown(f"setting of repair {found.name!r}", key, known)
-    return Repair(found.name, found.mend, found.needs_outputs, given)
+    found = registered_or_own(REPAIRS, name, lambda each: each.mend, Repair)
+    return replace(found, to=known_settings(found.name, found.mend, settings))
 
 
 @dataclass(frozen=True)

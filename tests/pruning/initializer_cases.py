@@ -14,7 +14,11 @@ from pruning.errors import BadValue
 from pruning.initializers import Chosen, LeftAlone, get_initializer
 from pruning.starts.weight import Array, Kind, Place, Weight
 
-NEEDED: Mapping[str, Mapping[str, Any]] = {"virgo": {"graph": np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]), "layers": 3}}
+NEEDED: Mapping[str, Mapping[str, Any]] = {
+    "virgo": {"graph": np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]), "layers": 3},
+    "mup": {"base_width": 1, "width": 1},
+    "smupar": {"base_width": 1, "width": 1},
+}
 """Settings without which a scheme draws nothing."""
 
 

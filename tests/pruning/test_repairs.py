@@ -352,7 +352,7 @@ class TestEveryRepair:
             setattr(report, fields(report)[0].name, 0)
 
     def test_a_setting_that_it_does_not_have_is_an_error_that_names_those_it_has(self, name: str):
-        with pytest.raises(UnknownName, match=rf"^unknown setting of repair '{name}' 'stepz': did you mean 'steps'"):
+        with pytest.raises(UnknownName, match=rf"^unknown setting of {name} 'stepz': did you mean 'steps'"):
             get_repair(name, {"stepz": 3})
 
 
