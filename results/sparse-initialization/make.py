@@ -1,0 +1,177 @@
+"""Makes the tables and figures of this folder: `python make.py signal | training | pruned-before`.
+
+Every number is of five seeds; intervals are Student's t, 95 %. Densities, schemes, seeds and steps were fixed before the
+first run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lottery.results.figure import draw_lines, save_figure
+from lottery.results.reporting import Line, cells, line, logarithmic, table
+from lottery.runs.given import Given
+from lottery.search.frame.frame import Frame, frame_of
+from lottery.studies.starting.starting import Started, start
+from pruning.jobs import Budget, Job
+from pruning.watch import Silent
+
+HERE = Path(__file__).parent
+SEEDS = range(5)
+DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.02)
+
+# By network: its dense start, the gain that keeps its signal, and how it is trained.
+NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "deep-mlp": {"dense": "glorot-normal", "gain": 1.0},
+    "plain-cnn": {"dense": "kaiming-normal", "gain": 2**0.5},
+}
+TRAINED: Mapping[str, Any] = {"optimizer": "adam", "lr": 1e-3, "batch_size": 64}
+STEPS: Mapping[str, int] = {"deep-mlp": 600, "plain-cnn": 300}
+
+
+def schemes(network: str) -> dict[str, dict[str, Any]]:
+    """Return the six ways to start, by the words of the tables."""
+    gain = {"gain": NETWORKS[network]["gain"]}
+    return {
+        "dense draw, masked": {"init": NETWORKS[network]["dense"]},
+        "layer-scaled": {"init": "layer-scaled", "init_params": gain},
+        "unit-scaled": {"init": "unit-scaled", "init_params": gain},
+        "orthogonal, masked": {"init": "orthogonal", "init_params": gain},
+        "unit-scaled, repaired": {
+            "init": "unit-scaled",
+            "init_params": gain,
+            "repair": "isometry",
+            "repair_params": gain,
+        },
+        "exact-orthogonal": {"init": "exact-orthogonal", "init_params": gain},
+    }
+
+
+def started(network: str, scheme: Mapping[str, Any], density: float, seed: int, **more: Any) -> Started:
+    """Return a start under a random ERK mask, the output layer dense."""
+    return start(network, "digits", density=density, scope="erk", skip=["head.weight"], seed=seed, **scheme, **more)
+
+
+def signal() -> None:
+    """How far signals and gradients come at densities from 50 to 1 %."""
+    densities = (*DENSITIES, 0.01)
+    found: dict[str, Any] = {}
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=110)
+    for axes, network in zip(figure.subplots(1, 2), NETWORKS, strict=True):
+        lines: dict[str, Line] = {}
+        for name, scheme in schemes(network).items():
+            rows: list[list[float]] = []
+            trainable: list[float] = []
+            for density in densities:
+                each = [_passage(network, scheme, density, seed) for seed in SEEDS]
+                rows.append([value for value, _ in each])
+                trainable.append(float(np.mean([able for _, able in each])))
+            lines[name] = line(rows)
+            found.setdefault(network, {})[name] = {"log10": rows, "trainable": trainable}
+            print(network, name, cells(lines[name], ".1f"), trainable, flush=True)
+        logarithmic(axes)
+        draw_lines(axes, 100 * np.array(densities), lines)
+        axes.set_title(f"{network}, n = 5", fontsize=9)
+        axes.set_ylabel("log10 of E[z²], last hidden layer over first")
+    _written("signal", found, figure)
+
+
+def _passage(network: str, scheme: Mapping[str, Any], density: float, seed: int) -> tuple[float, bool]:
+    report = started(network, scheme, density, seed).report
+    passed = [layer.signal for layer in report.layers if layer.signal is not None]
+    ratio = passed[-2].forward / passed[0].forward if passed[0].forward else 0.0
+    return float(np.log10(max(ratio, 1e-40))), bool(report.verdict.trainable)
+
+
+def training() -> None:
+    """Test accuracy of deep networks that are trained sparse from scratch, from six starts."""
+    found: dict[str, Any] = {}
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=110)
+    for axes, network in zip(figure.subplots(1, 2), NETWORKS, strict=True):
+        steps = {"steps": STEPS[network], "eval_every": STEPS[network]}
+        frame = frame_of(Given(network, "digits"), {"levels": 0, "skip": ["head.weight"], **TRAINED, **steps}, Silent())
+        lines: dict[str, Line] = {}
+        for name, scheme in schemes(network).items():
+            rows = [_accuracies(frame, network, scheme, density) for density in DENSITIES]
+            lines[name] = line(rows)
+            found.setdefault(network, {})[name] = rows
+            print(network, name, cells(lines[name], ".1f", 100), flush=True)
+        logarithmic(axes)
+        draw_lines(axes, 100 * np.array(DENSITIES), {n: _percent(each) for n, each in lines.items()})
+        axes.set_title(f"{network}, digits, {STEPS[network]} steps, n = 5", fontsize=9)
+        axes.set_ylabel("test accuracy (%)")
+        _table(f"training-{network}", DENSITIES, {n: _percent(each) for n, each in lines.items()})
+    _written("training", found, figure)
+
+
+def _accuracies(frame: Frame, network: str, scheme: Mapping[str, Any], density: float) -> list[float]:
+    starts = [started(network, scheme, density, seed).ticket for seed in SEEDS]
+    return _trained(frame, [(ticket.params, ticket.mask, ticket.info["seed"]) for ticket in starts])
+
+
+def _trained(frame: Frame, starts: Sequence[tuple[Any, Any, int]]) -> list[float]:
+    steps = frame.setup.total_steps
+    jobs = [Job(params, mask, seed, Budget(0, steps)) for params, mask, seed in starts]
+    results = frame.setup.trainer.train(jobs, frozenset())
+    # one that diverged answers by chance
+    return [0.1 if each.diverged else float(each.history[-1].test or 0.0) for each in results]
+
+
+def pruned_before() -> None:
+    """LeNet-300-100 pruned before training by SNIP, GraSP and SynFlow, with and without repair."""
+    densities = (0.1, 0.05, 0.02)
+    settings = {"optimizer": "adam", "lr": 1.2e-3, "batch_size": 128, "steps": 2000, "eval_every": 2000}
+    frame = frame_of(Given("lenet-300-100", "fashion-mnist"), {"levels": 0, **settings}, Silent())
+    found: dict[str, Any] = {}
+    lines: dict[str, Line] = {}
+    for criterion in ("snip", "grasp", "synflow", "random"):
+        for repair in (None, "isometry"):
+            name = f"{criterion}, repaired" if repair else criterion
+            rows: list[list[float]] = []
+            for density in densities:
+                starts = [
+                    start(
+                        "lenet-300-100", "fashion-mnist", criterion=criterion, density=density, repair=repair, seed=seed
+                    )
+                    for seed in SEEDS
+                ]
+                rows.append(_trained(frame, [(s.ticket.params, s.ticket.mask, s.ticket.info["seed"]) for s in starts]))
+            lines[name] = line(rows)
+            found[name] = rows
+            print(name, cells(lines[name], ".1f", 100), flush=True)
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    logarithmic(axes)
+    draw_lines(axes, 100 * np.array(densities), {n: _percent(each) for n, each in lines.items()})
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_title("LeNet-300-100, Fashion-MNIST, 2,000 steps, n = 5", fontsize=9)
+    _table("pruned-before", densities, {n: _percent(each) for n, each in lines.items()})
+    _written("pruned-before", found, figure)
+
+
+def _percent(values: Line) -> Line:
+    return Line(100 * values.mean, 100 * values.low, 100 * values.high)
+
+
+def _table(name: str, densities: Sequence[float], lines: Mapping[str, Line]) -> None:
+    rows = [[label, *cells(values, ".1f")] for label, values in lines.items()]
+    header = ["start", *(f"{100 * density:g} %" for density in densities)]
+    (HERE / f"{name}.txt").write_text(
+        f"{table(header, rows, left=[0])}\nTest accuracy (%), mean and 95 % t interval, n = 5.\n"
+    )
+
+
+def _written(name: str, found: Any, figure: Figure) -> None:
+    (HERE / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    save_figure(figure, HERE / f"{name}.png")
+
+
+if __name__ == "__main__":
+    {"signal": signal, "training": training, "pruned-before": pruned_before}[sys.argv[1]]()
