@@ -1,7 +1,7 @@
-"""Makes the tables and figures of this folder: `python make.py signal | training | pruned-before`.
+"""Makes the tables and figures of this folder: `python make.py signal | training | pruned-before | learning-rate`.
 
-Every number is of five seeds; intervals are Student's t, 95 %. Densities, schemes, seeds and steps were fixed before the
-first run.
+Every number is of five seeds; intervals are Student's t, 95 %. Densities, schemes, seeds and steps were fixed before
+the first run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from lottery.results.figure import draw_lines, save_figure
 from lottery.results.reporting import Line, cells, line, logarithmic, table
@@ -156,6 +158,63 @@ def pruned_before() -> None:
     _written("pruned-before", found, figure)
 
 
+WIDTH = 256
+RATES = tuple(2.0**-power for power in range(13, 3, -1))
+
+
+class Wide(nn.Module):
+    """Four hidden ReLU layers of 256 units; the three between them are sparse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, WIDTH)
+        self.hidden = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.head = nn.Linear(WIDTH, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 1, 8, 8] to [N, 10]."""
+        x = self.first(x.flatten(1)).relu()
+        for layer in self.hidden:
+            x = layer(x).relu()
+        return self.head(x)
+
+
+def learning_rate() -> None:
+    """The best learning rate of Adam against density: the standard parametrization, and SμPar."""
+    densities = (1.0, 0.25, 0.0625, 0.03125)
+    base = {"base_width": WIDTH, "width": WIDTH}
+    ways: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "standard": ({"init": "kaiming-normal"}, {}),
+        "SμPar": ({"init": "smupar", "init_params": base}, {"lr_rule": "smupar", "lr_rule_params": base}),
+    }
+    prunable = ["hidden.*.weight"]
+    found: dict[str, Any] = {}
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=110)
+    for axes, (name, (scheme, rule)) in zip(figure.subplots(1, 2), ways.items(), strict=True):
+        for density in densities:
+            losses: list[list[float]] = []
+            starts = [
+                start(lambda seed: Wide(), "digits", density=density, prunable=prunable, seed=seed, **scheme).ticket
+                for seed in SEEDS
+            ]
+            for rate in RATES:
+                settings = {"levels": 0, "prunable": prunable, "optimizer": "adam", "lr": rate, **rule}
+                settings |= {"steps": 200, "eval_every": 50, "batch_size": 64}
+                frame = frame_of(Given(lambda seed: Wide(), "digits"), settings, Silent())
+                jobs = [Job(each.params, each.mask, each.info["seed"], Budget(0, 200)) for each in starts]
+                results = list(frame.setup.trainer.train(jobs, frozenset()))
+                losses.append([np.inf if r.diverged else float(r.history[-1].train_loss or np.inf) for r in results])
+            best = [RATES[int(np.argmin([row[seed] for row in losses]))] for seed in range(len(SEEDS))]
+            found.setdefault(name, {})[str(density)] = {"losses": losses, "best": best}
+            axes.loglog(RATES, np.median(losses, axis=1), "o-", label=f"density {100 * density:g} %")
+            print(name, density, "best", [f"2^{np.log2(rate):.0f}" for rate in best], flush=True)
+        axes.set_title(f"{name}: training loss after 200 steps, median of 5", fontsize=9)
+        axes.set_xlabel("learning rate of Adam")
+        axes.legend(fontsize=8)
+    found["rates"] = RATES
+    _written("learning-rate", found, figure)
+
+
 def _percent(values: Line) -> Line:
     return Line(100 * values.mean, 100 * values.low, 100 * values.high)
 
@@ -174,4 +233,5 @@ def _written(name: str, found: Any, figure: Figure) -> None:
 
 
 if __name__ == "__main__":
-    {"signal": signal, "training": training, "pruned-before": pruned_before}[sys.argv[1]]()
+    parts = {"signal": signal, "training": training, "pruned-before": pruned_before, "learning-rate": learning_rate}
+    parts[sys.argv[1]]()
