@@ -1,6 +1,6 @@
-"""Makes the tables and figures of this folder: `python make.py signal | training | pruned-before | learning-rate`.
+"""Makes the tables and figures of this folder: `python make.py signal` (training, …).
 
-Every number is of five seeds; intervals are Student's t, 95 %. Densities, schemes, seeds and steps were fixed before
+`python make.py draw signal` draws a figure again. Every number is of five seeds; intervals are Student's t, 95 %. Densities, schemes, seeds and steps were fixed before
 the first run.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from lottery.results.figure import draw_lines, save_figure
-from lottery.results.reporting import Line, cells, line, logarithmic, table
+from lottery.results.reporting import Line, cells, line, table
 from lottery.runs.given import Given
 from lottery.search.frame.frame import Frame, frame_of
 from lottery.studies.starting.starting import Started, start
@@ -28,6 +28,8 @@ from pruning.watch import Silent
 HERE = Path(__file__).parent
 SEEDS = range(5)
 DENSITIES = (0.5, 0.2, 0.1, 0.05, 0.02)
+FURTHER = (*DENSITIES, 0.01)
+BEFORE = (0.1, 0.05, 0.02)
 
 # By network: its dense start, the gain that keeps its signal, and how it is trained.
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
@@ -62,27 +64,23 @@ def started(network: str, scheme: Mapping[str, Any], density: float, seed: int, 
 
 
 def signal() -> None:
-    """How far signals and gradients come at densities from 50 to 1 %."""
-    densities = (*DENSITIES, 0.01)
+    """How far signals come at densities from 50 to 1 %."""
     found: dict[str, Any] = {}
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=110)
-    for axes, network in zip(figure.subplots(1, 2), NETWORKS, strict=True):
-        lines: dict[str, Line] = {}
+    for network in NETWORKS:
         for name, scheme in schemes(network).items():
-            rows: list[list[float]] = []
-            trainable: list[float] = []
-            for density in densities:
-                each = [_passage(network, scheme, density, seed) for seed in SEEDS]
-                rows.append([value for value, _ in each])
-                trainable.append(float(np.mean([able for _, able in each])))
-            lines[name] = line(rows)
+            each = [[_passage(network, scheme, density, seed) for seed in SEEDS] for density in FURTHER]
+            rows = [[value for value, _ in row] for row in each]
+            trainable = [float(np.mean([able for _, able in row])) for row in each]
             found.setdefault(network, {})[name] = {"log10": rows, "trainable": trainable}
-            print(network, name, cells(lines[name], ".1f"), trainable, flush=True)
-        logarithmic(axes)
-        draw_lines(axes, 100 * np.array(densities), lines)
-        axes.set_title(f"{network}, n = 5", fontsize=9)
-        axes.set_ylabel("log10 of E[z²], last hidden layer over first")
-    _written("signal", found, figure)
+            print(network, name, cells(line(rows), ".1f"), trainable, flush=True)
+    _written("signal", found)
+
+
+def draw_signal(found: Mapping[str, Any]) -> Figure:
+    """Draw what `signal` wrote."""
+    lines = {n: {name: line(rows["log10"]) for name, rows in found[n].items()} for n in NETWORKS}
+    titles = {network: f"{network}, n = 5" for network in NETWORKS}
+    return _beside(lines, FURTHER, titles, "log10 of E[z²], last hidden layer over first")
 
 
 def _passage(network: str, scheme: Mapping[str, Any], density: float, seed: int) -> tuple[float, bool]:
@@ -95,22 +93,23 @@ def _passage(network: str, scheme: Mapping[str, Any], density: float, seed: int)
 def training() -> None:
     """Test accuracy of deep networks that are trained sparse from scratch, from six starts."""
     found: dict[str, Any] = {}
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=110)
-    for axes, network in zip(figure.subplots(1, 2), NETWORKS, strict=True):
+    for network in NETWORKS:
         steps = {"steps": STEPS[network], "eval_every": STEPS[network]}
         frame = frame_of(Given(network, "digits"), {"levels": 0, "skip": ["head.weight"], **TRAINED, **steps}, Silent())
-        lines: dict[str, Line] = {}
         for name, scheme in schemes(network).items():
             rows = [_accuracies(frame, network, scheme, density) for density in DENSITIES]
-            lines[name] = line(rows)
             found.setdefault(network, {})[name] = rows
-            print(network, name, cells(lines[name], ".1f", 100), flush=True)
-        logarithmic(axes)
-        draw_lines(axes, 100 * np.array(DENSITIES), {n: _percent(each) for n, each in lines.items()})
-        axes.set_title(f"{network}, digits, {STEPS[network]} steps, n = 5", fontsize=9)
-        axes.set_ylabel("test accuracy (%)")
-        _table(f"training-{network}", DENSITIES, {n: _percent(each) for n, each in lines.items()})
-    _written("training", found, figure)
+            print(network, name, cells(line(rows), ".1f", 100), flush=True)
+    _written("training", found)
+
+
+def draw_training(found: Mapping[str, Any]) -> Figure:
+    """Draw what `training` wrote, and write its tables."""
+    lines = {n: {name: _percent(line(rows)) for name, rows in found[n].items()} for n in NETWORKS}
+    for network in NETWORKS:
+        _table(f"training-{network}", DENSITIES, lines[network])
+    titles = {network: f"{network}, digits, {STEPS[network]} steps, n = 5" for network in NETWORKS}
+    return _beside(lines, DENSITIES, titles, "test accuracy (%)")
 
 
 def _accuracies(frame: Frame, network: str, scheme: Mapping[str, Any], density: float) -> list[float]:
@@ -128,34 +127,32 @@ def _trained(frame: Frame, starts: Sequence[tuple[Any, Any, int]]) -> list[float
 
 def pruned_before() -> None:
     """LeNet-300-100 pruned before training by SNIP, GraSP and SynFlow, with and without repair."""
-    densities = (0.1, 0.05, 0.02)
     settings = {"optimizer": "adam", "lr": 1.2e-3, "batch_size": 128, "steps": 800, "eval_every": 800}
     frame = frame_of(Given("lenet-300-100", "fashion-mnist"), {"levels": 0, **settings}, Silent())
     found: dict[str, Any] = {}
-    lines: dict[str, Line] = {}
     for criterion in ("snip", "grasp", "synflow"):
         for repair in (None, "isometry"):
             name = f"{criterion}, repaired" if repair else criterion
             rows: list[list[float]] = []
-            for density in densities:
-                starts = [
-                    start(
-                        "lenet-300-100", "fashion-mnist", criterion=criterion, density=density, repair=repair, seed=seed
-                    )
-                    for seed in SEEDS
-                ]
+            for density in BEFORE:
+                asked: dict[str, Any] = {"criterion": criterion, "density": density, "repair": repair}
+                starts = [start("lenet-300-100", "fashion-mnist", seed=seed, **asked) for seed in SEEDS]
                 rows.append(_trained(frame, [(s.ticket.params, s.ticket.mask, s.ticket.info["seed"]) for s in starts]))
-            lines[name] = line(rows)
             found[name] = rows
-            print(name, cells(lines[name], ".1f", 100), flush=True)
+            print(name, cells(line(rows), ".1f", 100), flush=True)
+    _written("pruned-before", found)
+
+
+def draw_pruned_before(found: Mapping[str, Any]) -> Figure:
+    """Draw what `pruned_before` wrote, and write its table."""
+    lines = {name: _percent(line(rows)) for name, rows in found.items()}
+    _table("pruned-before", BEFORE, lines)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained", dpi=110)
     axes = figure.add_subplot()
-    logarithmic(axes)
-    draw_lines(axes, 100 * np.array(densities), {n: _percent(each) for n, each in lines.items()})
+    draw_lines(axes, 100 * np.array(BEFORE), lines)
     axes.set_ylabel("test accuracy (%)")
     axes.set_title("LeNet-300-100, Fashion-MNIST, 800 steps, n = 5", fontsize=9)
-    _table("pruned-before", densities, {n: _percent(each) for n, each in lines.items()})
-    _written("pruned-before", found, figure)
+    return figure
 
 
 WIDTH = 256
@@ -189,8 +186,7 @@ def learning_rate() -> None:
     }
     prunable = ["hidden.*.weight"]
     found: dict[str, Any] = {}
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=110)
-    for axes, (name, (scheme, rule)) in zip(figure.subplots(1, 2), ways.items(), strict=True):
+    for name, (scheme, rule) in ways.items():
         for density in densities:
             losses: list[list[float]] = []
             starts = [
@@ -206,13 +202,21 @@ def learning_rate() -> None:
                 losses.append([np.inf if r.diverged else float(r.history[-1].train_loss or np.inf) for r in results])
             best = [RATES[int(np.argmin([row[seed] for row in losses]))] for seed in range(len(SEEDS))]
             found.setdefault(name, {})[str(density)] = {"losses": losses, "best": best}
-            axes.loglog(RATES, np.median(losses, axis=1), "o-", label=f"density {100 * density:g} %")
             print(name, density, "best", [f"2^{np.log2(rate):.0f}" for rate in best], flush=True)
+    _written("learning-rate", found)
+
+
+def draw_learning_rate(found: Mapping[str, Any]) -> Figure:
+    """Draw what `learning_rate` wrote."""
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained", dpi=110)
+    for axes, (name, by_density) in zip(figure.subplots(1, 2, sharey=True), found.items(), strict=True):
+        for density, each in by_density.items():
+            label = f"density {100 * float(density):g} %"
+            axes.loglog(RATES, np.median(each["losses"], axis=1), "o-", ms=3.5, label=label)
         axes.set_title(f"{name}: training loss after 200 steps, median of 5", fontsize=9)
         axes.set_xlabel("learning rate of Adam")
         axes.legend(fontsize=8)
-    found["rates"] = RATES
-    _written("learning-rate", found, figure)
+    return figure
 
 
 def _percent(values: Line) -> Line:
@@ -227,11 +231,36 @@ def _table(name: str, densities: Sequence[float], lines: Mapping[str, Line]) -> 
     )
 
 
-def _written(name: str, found: Any, figure: Figure) -> None:
-    (HERE / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    save_figure(figure, HERE / f"{name}.png")
+def _beside(
+    lines: Mapping[str, Mapping[str, Line]], densities: Sequence[float], titles: Mapping[str, str], label: str
+) -> Figure:
+    figure = Figure(figsize=(11.5, 4.2), layout="constrained", dpi=100)
+    for axes, network in zip(figure.subplots(1, 2), NETWORKS, strict=True):
+        draw_lines(axes, 100 * np.array(densities), lines[network])
+        axes.set_title(titles[network], fontsize=9)
+        axes.set_ylabel(label)
+    return figure
 
+
+def _written(name: str, found: Any) -> None:
+    (HERE / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    _drawn(name)
+
+
+def _drawn(name: str) -> None:
+    save_figure(PARTS[name][1](json.loads((HERE / f"{name}.json").read_text())), HERE / f"{name}.png")
+
+
+PARTS: Mapping[str, tuple[Callable[[], None], Callable[[Mapping[str, Any]], Figure]]] = {
+    "signal": (signal, draw_signal),
+    "training": (training, draw_training),
+    "pruned-before": (pruned_before, draw_pruned_before),
+    "learning-rate": (learning_rate, draw_learning_rate),
+}
 
 if __name__ == "__main__":
-    parts = {"signal": signal, "training": training, "pruned-before": pruned_before, "learning-rate": learning_rate}
-    parts[sys.argv[1]]()
+    if sys.argv[1] == "draw":
+        for drawn in sys.argv[2:]:
+            _drawn(drawn)
+    else:
+        PARTS[sys.argv[1]][0]()
