@@ -68,26 +68,25 @@ def signal() -> None:
     found: dict[str, Any] = {}
     for network in NETWORKS:
         for name, scheme in schemes(network).items():
-            each = [[_passage(network, scheme, density, seed) for seed in SEEDS] for density in FURTHER]
-            rows = [[value for value, _ in row] for row in each]
-            trainable = [float(np.mean([able for _, able in row])) for row in each]
-            found.setdefault(network, {})[name] = {"log10": rows, "trainable": trainable}
-            print(network, name, cells(line(rows), ".1f"), trainable, flush=True)
+            rows = [[_passage(network, scheme, density, seed) for seed in SEEDS] for density in FURTHER]
+            found.setdefault(network, {})[name] = rows
+            print(network, name, cells(line(rows), ".1f"), flush=True)
     _written("signal", found)
 
 
 def draw_signal(found: Mapping[str, Any]) -> Figure:
     """Draw what `signal` wrote."""
-    lines = {n: {name: line(rows["log10"]) for name, rows in found[n].items()} for n in NETWORKS}
+    lines = {n: {name: line(rows) for name, rows in found[n].items()} for n in NETWORKS}
     titles = {network: f"{network}, n = 5" for network in NETWORKS}
     return _beside(lines, FURTHER, titles, "log10 of E[z²], last hidden layer over first")
 
 
-def _passage(network: str, scheme: Mapping[str, Any], density: float, seed: int) -> tuple[float, bool]:
+def _passage(network: str, scheme: Mapping[str, Any], density: float, seed: int) -> float:
+    """Return log10 of E[z²] at the last hidden layer over that at the first; -40 for nothing at all."""
     report = started(network, scheme, density, seed).report
     passed = [layer.signal for layer in report.layers if layer.signal is not None]
     ratio = passed[-2].forward / passed[0].forward if passed[0].forward else 0.0
-    return float(np.log10(max(ratio, 1e-40))), bool(report.verdict.trainable)
+    return float(np.log10(max(ratio, 1e-40)))
 
 
 def training() -> None:
