@@ -57,8 +57,8 @@ def verdict(
 
     The rule: no layer is cut off; from the first hidden layer to the last, neither E[z²] nor the gradients' E[g²]
     change by a factor of 10⁷ or more; and inputs that could be told apart (mean squared correlation below 0.95) still
-    can at the last hidden layer (below 0.99). SGD, whose steps are as small as
-    the gradients, may fail from a factor of 1,000 on: that is said.
+    can at the last hidden layer (below 0.99). SGD, whose steps are as small as the gradients, may fail from a factor of
+    1,000 on: that is said. Normalization between layers is not looked at: a network that has it may train all the same.
 
     Args:
         layers: those that were measured, in the order of the pass; the last one makes the outputs.
