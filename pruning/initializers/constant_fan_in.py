@@ -38,8 +38,8 @@ def constant_fan_in(
     fan_in = np.full(weight.outputs, least)
     fan_in[choosing.permutation(weight.outputs)[:over]] += 1
     keep = np.zeros((weight.outputs, weight.inputs * weight.taps), bool)
-    # The first `least` places of a row are random inputs, and the next is one, too.
-    order = choosing.random(keep.shape).argpartition(min(least, keep.shape[1] - 1), axis=1)
+    # The inputs of every unit in a random order.
+    order = choosing.random(keep.shape).argsort(axis=1)
     np.put_along_axis(keep, order, np.arange(keep.shape[1]) < fan_in[:, None], axis=1)
     keep = keep.reshape(weight.shape)
     values = unit_scaled(replace(weight, keep=keep), rng, gain=gain, activation=activation, distribution=distribution)
