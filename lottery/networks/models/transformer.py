@@ -13,10 +13,11 @@ from lottery.networks.models import model
 class Transformer(nn.Module):
     """Rows of an image (or equal pieces of a vector) as tokens, encoder layers with norms first, mean over tokens."""
 
-    def __init__(self, tokens: int, features: int, outputs: int, width: int = 64, depth: int = 2) -> None:
+    def __init__(self, rows: tuple[int, int, int], outputs: int, width: int = 64, depth: int = 2) -> None:
         super().__init__()
-        self.tokens = tokens
-        self.embed = nn.Linear(features, width)
+        self.rows = rows
+        channels, tokens, features = rows
+        self.embed = nn.Conv2d(channels, width, (1, features))  # a row at a time, with all its channels
         self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -29,9 +30,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, ...] to [N, outputs]."""
-        if x.ndim == 4:
-            x = x.transpose(1, 2)  # rows first, all channels of a row together
-        x = self.embed(x.reshape(len(x), self.tokens, -1)) + self.position
+        x = self.embed(x.reshape(len(x), *self.rows)).squeeze(-1).transpose(1, 2) + self.position
         for layer in self.layers:
             x = layer(x)
         return self.head(self.norm(x).mean(1))
@@ -44,6 +43,8 @@ def small_transformer(shape: tuple[int, ...], outputs: int) -> nn.Module:
     >>> small_transformer((1, 28, 28), 10)(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
+    if len(shape) == 3:
+        return Transformer((shape[0], shape[1], shape[2]), outputs)
     size = math.prod(shape)
-    tokens = shape[1] if len(shape) == 3 else max(n for n in range(1, 33) if size % n == 0)
-    return Transformer(tokens, size // tokens, outputs)
+    tokens = max(n for n in range(1, 33) if size % n == 0)
+    return Transformer((1, tokens, size // tokens), outputs)
