@@ -210,7 +210,7 @@ class TestCommand:
         assert figure.stat().st_size > 5_000
         ticket = Ticket.load(tmp_path / "start")
         assert ticket.density == pytest.approx(0.2, abs=1e-3)
-        assert ticket.info["start"]["init"] == "unit-scaled"
+        assert ticket.info["start"]["init"] == ticket.info["config"]["init"] == "unit-scaled"
         assert (
             lottery("train", str(tmp_path / "start"), "--steps", "20", "--out", str(tmp_path / "runs"), "--quiet") == 0
         )

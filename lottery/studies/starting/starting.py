@@ -25,6 +25,7 @@ from lottery.search.levels.plan import plan_of
 from lottery.search.levels.storing import described, of_mask
 from lottery.search.preparing.preparing import drawing_of
 from lottery.settings.config import SearchConfig
+from lottery.settings.fields import spoken
 from lottery.settings.schemes import initializer_named, repair_named
 from lottery.state.tensors import digest
 from lottery.studies.starting.looking import lens_on
@@ -262,13 +263,16 @@ def _ticket(frame: Frame, asked: Asked, init: str, weights: Params, mask: Mask) 
     seed, facts = frame.config.seed, frame.facts
     level, sha = int(mask.density < 1), digest(dict(weights))
     named = described(facts, mask, seed, level, sha)
+    init = init if asked.init is None else spoken(asked.init)
     drawn = {"init": init, "init_params": dict(asked.init_params or {}), "repair": asked.repair}
+    recorded = facts.as_json()
     info = {
         **of_mask(named, seed, level),
         "validation": None,
         "test": None,
         "init_sha256": sha,
-        **facts.as_json(),
+        **recorded,
+        "config": {**recorded["config"], "init": init},
         "start": {**drawn, "repair_params": dict(asked.repair_params or {})},
     }
     return Ticket(named, weights, None, info)
