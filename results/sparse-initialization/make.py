@@ -1,7 +1,7 @@
 """Makes the tables and figures of this folder: `python make.py signal` (training, pruned-before, learning-rate).
 
 `python make.py draw signal` draws a figure again. Every number is of five seeds; intervals are Student's t, 95 %.
-Densities, schemes, seeds and steps were fixed before the first run.
+Densities, schemes and seeds were fixed before the first run; steps were cut once, to fit a busy machine.
 """
 
 from __future__ import annotations
