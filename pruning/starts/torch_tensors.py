@@ -41,18 +41,25 @@ class Owned:
     known: bool
 
     def write(self, values: NDArray[np.generic]) -> bool:
-        """Put values in its place; False where the layer computes it in a way that cannot be turned round."""
-        now = getattr(self.layer, self.attribute)
-        drawn = torch.from_numpy(np.ascontiguousarray(values)).to(now.dtype).to(now.device)
-        with torch.no_grad():
+        """Put values in its place; False, with nothing changed, where the layer computes it from other tensors."""
+        with torch.no_grad(), _only_looked_at(self.layer):
+            now = getattr(self.layer, self.attribute)
+            drawn = torch.from_numpy(np.ascontiguousarray(values)).to(now.dtype).to(now.device)
             if self.attribute in self.layer._parameters:
                 now.copy_(drawn)
                 return True
-            if not parametrize.is_parametrized(self.layer, self.attribute):
-                return False
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # what cannot be set shows below
-                setattr(self.layer, self.attribute, drawn)
-            return torch.allclose(getattr(self.layer, self.attribute), drawn, atol=1e-6)
+            return parametrize.is_parametrized(self.layer, self.attribute) and self._computed(drawn)
+
+    def _computed(self, drawn: torch.Tensor) -> bool:
+        """Set a tensor that is computed, where that can be turned round."""
+        made_of = self.layer.get_submodule(f"parametrizations.{self.attribute}")
+        before = {name: value.clone() for name, value in made_of.state_dict().items()}
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # what cannot be set shows below
+            setattr(self.layer, self.attribute, drawn)
+        if torch.allclose(getattr(self.layer, self.attribute), drawn, atol=1e-6):
+            return True
+        made_of.load_state_dict(before)
+        return False
 
 
 def torch_tensors(model: nn.Module, keep: Keep, uses: Uses = NOT_LOOKED_AT) -> list[Owned]:
@@ -73,17 +80,18 @@ def torch_tensors(model: nn.Module, keep: Keep, uses: Uses = NOT_LOOKED_AT) -> l
     found: list[Owned] = []
     met: set[int] = set()
     for path, layer, projects in _layers(model):
-        for attribute, layout, kinds, part in _of_kind(layer, projects):
-            weight = getattr(layer, attribute)
-            own = layer._parameters.get(attribute)
-            if (own is not None and id(own) in met) or not weight.is_floating_point():
-                continue
-            met.add(id(own))
-            name = _name(path, layer, attribute, keep)
-            tensor = _tensor(name, tuple(weight.shape), layout, kinds, part, keep, uses)
-            if part == "gate":
-                tensor = replace(tensor, activations=_functions(layer))
-            found.append(Owned(tensor, layer, attribute, True))
+        with _only_looked_at(layer):
+            for attribute, layout, kinds, part in _of_kind(layer, projects):
+                weight = getattr(layer, attribute)
+                own = layer._parameters.get(attribute)
+                if (own is not None and id(own) in met) or not weight.is_floating_point():
+                    continue
+                met.add(id(own))
+                name = _name(path, layer, attribute, keep)
+                tensor = _tensor(name, tuple(weight.shape), layout, kinds, part, keep, uses)
+                if part == "gate":
+                    tensor = replace(tensor, activations=_functions(layer))
+                found.append(Owned(tensor, layer, attribute, True))
     for path, layer in model.named_modules():
         for attribute, parameter in layer.named_parameters(recurse=False):
             name = f"{path}.{attribute}" if path else attribute
@@ -104,6 +112,19 @@ def zero_biases(owned: list[Owned]) -> None:
         for name, parameter in layer.named_parameters(recurse=False):
             if "bias" in name:
                 nn.init.zeros_(parameter)
+
+
+@contextlib.contextmanager
+def _only_looked_at(layer: nn.Module) -> Iterator[None]:
+    """Let a layer compute its tensors without any change: in training mode a spectral norm moves its vectors."""
+    made_of = layer.get_submodule("parametrizations") if parametrize.is_parametrized(layer) else nn.Module()
+    training = [each for each in made_of.modules() if each.training]
+    try:
+        made_of.eval()
+        yield
+    finally:
+        for each in training:
+            each.training = True
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
