@@ -18,7 +18,7 @@ from lottery.cli.commands import command_line
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "results/README.md")
 # What is timed takes minutes; the tests of each benchmark run it on small sizes. Here its words are only read.
-TIMED = re.compile(r"lottery bench (search|es|methods|sparse --(figure|device))\b")
+TIMED = re.compile(r"lottery bench (search|es|methods|init|sparse --(figure|device))\b")
 # Images of these sizes stand for data that would be downloaded.
 DOWNLOADED = {"mnist": "gray.npz", "fashion-mnist": "gray.npz", "cifar10": "colour.npz"}
 
