@@ -44,7 +44,7 @@ class Owned:
         """Put values in its place; False, with nothing changed, where the layer computes it from other tensors."""
         with torch.no_grad(), _only_looked_at(self.layer):
             now = getattr(self.layer, self.attribute)
-            drawn = torch.from_numpy(np.ascontiguousarray(values)).to(now.dtype).to(now.device)
+            drawn = torch.from_numpy(np.array(values)).to(now.dtype).to(now.device)
             if self.attribute in self.layer._parameters:
                 now.copy_(drawn)
                 return True

@@ -10,8 +10,12 @@ import pytest
 from torch import nn
 
 from lottery import find_ticket
+from lottery.data.datasets import load_data
+from lottery.data.parts import prepare
+from lottery.networks.sources.choosing import model_source
 from lottery.runs.ticket import Ticket
 from pruning.errors import BadValue, UnknownName
+from pruning.initializers import get_initializer
 
 SMALL: dict[str, Any] = {"levels": 2, "steps": 20, "tolerance": 1.0, "quiet": True, "batch_size": 64}
 
@@ -128,3 +132,25 @@ def test_a_scheme_of_ones_own(tmp_path):
     assert by_function.info["config"]["init"] == "given: mine"
     by_name = drawn(Net, tmp_path, init=f"{__name__}:mine", init_params={})[0]
     assert np.array_equal(by_name.params["first.weight"], by_function.params["first.weight"])
+
+
+@pytest.mark.parametrize(("model", "trainer"), [(Net, "gd"), (pair, "optax")])
+def test_a_network_is_drawn_a_few_times_in_a_search_and_not_at_every_look(model, trainer, tmp_path):
+    drawn_weights: list[str] = []
+
+    def counting(weight, rng):
+        drawn_weights.append(weight.name)
+        return rng.standard_normal(weight.shape) / weight.inputs
+
+    drawn(model, tmp_path, trainer=trainer, init=counting, init_params={})
+    # Once for the search, and twice to see that it gives the same each time.
+    assert drawn_weights.count("first.weight") == 3
+
+
+@pytest.mark.parametrize("model", [Net, pair])
+def test_a_scheme_that_gives_something_else_each_time_is_found_out(model):
+    def restless(weight, rng):
+        return np.random.default_rng().standard_normal(weight.shape)
+
+    source = model_source(model, prepare(load_data("digits"), seed=0), get_initializer(restless))
+    assert source.fingerprint(0) != source.fingerprint(0)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lottery.networks.initializers.first import FIRST
+from lottery.state.tensors import digest
 from pruning.calls.users_code import users_code
 from pruning.initializers import Drawn, Initializer, draw, get_initializer
 from pruning.mask import Mask
@@ -32,10 +33,16 @@ class Init:
     Attributes:
         scheme: the initializer, with its settings.
         uses: returns how the network uses its tensors; asked once, when something is drawn.
+        last: what was drawn last, by what it was drawn for: a search builds one network many times.
     """
 
     scheme: Initializer = field(default_factory=lambda: get_initializer("model"))
     uses: Callable[[], Uses] = _not_looked_at
+    last: dict[tuple[Any, ...], Drawn] = field(default_factory=dict, repr=False)
+
+    def afresh(self) -> Init:
+        """Return the same, which draws again: to find out whether a scheme gives the same each time."""
+        return Init(self.scheme, self.uses)
 
     @property
     def changes(self) -> bool:
@@ -90,8 +97,14 @@ class Init:
         return {**arrays, **changed}, _with_rest(drawn, {}, keep)
 
     def _draw(self, tensors: Sequence[Tensor], seed: int) -> Drawn:
-        with users_code(f"the initializer {self.scheme.name!r}"):
-            return draw(tensors, self.scheme, seed)
+        masked = {tensor.name: tensor.keep for tensor in tensors if not tensor.keep.all()}
+        key = (seed, digest(masked), *((tensor.name, tensor.keep.shape) for tensor in tensors))
+        if key not in self.last:
+            with users_code(f"the initializer {self.scheme.name!r}"):
+                drawn = draw(tensors, self.scheme, seed)
+            self.last.clear()
+            self.last[key] = drawn
+        return self.last[key]
 
 
 def _with_rest(drawn: Drawn, computed: Mapping[str, str], keep: Keep) -> Drawn:

@@ -116,9 +116,10 @@ class JaxSource:
 
     def fingerprint(self, seed: int) -> str:
         """Return a hash of one seed's model: its code, the tree's structure, all values, and the mask."""
-        model = self.model(seed)
+        again = replace(self, init=self.init.afresh())
+        model = again.model(seed)
         leaves, structure = jax.tree.flatten(model.tree)
-        state, names = self.initial_state(seed), leaf_names(model.tree)
+        state, names = again.initial_state(seed), leaf_names(model.tree)
         # functions, sizes, random keys
         others = [identify(leaf) for name, leaf in zip(names, leaves, strict=True) if name not in state]
         mask = digest(dict(self.start.mask)) if self.start is not None else ""

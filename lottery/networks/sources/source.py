@@ -163,7 +163,7 @@ class ModelSource:
 
     def fingerprint(self, seed: int) -> str:
         """Return a hash of one seed's network: structure, code, values, what is trainable and what is pruned."""
-        module, mask = self._build(seed)
+        module, mask = replace(self, init=self.init.afresh())._build(seed)
         return short_hash([module_identity(module), digest(dict(mask)) if mask else ""], length=64)
 
     def starting_at(self, start: Start) -> ModelSource:
