@@ -68,7 +68,7 @@ class Tensors:
 
     def gathered(self, index: torch.Tensor) -> tuple[Any, Any]:
         """Return the examples at these positions, which lie on the part's device, as a batch of their own memory."""
-        part = self.map(lambda tensor: tensor.index_select(0, index))
+        part = self.map(lambda tensor: _rows(tensor, index))
         return part.inputs, part.targets
 
     def rows(self, first: int, last: int) -> tuple[Any, Any]:
@@ -100,6 +100,14 @@ class Tensors:
     def unsure(self) -> None:
         """Nothing is: every value is in memory."""
         return None
+
+
+def _rows(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return the rows at these positions in the layout of the tensor: images may lie channels last."""
+    last = tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    if not last:
+        return tensor.index_select(0, index)
+    return tensor.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

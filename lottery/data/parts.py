@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,6 +82,12 @@ class Parts:
         assert train is not None
         assert validation is not None
         return replace(self, train=train, validation=validation, test=test)
+
+    def with_inputs(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Parts:
+        """Return the parts with what a function makes of their inputs, where these are one tensor in memory."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        pairs = {name: part for name, part in named.items() if isinstance(part, Tensors) and part.is_pair}
+        return replace(self, **{name: replace(part, inputs=function(part.inputs)) for name, part in pairs.items()})
 
     def fingerprint(self) -> str:
         """Return a hash that tells data sets apart; what differs from pass to pass has no part in it (`unsure`)."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lottery.data.batches import Batch, training_batches
+from lottery.networks.layout import layout_of
 from lottery.networks.objectives.objective import Objective
 from lottery.state.tensors import state_of
 from lottery.trainers.gd.frame import GDFrame
@@ -154,6 +155,8 @@ class _Training:
         facts: dict[str, Any] = {"explored": self.network.explored.density} if self.learner.mover is not None else {}
         factors = self.frame.factors.under(self.job.mask)
         facts |= {"lr_factors": factors} if factors else {}
+        layout = layout_of(self.network.model)
+        facts |= {"layout": layout} if layout is not None else {}
         return facts | ({PATIENCE_ENDED: self.course.impatient_at} if self.course.patience is not None else {})
 
     def _failed(self, reason: str) -> Trained:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
 
-from lottery.data.batches import move, size, steps_per_epoch, training_batches
+from lottery.data.batches import Batch, move, size, steps_per_epoch, training_batches
 from lottery.data.parts import Part, Parts, Tensors
 from lottery.networks.evaluation import InEvaluation, evaluate
 from lottery.networks.flops import forward_flops
+from lottery.networks.layout import channels_last_pays, same_channels_last, turned, turned_images
 from lottery.networks.objectives.broadcasting import noticing_broadcasts
 from lottery.networks.objectives.class_losses import is_cross_entropy
 from lottery.networks.objectives.labels import check_labels, check_outputs
@@ -71,20 +71,21 @@ def setup(ask: Ask) -> Setup:
     objective = objective_for(parts.example[1], loss, ask.metric)
     if ask.loss is None or config.label_smoothing:
         check_labels(parts)
-    inputs, count = _check_fit(model, parts, objective, device)
+    inputs, targets = _check_fit(model, parts, objective, device)
     with seeded_everywhere(0):
         AUGMENTATIONS[config.augment](inputs)
     flops = forward_flops(source.build(ask.seed), inputs) if device.type == "cpu" else None
-    single = flops is not None and flops / count * config.batch_size < SINGLE_THREAD_FLOPS
+    single = flops is not None and flops / size(targets) * config.batch_size < SINGLE_THREAD_FLOPS
     threads = 1 if single else torch.get_num_threads()
     batches = steps_per_epoch(parts.train, config.batch_size)
     total, per_epoch = config.total_steps(batches), max(1, round(batches / config.accumulate))
     factors = factors_for(ask, [name for name, p in model.named_parameters() if p.requires_grad])
     late = _try_steps(model, config, total, factors.under({}))
     rows = follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric).rows if config.moves != NO_MOVES else {}
-    trainer = GDTrainer(
-        source.build(ask.seed), parts, objective, config, total, device, threads, ask.watch, rows, factors
-    )
+    trained = source.build(ask.seed)
+    if channels_last_pays(model, device, config.precision) and same_channels_last(model, inputs, targets, objective):
+        trained, parts = turned(trained), parts.with_inputs(turned_images)
+    trainer = GDTrainer(trained, parts, objective, config, total, device, threads, ask.watch, rows, factors)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
         trainer,
@@ -136,7 +137,7 @@ def _on_device(parts: Parts, device: torch.device) -> Parts:
     return replace(parts, train=moved(parts.train), validation=moved(parts.validation), test=test)
 
 
-def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: torch.device) -> tuple[Any, int]:
+def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: torch.device) -> Batch:
     """Train on one small batch and measure it, so that a mismatch is one clear line before anything is written.
 
     The loss sees what the model gives in training mode; loss and metric see what it gives in evaluation mode, where
@@ -144,7 +145,7 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
     few examples it may be undefined.
 
     Returns:
-        The batch's inputs, and how many examples they are.
+        The batch, on the device.
     """
     with seeded_everywhere(0):
         inputs, targets = next(training_batches(parts.train, 8, seed=0, start=0, stop=1))
@@ -174,4 +175,4 @@ def _check_fit(model: nn.Module, parts: Parts, objective: Objective, device: tor
                 evaluate(model, parts.validation, objective, device, MEASURED_AT_ONCE)
         except (RunError, DataError) as error:
             raise DataError(f"{error}, on what the model returns in evaluation mode") from error
-        return inputs, size(targets)
+        return inputs, targets
