@@ -10,7 +10,16 @@ import torch
 from lottery.data.batch import form, is_divisible, joined, move, rows, size
 from lottery.data.parts import Loader, Part, Tensors
 
-__all__ = ["Batch", "evaluation_batches", "move", "sample", "size", "steps_per_epoch", "training_batches"]
+__all__ = [
+    "Batch",
+    "evaluation_batches",
+    "move",
+    "sample",
+    "size",
+    "steps_per_epoch",
+    "training_batches",
+    "training_order",
+]
 
 Batch = tuple[Any, Any]
 
@@ -38,11 +47,24 @@ def training_batches(part: Part, batch_size: int, seed: int, start: int, stop: i
     if isinstance(part, Loader):
         yield from _loaded(part, seed, start, stop)
         return
+    yield from map(part.gathered, training_order(part, batch_size, seed, start, stop))
+
+
+def training_order(part: Tensors, batch_size: int, seed: int, start: int, stop: int) -> Iterator[torch.Tensor]:
+    """Yield the positions of the examples in the batches of steps `start` to `stop`, int64 on the part's device.
+
+    >>> part = Tensors(torch.zeros(5, 1), torch.zeros(5))
+    >>> first, second = training_order(part, 2, seed=0, start=0, stop=2)
+    >>> len({*first.tolist(), *second.tolist()})
+    4
+    """
     per_epoch = steps_per_epoch(part, batch_size)
     for epoch in range(start // per_epoch, (stop - 1) // per_epoch + 1):
         first = max(start - epoch * per_epoch, 0)
         last = min(stop - epoch * per_epoch, per_epoch)
-        yield from _shuffled(part, batch_size, _epoch_seed(seed, epoch), first, last)
+        generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
+        order = torch.randperm(len(part), generator=generator).to(part.device)
+        yield from order.split(batch_size)[first:last]
 
 
 def sample(part: Part, count: int, seed: int) -> Batch:
@@ -72,12 +94,6 @@ def evaluation_batches(part: Part, batch_size: int) -> Iterator[Batch]:
         yield from (part.rows(first, first + batch_size) for first in range(0, len(part), batch_size))
     else:
         yield from part.batches(0)
-
-
-def _shuffled(part: Tensors, batch_size: int, seed: int, first: int, last: int) -> Iterator[Batch]:
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(seed)).to(part.device)
-    for index in order.split(batch_size)[first:last]:
-        yield part.gathered(index)
 
 
 def _loaded(part: Loader, seed: int, start: int, stop: int) -> Iterator[Batch]:

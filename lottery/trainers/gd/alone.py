@@ -1,31 +1,34 @@
 """Gradient descent on one job.
 
-batches ─▶ learner ─▶ weights ─▶ history ─▶ course: on, or the end
+strides of steps ─▶ learner ─▶ weights ─▶ history ─▶ course: on, or the end
+
+A stride is one step of PyTorch's operations, or the many steps that compiled ones take at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from lottery.data.batches import Batch, training_batches
 from lottery.networks.layout import layout_of
 from lottery.networks.objectives.objective import Objective
 from lottery.state.tensors import state_of
+from lottery.trainers.gd.chain.learning import chain_learner, takes_strides
+from lottery.trainers.gd.config import NO_MOVES
 from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.asking import Asking
 from lottery.trainers.gd.loop.averaging import Average
 from lottery.trainers.gd.loop.best import Best
 from lottery.trainers.gd.loop.course import Course, course_of
 from lottery.trainers.gd.loop.history import History, MeanLoss, measured
-from lottery.trainers.gd.loop.learning import Learner, learner_for
+from lottery.trainers.gd.loop.learning import Learns, Losses, learner_for
 from lottery.trainers.gd.loop.network import JobNetwork, network_for
 from lottery.trainers.gd.loop.snapshots import Snapshots
 from lottery.trainers.gd.loop.spread import estimator_for
-from lottery.trainers.gd.loop.stepping import in_steps
 from lottery.trainers.gd.loop.weights import Weights
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.std import Estimator
@@ -41,9 +44,30 @@ def train_alone(frame: GDFrame, job: Job, needs: frozenset[str]) -> Trained:
         job: the job to train.
         needs: what to keep beside the trained weights: `std`, `best`.
     """
-    training = _begun(frame, job, needs)
-    for step, batches in training.steps():
-        training.step(step, batches)
+    going = training_in_strides(frame, job, needs, frame.threads)
+    try:
+        take = next(going)
+        while True:
+            take = going.send(take())
+    except StopIteration as done:
+        return done.value
+
+
+def training_in_strides(
+    frame: GDFrame, job: Job, needs: frozenset[str], threads: int
+) -> Generator[Callable[[], Losses], Losses, Trained]:
+    """Yield the strides of a training, each as a function to call before the next is asked for; return its result.
+
+    Args:
+        frame: how to train.
+        job: the job to train.
+        needs: what to keep beside the trained weights: `std`, `best`.
+        threads: how many may work on a stride at once.
+    """
+    training = _begun(frame, job, needs, threads)
+    for step, stride in training.strides():
+        losses = yield functools.partial(training.learner.take, step, stride)
+        training.stepped(step, losses)
         if training.course.evaluates(step):
             training.evaluate(step)
         if training.history.failed is not None:
@@ -71,13 +95,14 @@ class _Training:
         history: evaluations.
         course: when to evaluate and when to end.
         asking: the budget's question; None where it has none.
+        facts: what its record says of how it was trained.
     """
 
     frame: GDFrame
     job: Job
     objective: Objective
     network: JobNetwork
-    learner: Learner
+    learner: Learns
     weights: Weights
     spread: Estimator | None
     losses: MeanLoss
@@ -85,17 +110,18 @@ class _Training:
     history: History
     course: Course
     asking: Asking | None
+    facts: Mapping[str, Any]
 
-    def steps(self) -> Iterator[tuple[int, list[Batch]]]:
-        """Yield the number of every optimizer step and its batches."""
-        config, budget, each = self.frame.config, self.job.budget, self.frame.config.accumulate
-        first, last = budget.start * each, budget.stop * each
-        batches = training_batches(self.frame.parts.train, config.batch_size, self.job.seed, first, last)
-        return enumerate(in_steps(batches, each), start=budget.start + 1)
+    def strides(self) -> Iterator[tuple[int, Any]]:
+        """Yield what the learner takes next, and the number of its last step."""
+        return self.learner.strides(self.job.budget, self.job.seed, self._is_due)
 
-    def step(self, step: int, batches: list[Batch]) -> None:
-        """Take a step, and keep the snapshots that are due after it."""
-        self.losses.add(self.learner.step(step, batches))
+    def _is_due(self, step: int) -> bool:
+        return self.course.evaluates(step) or step in self.job.budget.snapshots
+
+    def stepped(self, step: int, losses: Losses) -> None:
+        """Take note of a stride, and keep the snapshots that are due after it."""
+        self.losses.add(losses.total, losses.steps)
         self.weights.stepped()
         if self.spread is not None:
             self.spread.step(step)
@@ -105,11 +131,12 @@ class _Training:
         """Add a point to the history, and end the training here where something asks for that."""
         with self.weights.evaluated():
             (loss,) = self.losses.taken()
-            point = measured(self.frame, self.network.model, self.objective, self.network.mask, step, loss)
+            model, mask, outputs_of = self.network.model, self.network.mask, self.learner.outputs_of
+            point = measured(self.frame, model, self.objective, mask, step, loss, outputs_of)
             self.history.add(point, self.network.state)
             self.frame.watch.evaluated(self.job, point)
             so_far = self._so_far() if self.asking is not None else None
-        self.learner.rates.evaluated(point.validation_loss)
+        self.learner.evaluated(point.validation_loss)
         if self.history.failed is not None:
             return
         # Nothing ends before the weights that survivors go back to are there.
@@ -146,24 +173,29 @@ class _Training:
             self.history.points,
             self.snapshots.kept,
             std=std,
-            mask=self.network.mask if self.learner.mover is not None else None,
+            mask=self.network.mask if self._moves else None,
             best=self.history.best_params,
             facts=self._facts(),
         )
 
     def _facts(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {"explored": self.network.explored.density} if self.learner.mover is not None else {}
+        facts: dict[str, Any] = {"explored": self.network.explored.density} if self._moves else {}
+        facts |= self.facts
         factors = self.frame.factors.under(self.job.mask)
         facts |= {"lr_factors": factors} if factors else {}
         layout = layout_of(self.network.model)
         facts |= {"layout": layout} if layout is not None else {}
         return facts | ({PATIENCE_ENDED: self.course.impatient_at} if self.course.patience is not None else {})
 
+    @property
+    def _moves(self) -> bool:
+        return self.frame.config.moves != NO_MOVES
+
     def _failed(self, reason: str) -> Trained:
         return Trained(state_of(self.network.model), self.history.points, diverged=reason)
 
 
-def _begun(frame: GDFrame, job: Job, needs: frozenset[str]) -> _Training:
+def _begun(frame: GDFrame, job: Job, needs: frozenset[str], threads: int) -> _Training:
     config, objective = frame.config, frame.objective.private()
     network = network_for(frame.model, job, config.train_only, frame.device)
     optimizers = optimizers_for(network.model, config, frame.factors.under(job.mask))
@@ -172,12 +204,18 @@ def _begun(frame: GDFrame, job: Job, needs: frozenset[str]) -> _Training:
     snapshots = Snapshots(job.budget.snapshots)
     snapshots.stepped(job.budget.start, network.state)
     question = job.budget.until
+    chain = frame.chain if takes_strides(frame, needs) else None
+    if chain is None:
+        learner, facts = learner_for(frame, job, network, optimizers, objective), {}
+    else:
+        learner = chain_learner(frame, chain, job, network, threads)
+        facts = {"steps_by": learner.paths.as_json()}
     return _Training(
         frame=frame,
         job=job,
         objective=objective,
         network=network,
-        learner=learner_for(frame, job, network, optimizers, objective),
+        learner=learner,
         weights=Weights(network, optimizers, average),
         spread=spread,
         losses=MeanLoss(torch.zeros((), device=frame.device)),
@@ -185,4 +223,5 @@ def _begun(frame: GDFrame, job: Job, needs: frozenset[str]) -> _Training:
         history=History(Best() if BEST in needs else None),
         course=course_of(job.budget, config, frame.total_steps),
         asking=Asking(question) if question is not None else None,
+        facts=facts,
     )

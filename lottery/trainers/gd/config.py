@@ -100,6 +100,15 @@ class GDConfig:
         group=HOW,
         words=("dtype", "amp", "mixed_precision"),
     )
+    steps_by: str = setting(
+        "auto",
+        "What takes the steps. `auto`: of fully connected networks in float32 on the CPU, code that is compiled once "
+        "for this machine, by its C compiler where there is one; layers train their survivors alone where measured costs "
+        "say that this is faster. `pytorch`: PyTorch's operations. Both give the same up to rounding.",
+        choices=("auto", "pytorch"),
+        group=HOW,
+        later=True,
+    )
     ema: float | None = setting(
         None,
         "Decay of a running average of the weights (0.999), which is then measured, scored and delivered. Rewinding "

@@ -10,6 +10,7 @@ from torch import nn
 from lottery.data.parts import Parts
 from lottery.networks.objectives.objective import Objective
 from lottery.trainers.factors import Factors
+from lottery.trainers.gd.chain.chain import Chain
 from lottery.trainers.gd.config import GDConfig
 from pruning.alive_rows import Rows
 from pruning.watch import Watch
@@ -46,6 +47,16 @@ class GDFrame(Protocol):
     @property
     def total_steps(self) -> int:
         """Steps of a whole training, the length of the learning-rate schedule."""
+        ...
+
+    @property
+    def chain(self) -> Chain | None:
+        """Compiled steps that take the trainings; None where PyTorch's operations do."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """How many CPU threads a training may use."""
         ...
 
     @property

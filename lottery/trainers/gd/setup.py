@@ -32,6 +32,8 @@ from lottery.trainers.descent import unread
 from lottery.trainers.factors import factors_for
 from lottery.trainers.gd.augment import AUGMENTATIONS
 from lottery.trainers.gd.behaviour import behaviour
+from lottery.trainers.gd.chain.architecture import NoChain
+from lottery.trainers.gd.chain.chain import chain_for
 from lottery.trainers.gd.config import NO_MOVES, GDConfig
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.optimizers.rates import FOLLOWS, rates_for
@@ -85,7 +87,9 @@ def setup(ask: Ask) -> Setup:
     trained = source.build(ask.seed)
     if channels_last_pays(model, device, config.precision) and same_channels_last(model, inputs, targets, objective):
         trained, parts = turned(trained), parts.with_inputs(turned_images)
-    trainer = GDTrainer(trained, parts, objective, config, total, device, threads, ask.watch, rows, factors)
+    found = chain_for(model, parts, objective, config)
+    chain = None if isinstance(found, NoChain) else found
+    trainer = GDTrainer(trained, parts, objective, config, total, device, threads, ask.watch, rows, factors, chain)
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
         trainer,

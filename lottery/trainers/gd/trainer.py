@@ -14,7 +14,10 @@ from lottery.networks.objectives.objective import Objective
 from lottery.state.randomness import seeded_everywhere
 from lottery.trainers.factors import Factors
 from lottery.trainers.gd.alone import train_alone
+from lottery.trainers.gd.chain.chain import Chain
+from lottery.trainers.gd.chain.learning import takes_strides
 from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.side_by_side import train_side_by_side
 from lottery.trainers.gd.stacked import groups_of, train_stacked
 from pruning.alive_rows import Rows
 from pruning.errors import BadValue
@@ -37,6 +40,7 @@ class GDTrainer:
         watch: receives progress.
         rows: for tensors whose rows a moving mask must not empty, the axes that number them.
         factors: by what the learning rates of single tensors are multiplied.
+        chain: compiled steps that take the trainings; None where PyTorch's operations do.
     """
 
     model: nn.Module
@@ -49,6 +53,7 @@ class GDTrainer:
     watch: Watch
     rows: Rows = field(default_factory=dict)
     factors: Factors = field(default_factory=Factors)
+    chain: Chain | None = None
 
     @property
     def provides(self) -> frozenset[str]:
@@ -64,14 +69,20 @@ class GDTrainer:
 
     def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
         """Say whether any of these jobs would be trained stacked: its bits then depend on the others."""
-        return any(len(group) > 1 for group in self._groups(jobs, needs))
+        return not takes_strides(self, needs) and any(len(group) > 1 for group in self._groups(jobs, needs))
 
     def train_group(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
         """Train jobs that can be stacked in one loop, or one alone."""
+        if takes_strides(self, needs):
+            # PyTorch has one thread then: what it still does is small, and its threads spin while they wait.
+            with isolated(self.device, jobs[0].seed, 1):
+                return train_side_by_side(self, jobs, needs)
         with isolated(self.device, jobs[0].seed, self.threads):
             return [train_alone(self, jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs, needs)
 
     def _groups(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
+        if takes_strides(self, needs):
+            return [list(jobs)] if jobs else []
         with isolated(self.device, 0, self.threads):
             return groups_of(self, jobs, needs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,9 +37,9 @@ class MeanLoss:
     def __post_init__(self) -> None:
         self.total = self.nothing
 
-    def add(self, loss: torch.Tensor) -> None:
-        """Take in the loss of a step."""
-        self.total, self.count = self.total + loss, self.count + 1
+    def add(self, loss: torch.Tensor, steps: int = 1) -> None:
+        """Take in the loss of a step, or the sum of those of several."""
+        self.total, self.count = self.total + loss, self.count + steps
 
     def taken(self) -> list[float]:
         """Return the mean of every network, and begin anew.
@@ -82,14 +83,20 @@ class History:
 
 
 def measured(
-    frame: GDFrame, model: nn.Module, objective: Objective, mask: Mask, step: int, train_loss: float
+    frame: GDFrame,
+    model: nn.Module,
+    objective: Objective,
+    mask: Mask,
+    step: int,
+    train_loss: float,
+    outputs_of: Callable[[Any], Any] | None = None,
 ) -> Evaluation:
-    """Return the point of a history that a network gives now."""
+    """Return the point of a history that a network gives now; `outputs_of` may give its outputs in its place."""
     # Without gradients eight training batches fit where one fits with them.
     parts, device, batch = frame.parts, frame.device, 8 * frame.config.batch_size
     with autocast(frame.config.precision, device):
-        validation_loss, validation = evaluate(model, parts.validation, objective, device, batch, mask)
-        test_loss, test = evaluate(model, parts.test, objective, device, batch, mask)
+        validation_loss, validation = evaluate(model, parts.validation, objective, device, batch, mask, outputs_of)
+        test_loss, test = evaluate(model, parts.test, objective, device, batch, mask, outputs_of)
     has_test = parts.test is not None
     return Evaluation(
         step=step,

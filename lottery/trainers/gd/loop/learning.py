@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from lottery.data.batches import Batch, move
-from lottery.data.parts import Tensors
+from lottery.data.batches import Batch, move, training_batches
+from lottery.data.parts import Part, Tensors
 from lottery.networks.objectives.objective import Objective, call
 from lottery.trainers.gd.augment import AUGMENTATIONS
+from lottery.trainers.gd.config import GDConfig
 from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.network import JobNetwork
 from lottery.trainers.gd.loop.precision import autocast, scaler_for
-from lottery.trainers.gd.loop.stepping import Stepper, masked_parameters
+from lottery.trainers.gd.loop.stepping import Stepper, in_steps, masked_parameters
 from lottery.trainers.gd.moving import Mover, mover_for, settle
 from lottery.trainers.gd.optimizers.given import Optimizers
 from lottery.trainers.gd.optimizers.rates import Rates, rates_for
 from pruning.calls.calling import call_once
 from pruning.calls.users_code import users_code
-from pruning.jobs import Job
+from pruning.jobs import Budget, Job
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,42 @@ class Gradients:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """The losses of some steps.
+
+    Attributes:
+        total: their sum, on the device.
+        steps: how many.
+    """
+
+    total: torch.Tensor
+    steps: int
+
+
+class Learns(Protocol):
+    """Takes the steps of one training, one or many at a time."""
+
+    def strides(self, budget: Budget, seed: int, due: Callable[[int], bool]) -> Iterator[tuple[int, Any]]:
+        """Yield what `take` takes, each with the number of its last step; none goes beyond a step that is due."""
+        ...
+
+    def take(self, step: int, stride: Any) -> Losses:
+        """Take the steps of a stride, the last of which has this number, counted from 1."""
+        ...
+
+    def evaluated(self, loss: float | None) -> None:
+        """Hear that the loss on the validation part was measured."""
+        ...
+
+    @property
+    def outputs_of(self) -> Callable[[Any], Any] | None:
+        """Gives the network's outputs for a batch of inputs faster than the network; None where nothing does."""
+        ...
+
+
+@dataclass(frozen=True)
 class Learner:
-    """Takes the steps of one training.
+    """Takes the steps of one training, one at a time, by PyTorch's operations.
 
     Attributes:
         network: the network to train.
@@ -78,6 +113,8 @@ class Learner:
         stepper: the optimizer.
         rates: sets its learning rates.
         mover: moves the mask; None where it stays.
+        part: the training examples.
+        config: how many of them a step sees.
     """
 
     network: JobNetwork
@@ -85,6 +122,24 @@ class Learner:
     stepper: Stepper
     rates: Rates
     mover: Mover | None
+    part: Part
+    config: GDConfig
+    outputs_of: None = None
+
+    def strides(self, budget: Budget, seed: int, due: Callable[[int], bool]) -> Iterator[tuple[int, list[Batch]]]:
+        """Yield the number of every optimizer step and its batches."""
+        each = self.config.accumulate
+        first, last = budget.start * each, budget.stop * each
+        batches = training_batches(self.part, self.config.batch_size, seed, first, last)
+        return enumerate(in_steps(batches, each), start=budget.start + 1)
+
+    def take(self, step: int, stride: list[Batch]) -> Losses:
+        """Take one step."""
+        return Losses(self.step(step, stride), 1)
+
+    def evaluated(self, loss: float | None) -> None:
+        """Tell the learning rates: some follow this loss."""
+        self.rates.evaluated(loss)
 
     def step(self, step: int, batches: list[Batch]) -> torch.Tensor:
         """Take step number `step`, the first of which is 1, and return the loss before it."""
@@ -134,4 +189,4 @@ def learner_for(frame: GDFrame, job: Job, network: JobNetwork, optimizers: Optim
     forward, augment = call_once if once else call, AUGMENTATIONS[config.augment]
     gradients = Gradients(model, objective, stepper, forward, augment, config.precision, device)
     rates = rates_for(optimizers, config, min(job.budget.start, frame.total_steps - 1), frame.total_steps)
-    return Learner(network, gradients, stepper, rates, mover)
+    return Learner(network, gradients, stepper, rates, mover, frame.parts.train, config)

@@ -1,0 +1,98 @@
+"""C code, compiled once for a machine by the compiler that is there, and kept.
+
+A library is built for exactly this processor and kept in the user's cache directory, under a name that its source, its
+flags and the processor's instructions decide. Where it cannot be built, `Missing` says why, and everything runs
+without it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruning.calls.users_code import one_line
+from pruning.hardware import instructions
+
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-std=gnu11", "-shared", "-fPIC")
+HEADERS = Path(__file__).parent
+_COMPILERS = ("cc", "gcc", "clang")
+_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why there is no library."""
+
+    reason: str
+
+
+@functools.cache
+def compiled(source: Path) -> ctypes.CDLL | Missing:
+    """Return the library of a C file, which may include the headers of this folder.
+
+    It is compiled if this machine has not done so before: one or two seconds. A compiler is `$CC`, or the first of
+    `cc`, `gcc`, `clang` that is there.
+
+    >>> isinstance(compiled(HEADERS / "nothing.c"), Missing)
+    True
+    """
+    if not source.is_file():
+        return Missing(f"{source.name} is not there")
+    name = f"{source.stem}-{_identity(source)}.so"
+    kept = cache_folder() / "native" / name
+    try:
+        if not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            _build(source, kept)
+        return ctypes.CDLL(str(kept))
+    except OSError as error:  # a home that cannot be written, a file of another machine
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                _build(source, Path(folder) / name)
+                return ctypes.CDLL(str(Path(folder) / name))
+            except _NotBuilt as refused:
+                return Missing(str(refused))
+            except OSError:
+                return Missing(one_line(error))
+    except _NotBuilt as refused:
+        return Missing(str(refused))
+
+
+def cache_folder() -> Path:
+    """Return where what belongs to this machine is kept: under `$XDG_CACHE_HOME`, or `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lottery-tickets"
+
+
+class _NotBuilt(Exception):
+    """In one line: why a library could not be built."""
+
+
+def _identity(source: Path) -> str:
+    digest = hashlib.sha256(" ".join((*FLAGS, instructions())).encode())
+    for path in (source, *sorted(HEADERS.glob("*.h"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(source: Path, to: Path) -> None:
+    """Compile into a file of its own, which then takes its name: two processes may do so at once."""
+    compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
+    if compiler is None:
+        raise _NotBuilt(f"there is no C compiler ({', '.join(_COMPILERS)})")
+    new = to.with_name(f"{to.name}.{os.getpid()}")
+    command = [*compiler.split(), *FLAGS, "-I", str(HEADERS), str(source), "-o", str(new), "-lm", "-lpthread"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _NotBuilt(f"the C compiler does not run: {one_line(error)}") from error
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no message"])[0]
+        raise _NotBuilt(f"the C compiler refuses {source.name}: {said}")
+    os.replace(new, to)
