@@ -153,6 +153,24 @@ class Stacks(Protocol):
         ...
 
 
+@runtime_checkable
+class Calibrated(Protocol):
+    """A trainer that chooses how to compute by costs that were measured on a machine: rounding depends on them."""
+
+    @property
+    def calibration(self) -> Mapping[str, Any] | None:
+        """The costs, as plain JSON; None where nothing is chosen."""
+        ...
+
+    def calibrated(self, calibration: Mapping[str, Any] | None) -> Trainer:
+        """Return a trainer that chooses as one with this calibration did.
+
+        Raises:
+            BadValue: what is no calibration of this kind of trainer.
+        """
+        ...
+
+
 class Prober(Protocol):
     """Looks at a network on data, without training it for good: gradients, curvature, activations, …"""
 

@@ -17,8 +17,8 @@ from lottery.search.levels.missing import Replicates
 from lottery.search.levels.plan import SearchPlan
 from lottery.search.levels.progress import Display, Recorder
 from lottery.search.preparing.preparing import Request, prepare_search
+from lottery.search.recorded_trainer import recorded_trainer
 from lottery.state.machine.callers_settings import own_settings
-from lottery.state.machine.environment import environment
 from lottery.state.machine.telling import say, say_stored, seeds_follow
 from pruning.disk.files import write_json
 
@@ -37,12 +37,11 @@ def run_search(request: Request, display: Display) -> Search:
     with open_run(request.out, frame.name, ready.identity, force=request.force, resume=request.resume) as run:
         recorder.record_to(run)
         display.introduce(str(frame.facts.coverage))
-        if not (run.path / "environment.json").exists():
-            write_json(run.path / "environment.json", environment(frame.setup.device))
+        trainer = recorded_trainer(run.path, frame.setup)
         replicates = _replicates(plan, run)
         prunable = plan.dense[plan.config.seed].total
         with display.searching(len(plan.targets), frame.facts.metric, frame.test_examples, prunable):
-            levels = search_levels(plan, frame.setup.trainer, frame.initial, run, recorder, replicates)
+            levels = search_levels(plan, trainer, frame.initial, run, recorder, replicates)
         search = _conclude(frame, run, levels, len(plan.targets))
         if search.winner is not None:
             display.won(search.levels[search.winner.level], search.levels[0])

@@ -102,6 +102,11 @@ class Settings(SearchSettings, total=False):
     GPU: `default` (TF32) or `float32`. optax: `float32`, or `bf16` for the forward pass and its gradients; weights and
     steps stay as they are.
     """
+    steps_by: str
+    """What takes the steps. `auto`: of fully connected networks in float32 on the CPU, code that is compiled once for
+    this machine, by its C compiler where there is one; layers train their survivors alone where measured costs say that
+    this is faster. `pytorch`: PyTorch's operations. Both give the same up to rounding.
+    """
     ema: float | None
     """Decay of a running average of the weights (0.999), which is then measured, scored and delivered. Rewinding goes
     back to the weights themselves. By default there is none.

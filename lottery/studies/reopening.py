@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lottery.runs.records import read_run_config, split_seed
 from lottery.runs.replicates import seeds_of
 from lottery.search.frame.frame import Frame, frame_of
 from lottery.search.preparing.telling_apart import FORMAT, identity_of
+from lottery.search.recorded_trainer import recorded_trainer
 from lottery.state.behaviour import agree
 from lottery.state.machine.telling import say
 from lottery.trainers.choosing import check_stored_functions, function_names
@@ -61,7 +63,8 @@ def reopen(
     settings["split_seed"] = split_seed(settings)
     frame = frame_of(given, settings, watch or Silent())
     _check_same(run, stored, frame, given)
-    return run, frame
+    trainer = recorded_trainer(run.path, frame.setup)
+    return run, replace(frame, setup=replace(frame.setup, trainer=trainer))
 
 
 def stored_record(path: Path) -> dict[str, Any]:

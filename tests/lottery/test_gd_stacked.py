@@ -74,7 +74,7 @@ class Watched(Silent):
 
 def ready(model: Any, data: Data = TABLE, metric: Any = None, **settings: Any) -> GDTrainer:
     parts = prepare(data, 0)
-    defaults: dict[str, Any] = {"steps": 50, "batch_size": 16}
+    defaults: dict[str, Any] = {"steps": 50, "batch_size": 16, "steps_by": "pytorch"}
     ask = Ask(torch_source(model, parts, "model"), parts, GDConfig(**(defaults | settings)), None, metric, Watched(), 0)
     trainer = setup(ask).trainer
     assert isinstance(trainer, GDTrainer)
@@ -323,7 +323,7 @@ def test_a_search_that_goes_on_gives_the_same_bits(tmp_path, eager):
     """Regression: rounding depends on what is in a stack; a level that was half written is trained whole again."""
 
     def search():
-        found = find_ticket(mlp, TABLE, levels=3, replicates=3, steps=40, out=tmp_path)
+        found = find_ticket(mlp, TABLE, levels=3, replicates=3, steps=40, steps_by="pytorch", out=tmp_path)
         assert found.search is not None
         return found.search.run
 

@@ -17,7 +17,6 @@ import torch
 from lottery.networks.layout import layout_of
 from lottery.networks.objectives.objective import Objective
 from lottery.state.tensors import state_of
-from lottery.trainers.gd.chain.learning import chain_learner, takes_strides
 from lottery.trainers.gd.config import NO_MOVES
 from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.asking import Asking
@@ -29,6 +28,7 @@ from lottery.trainers.gd.loop.learning import Learns, Losses, learner_for
 from lottery.trainers.gd.loop.network import JobNetwork, network_for
 from lottery.trainers.gd.loop.snapshots import Snapshots
 from lottery.trainers.gd.loop.spread import estimator_for
+from lottery.trainers.gd.loop.strides import chain_learner, takes_strides
 from lottery.trainers.gd.loop.weights import Weights
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.std import Estimator

@@ -103,8 +103,8 @@ class GDConfig:
     steps_by: str = setting(
         "auto",
         "What takes the steps. `auto`: of fully connected networks in float32 on the CPU, code that is compiled once "
-        "for this machine, by its C compiler where there is one; layers train their survivors alone where measured costs "
-        "say that this is faster. `pytorch`: PyTorch's operations. Both give the same up to rounding.",
+        "for this machine, by its C compiler where there is one; layers train their survivors alone where measured "
+        "costs say that this is faster. `pytorch`: PyTorch's operations. Both give the same up to rounding.",
         choices=("auto", "pytorch"),
         group=HOW,
         later=True,

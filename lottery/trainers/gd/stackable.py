@@ -44,7 +44,7 @@ FULL_FLOPS = {"cpu": 5e7, "cuda": 2e10}
 _UNDERSTOOD = frozenset(
     {
         *("steps", "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "clip_norm"),
-        "lr_factors",
+        *("lr_factors", "steps_by"),
         *("schedule", "milestones", "gamma", "warmup", "eval_every", "device", "train_only"),
         *("std", "std_window", "std_examples"),
     }

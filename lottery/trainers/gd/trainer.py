@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from lottery.data.parts import Parts
 from lottery.networks.objectives.objective import Objective
+from lottery.state.machine.telling import say
 from lottery.state.randomness import seeded_everywhere
 from lottery.trainers.factors import Factors
 from lottery.trainers.gd.alone import train_alone
 from lottery.trainers.gd.chain.chain import Chain
-from lottery.trainers.gd.chain.learning import takes_strides
+from lottery.trainers.gd.chain.paths import Rates
 from lottery.trainers.gd.config import GDConfig
+from lottery.trainers.gd.loop.strides import takes_strides
 from lottery.trainers.gd.side_by_side import train_side_by_side
 from lottery.trainers.gd.stacked import groups_of, train_stacked
 from pruning.alive_rows import Rows
@@ -60,6 +63,27 @@ class GDTrainer:
         """A standard deviation of every weight, from where the configuration says, and the best weights."""
         return frozenset({"std", BEST})
 
+    @property
+    def calibration(self) -> Mapping[str, Any] | None:
+        """The rates by which layers are trained sparse or dense; None where PyTorch's operations take the steps."""
+        return self.chain.rates.as_json() if self.chain is not None else None
+
+    def calibrated(self, calibration: Mapping[str, Any] | None) -> GDTrainer:
+        """Return a trainer that takes the steps as one with this calibration did.
+
+        Raises:
+            BadValue: what is no calibration of this trainer.
+        """
+        if calibration is None:
+            return replace(self, chain=None)
+        rates = Rates.of_json(calibration)
+        if self.chain is None:
+            say(
+                "begun with compiled steps, which cannot be had here: PyTorch's operations go on, and round differently"
+            )
+            return self
+        return replace(self, chain=replace(self.chain, rates=rates))
+
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
         """Yield each job's trained network as it is done; raises `BadValue` for a need it cannot meet."""
         if needs - self.provides:
@@ -76,7 +100,7 @@ class GDTrainer:
         if takes_strides(self, needs):
             # PyTorch has one thread then: what it still does is small, and its threads spin while they wait.
             with isolated(self.device, jobs[0].seed, 1):
-                return train_side_by_side(self, jobs, needs)
+                return train_side_by_side(lambda watch: replace(self, watch=watch), self.watch, jobs, needs)
         with isolated(self.device, jobs[0].seed, self.threads):
             return [train_alone(self, jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs, needs)
 

@@ -23,7 +23,7 @@ from lottery.trainers.gd.chain.library import Library
 from lottery.trainers.gd.chain.paths import Paths, Rates
 from lottery.trainers.gd.chain.program import CROSS_ENTROPY, Program, Rule
 from pruning.disk.files import write_json
-from pruning.errors import FileFormatError
+from pruning.errors import BadValue, FileFormatError
 from pruning.hardware import instructions, processor, usable_cores
 from pruning.mask import Mask
 from pruning.sparse.native.compiling import cache_folder
@@ -96,6 +96,6 @@ def _fastest(run: Callable[[], object]) -> float:
 
 def _read(stored: bytes) -> Rates:
     try:
-        return msgspec.json.decode(stored, type=Rates)
-    except msgspec.MsgspecError as error:
+        return Rates.of_json(msgspec.json.decode(stored))
+    except (msgspec.DecodeError, BadValue) as error:
         raise FileFormatError(f"the rates of this machine cannot be read: {error}; remove the file") from error

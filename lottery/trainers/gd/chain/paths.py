@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
+
 from lottery.trainers.gd.chain.architecture import Architecture, Link
 from lottery.trainers.gd.chain.library import LANES
+from pruning.errors import BadValue
 from pruning.mask import Mask
 
 # Seconds that two threads lose at one of their two meetings in a step.
@@ -40,8 +43,23 @@ class Rates:
     cores: int
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain JSON, from which `Rates(**…)` makes the same again."""
+        """Return plain JSON."""
         return asdict(self)
+
+    @classmethod
+    def of_json(cls, stored: Any) -> Rates:
+        """Return what `as_json` gave; raises `BadValue` for anything else.
+
+        >>> Rates.of_json(Rates(2e11, 3e10, 1e10, 2).as_json()).cores
+        2
+        """
+        try:
+            found = msgspec.convert(stored, cls)
+        except msgspec.ValidationError as error:
+            raise BadValue(f"no rates of a machine: {error}") from error
+        if min(found.dense, found.sums, found.slopes, found.cores) <= 0:
+            raise BadValue("no rates of a machine: all must be above 0")
+        return found
 
 
 @dataclass(frozen=True)
