@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gc
 import inspect
+import itertools
 import operator
 import sys
 import sysconfig
@@ -210,8 +211,8 @@ def _traced(model: nn.Module) -> Architecture | NoChain:
             layers, begun = said, node
     if not layers:
         return NoChain("it has no fully connected layer")
-    widths = list(zip(layers, layers[1:], strict=False))
-    return tuple(layers) if all(a.outputs == b.inputs for a, b in widths) else NoChain("its layers do not fit")
+    fit = all(before.outputs == after.inputs for before, after in itertools.pairwise(layers))
+    return tuple(layers) if fit else NoChain("its layers do not fit")
 
 
 def _is_shape(node: fx.Node, begun: fx.Node | None, shapes: set[fx.Node]) -> bool:
