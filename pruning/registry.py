@@ -6,10 +6,12 @@ registers what it defines. A new criterion, model or data set is therefore one n
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
@@ -92,8 +94,15 @@ class Registry(Generic[T]):
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._package}.{module.name}")
-        for point in importlib.metadata.entry_points(group=self._package):
+        for point in _points(tuple(sys.path)).select(group=self._package):
             point.load()
+
+
+@functools.cache
+def _points(path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+    """Return the entry points of all packages that are installed on this path, which are read only once."""
+    del path
+    return importlib.metadata.entry_points()
 
 
 def summary_of(function: object) -> str:

@@ -12,9 +12,6 @@ from pruning.errors import DataError
 
 _VALUES = np.arange(256)
 
-# At most this many pixels are counted at once: counting makes them integers of eight bytes.
-_AT_ONCE = 1_000_000
-
 # What `torch.aminmax` takes.
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -37,7 +34,7 @@ def standardizing(images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor
     >>> standardizing(torch.tensor([[0], [8]], dtype=torch.uint8))(torch.tensor([[12]], dtype=torch.uint8))
     tensor([[2.]])
     """
-    mean, std = map(torch.from_numpy, _mean_and_deviation(images.numpy()))
+    mean, std = map(torch.from_numpy, _mean_and_deviation(images))
 
     def standardized(values: torch.Tensor) -> torch.Tensor:
         # In place, for a data set of images is large.
@@ -46,19 +43,15 @@ def standardizing(images: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor
     return standardized
 
 
-def _mean_and_deviation(images: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _mean_and_deviation(images: torch.Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return mean and deviation (1 at least) of each channel, from how often each of the 256 values is there."""
-    channels = images.shape[1] if images.ndim == 4 else 1
-    counts = np.zeros((channels, 256), np.int64)
-    step = max(1, _AT_ONCE * len(images) // max(1, images.size))
-    for start in range(0, len(images), step):
-        few = images[start : start + step]
-        for channel, values in enumerate(few.swapaxes(0, 1) if images.ndim == 4 else [few]):
-            counts[channel] += np.bincount(values.reshape(-1), minlength=256)
+    channels = images.unbind(1) if images.ndim == 4 else [images]
+    # PyTorch counts bytes as they are; NumPy makes them integers of eight bytes first.
+    counts = np.stack([torch.bincount(values.reshape(-1), minlength=256).numpy() for values in channels])
     total = counts.sum(axis=1, keepdims=True)
     mean = (counts * _VALUES).sum(axis=1, keepdims=True) / total
     std = np.sqrt((counts * (_VALUES - mean) ** 2).sum(axis=1, keepdims=True) / total)
-    shape = (1, channels, 1, 1) if images.ndim == 4 else (1,) * images.ndim
+    shape = (1, len(channels), 1, 1) if images.ndim == 4 else (1,) * images.ndim
     return mean.reshape(shape).astype(np.float32), np.maximum(std, 1.0).reshape(shape).astype(np.float32)
 
 

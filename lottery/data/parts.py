@@ -197,7 +197,8 @@ def _split(train: Part, size: int | float, seed: int) -> tuple[Part, Part]:
     if not 0 < count < total:
         raise DataError(f"validation_size {size} leaves none of {total:,} examples on one side; try 0.2")
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
-    kept, held_out = order[count:].sort().values, order[:count].sort().values
+    held = torch.zeros(total, dtype=torch.bool).index_fill(0, order[:count], True)
+    kept, held_out = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
     if isinstance(train, Tensors):
         return train.take(kept), train.take(held_out)
     first, second = split_loader(train.loader, kept.tolist(), held_out.tolist())

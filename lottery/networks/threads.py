@@ -21,7 +21,15 @@ def threads_for(network: nn.Module, inputs: Any) -> int:
 
     A network whose operations cannot be counted gets as many as PyTorch uses.
     """
-    flops = forward_flops(network, inputs)
+    return threads_worth(forward_flops(network, inputs))
+
+
+def threads_worth(flops: float | None) -> int:
+    """Return how many threads a forward pass of so many operations is worth; None stands for a number not known.
+
+    >>> threads_worth(1e6), threads_worth(None) == torch.get_num_threads()
+    (1, True)
+    """
     return 1 if flops is not None and flops < _SMALL else torch.get_num_threads()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from scipy import linalg
 
 from pruning.errors import BadValue
 from pruning.initializers import initializer, leave_lookups
@@ -62,6 +61,8 @@ def _largest(matrix: Array, rank: int) -> tuple[Array, Array]:
 
 
 def _directions(gram: Array, count: int) -> Array:
+    from scipy import linalg
+
     size = len(gram)
     return linalg.eigh(gram, subset_by_index=(max(0, size - count), size - 1))[1]
 

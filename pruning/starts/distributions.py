@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy import special
 
 from pruning.errors import unknown
 from pruning.starts.weight import Array
@@ -27,8 +26,10 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 def truncated(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Return normal numbers cut off at two of their standard deviations, and scaled to variance 1 after that."""
-    low, high = special.ndtr([-2.0, 2.0])
-    drawn = special.ndtri(rng.uniform(low, high, shape)) / _TRUNCATED_STD
+    from scipy.special import ndtr, ndtri
+
+    low, high = ndtr([-2.0, 2.0])
+    drawn = ndtri(rng.uniform(low, high, shape)) / _TRUNCATED_STD
     return drawn.astype(np.float32)
 
 

@@ -12,7 +12,6 @@ from numbers import Real
 from typing import Literal, cast, get_args
 
 import numpy as np
-from scipy import optimize
 
 from pruning.errors import BadValue, unknown
 from pruning.starts.activations import Activation, function_of, name_of
@@ -122,6 +121,7 @@ def optimal_sigma(activation: Activation) -> float:
     >>> round(optimal_sigma("gaussian"), 6), optimal_sigma("relu")
     (1.553774, 1.0)
     """
+    from scipy import optimize  # it takes a third of a second to import
 
     def difference(exponent: float) -> float:
         values, slopes = _mean_squares(activation, 2.0**exponent)

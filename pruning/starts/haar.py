@@ -7,7 +7,6 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from pruning.starts.weight import Weight
 
@@ -26,6 +25,8 @@ def haar(rng: np.random.Generator, rows: int, columns: int) -> Floats:
     >>> bool(abs(tall.T @ tall - np.eye(3)).max() < 1e-14)
     True
     """
+    from scipy import linalg
+
     drawn = rng.standard_normal((max(rows, columns), min(rows, columns)))
     # scipy's is faster than NumPy's, and returns more than a pair only where it is asked to pivot.
     q, r = cast(tuple[Floats, Floats], linalg.qr(drawn, mode="economic", overwrite_a=True, check_finite=False))

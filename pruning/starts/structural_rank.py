@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 
 def structural_rank(keep: NDArray[np.bool_]) -> int:
@@ -25,6 +23,9 @@ def structural_rank(keep: NDArray[np.bool_]) -> int:
     flat = keep.reshape(len(keep), -1)
     if flat.all() or not flat.any():
         return min(flat.shape) if flat.any() else 0
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
     return int((maximum_bipartite_matching(csr_matrix(flat), perm_type="column") >= 0).sum())
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 Numbers = NDArray[np.float64]
 Function = Callable[..., Numbers]
@@ -33,8 +32,26 @@ def _hardsigmoid(z: Numbers) -> Numbers:
     return np.clip(z + 3, 0, 6) / 6
 
 
+def _sigmoid(z: Numbers) -> Numbers:
+    from scipy.special import expit  # it takes a quarter of a second to import, and most searches need none of it
+
+    return expit(z)
+
+
+def _erf(z: Numbers) -> Numbers:
+    from scipy.special import erf
+
+    return erf(z)
+
+
+def _gelu(z: Numbers) -> Numbers:
+    from scipy.special import ndtr
+
+    return z * ndtr(z)
+
+
 def _gelu_tanh(z: Numbers) -> Numbers:
-    return z * special.expit(2 * np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))
+    return z * _sigmoid(2 * np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))
 
 
 ACTIVATIONS: Mapping[str, Function] = {
@@ -45,13 +62,13 @@ ACTIVATIONS: Mapping[str, Function] = {
     "elu": _elu,
     "selu": lambda z: _SELU_SCALE * _elu(z, _SELU_ALPHA),
     "celu": _celu,
-    "gelu": lambda z: z * special.ndtr(z),
+    "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
-    "quick_gelu": lambda z: z * special.expit(1.702 * z),
-    "silu": lambda z: z * special.expit(z),
+    "quick_gelu": lambda z: z * _sigmoid(1.702 * z),
+    "silu": lambda z: z * _sigmoid(z),
     "mish": lambda z: z * np.tanh(_softplus(z)),
     "softplus": _softplus,
-    "sigmoid": special.expit,
+    "sigmoid": _sigmoid,
     "logsigmoid": lambda z: -np.logaddexp(-z, 0),
     "tanh": np.tanh,
     "tanhshrink": lambda z: z - np.tanh(z),
@@ -61,7 +78,7 @@ ACTIVATIONS: Mapping[str, Function] = {
     "hardswish": lambda z: z * _hardsigmoid(z),
     "softshrink": lambda z, size=0.5: np.sign(z) * np.maximum(np.abs(z) - size, 0),
     "hardshrink": lambda z, size=0.5: np.where(np.abs(z) > size, z, 0),
-    "erf": special.erf,
+    "erf": _erf,
     "sin": np.sin,
     "cos": np.cos,
     "gaussian": lambda z: np.exp(-(z**2) / 2),

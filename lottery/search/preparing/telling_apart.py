@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lottery.data.parts import Parts
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from lottery.data.parts import Parts, Tensors
 from lottery.runs.identity import Identity
 from lottery.search.frame.frame import Frame
 from lottery.search.frame.seeds import job_seed
@@ -39,7 +42,7 @@ def identity_of(frame: Frame, criterion: Criterion | None = None) -> Identity:
     settings |= {"identity": FORMAT, "device": setup.device, "objective": setup.objective}
     if criterion is not None:
         settings["criterion"] = f"{criterion.name} {identify(criterion.score)}"
-    settings["data_fingerprint"] = parts.fingerprint()
+    data_fingerprint = _hashing(ask)
     if isinstance(parts, Parts) and parts.forward is not None:
         settings["forward"] = identify(parts.forward)
     settings |= {f"{name}_code": identify(function) for name, function in functions_in(ask.config).items()}
@@ -52,8 +55,25 @@ def identity_of(frame: Frame, criterion: Criterion | None = None) -> Identity:
     if fingerprint != source.fingerprint(seed):
         fingerprint = "?"
         unsure.append("the model's maker gives another network each time it is called with the same seed")
-    settings |= {"model_fingerprint": fingerprint}
+    settings |= {"model_fingerprint": fingerprint, "data_fingerprint": data_fingerprint()}
     return Identity(settings, {} if unsure else behaviour, tuple(unsure))
+
+
+def _hashing(ask: Ask) -> Callable[[], str]:
+    """Return what waits for a hash of the data: values in memory are hashed beside what else is done.
+
+    A loader is read at once, before anything else: to read it takes random numbers.
+    """
+    parts = ask.parts
+    if not isinstance(parts, Parts) or not all(
+        isinstance(part, Tensors) for part in (parts.train, parts.validation, parts.test or parts.train)
+    ):
+        found = parts.fingerprint()
+        return lambda: found
+    pool = ThreadPoolExecutor(max_workers=1)
+    hashing = pool.submit(parts.fingerprint)
+    pool.shutdown(wait=False)
+    return hashing.result
 
 
 def _found_by_use(config: SearchConfig, ask: Ask, uses: Uses) -> dict[str, list[str]]:

@@ -21,6 +21,7 @@ from lottery.networks.objectives.objective import Objective, call, objective_for
 from lottery.networks.objectives.tallies import loss_sums, metric_sums
 from lottery.networks.sources.following import follow
 from lottery.networks.sources.source import ModelSource
+from lottery.networks.threads import threads_worth
 from lottery.networks.trainable import freeze_others
 from lottery.settings.functions import called
 from lottery.state.machine.device import choose_device
@@ -45,6 +46,9 @@ from pruning.errors import BadValue, DataError, RunError
 # Where a forward pass takes fewer operations than this, threads wait for each other longer than they work: one is as
 # fast as two on an idle machine, and many times faster on a busy one.
 SINGLE_THREAD_FLOPS = 4_000_000
+
+# How many training batches go through a network at once where no gradients are taken.
+LOOKED_AT_ONCE = 8
 
 # How many examples of the validation part are tried at once.
 MEASURED_AT_ONCE = 256
@@ -90,6 +94,8 @@ def setup(ask: Ask) -> Setup:
     found = chain_for(model, parts, objective, config)
     chain = None if isinstance(found, NoChain) else found
     trainer = GDTrainer(trained, parts, objective, config, total, device, threads, ask.watch, rows, factors, chain)
+    # Nothing is trained by it: how many threads look changes no weight.
+    looking = replace(trainer, threads=threads_worth(flops and flops / count * LOOKED_AT_ONCE * config.batch_size))
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
         trainer,
@@ -99,7 +105,7 @@ def setup(ask: Ask) -> Setup:
         objective.name,
         words,
         late_start=late,
-        behave=functools.partial(behaviour, trainer),
+        behave=functools.partial(behaviour, looking),
     )
 
 

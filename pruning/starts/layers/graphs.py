@@ -7,13 +7,15 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from pruning.errors import BadValue, DataError, first_line, unknown
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Toward = Literal["forward", "backward", "harmonic", "arithmetic"]
 """Whose size a start keeps: the signal's, the gradient's, or the harmonic or arithmetic mean of the two variances."""
@@ -48,6 +50,8 @@ def graph_of(adjacency: object, features: NDArray[np.floating] | None = None) ->
     >>> graph_of(np.array([[0, 1], [1, 0]])).propagation.toarray().round(9).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
+    from scipy import sparse
+
     shape = np.shape(cast(Any, adjacency))
     if len(shape) != 2 or shape[0] != shape[1]:
         raise BadValue(f"a graph's adjacency has shape {shape}: expected as many rows as columns, one a node")
@@ -74,6 +78,8 @@ def read_graph(path: str | Path) -> Graph:
         DataError: a file that is not there, cannot be read, or holds none of these.
         BadValue: as for `graph_of`.
     """
+    from scipy import sparse
+
     try:
         with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from pruning.starts.weight import Array
 
@@ -120,7 +119,9 @@ def decay(values: Array, keep: NDArray[np.bool_]) -> Decay:
 
 def _mean_size(terms: Floats) -> Floats:
     """Return E|Σ x_k y_k| over m terms, x and y standard normal."""
-    log = special.gammaln((terms + 1) / 2) - special.gammaln(np.maximum(terms, 1) / 2)
+    from scipy.special import gammaln
+
+    log = gammaln((terms + 1) / 2) - gammaln(np.maximum(terms, 1) / 2)
     return np.where(terms > 0, 2 / math.sqrt(math.pi) * np.exp(log), 0.0)
 
 

@@ -15,6 +15,8 @@ _CLOSE = 2e-6  # of the largest number: constants of a network are float32
 GRID: Numbers = np.linspace(-8.0, 8.0, 257)
 GRID.setflags(write=False)
 
+_KNOWN = tuple(name for name in ACTIVATIONS if name != "linear")
+
 # Functions with numbers in their names: how those are read off the values at -8, -2, -1, 0 and 8.
 _READ: Mapping[str, Callable[[Mapping[int, np.float64]], tuple[np.floating, ...]]] = {
     "leaky_relu": lambda at: (-at[-1],),
@@ -44,7 +46,7 @@ def recognized(curve: NDArray[np.generic]) -> str | None:
     if is_line(values):
         return "linear"
     signed = (values, values[::-1], -values, -values[::-1])
-    found = (name for each in signed for name, known in _known().items() if _alike(each, known))
+    found = (name for each in signed for name in _KNOWN if _alike(each, _known(name)))
     return next(found, None) or next(filter(None, map(_with_numbers, signed)), None)
 
 
@@ -71,8 +73,9 @@ def _with_numbers(values: Numbers) -> str | None:
 
 
 @cache
-def _known() -> Mapping[str, Numbers]:
-    return {name: function(GRID) for name, function in ACTIVATIONS.items() if name != "linear"}
+def _known(name: str) -> Numbers:
+    # One by one: a network of rectifiers needs none of those that SciPy computes.
+    return ACTIVATIONS[name](GRID)
 
 
 def _alike(values: Numbers, known: Numbers) -> bool:
