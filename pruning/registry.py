@@ -94,15 +94,17 @@ class Registry(Generic[T]):
         package = importlib.import_module(self._package)
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self._package}.{module.name}")
-        for point in _points(tuple(sys.path)).select(group=self._package):
-            point.load()
+        for point in _points(tuple(sys.path)):
+            if point.group == self._package:
+                point.load()
 
 
 @functools.cache
-def _points(path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+def _points(path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
     """Return the entry points of all packages that are installed on this path, which are read only once."""
     del path
-    return importlib.metadata.entry_points()
+    found = importlib.metadata.entry_points()
+    return tuple(point for group in found.groups for point in found.select(group=group))
 
 
 def summary_of(function: object) -> str:

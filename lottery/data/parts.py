@@ -45,6 +45,11 @@ class Parts:
     forward: Forward | None = None
 
     @property
+    def each(self) -> tuple[Part, Part, Part | None]:
+        """Train, validation and test."""
+        return self.train, self.validation, self.test
+
+    @property
     def example(self) -> tuple[Any, Any]:
         """The first batch of inputs and targets (all of them for tensors)."""
         if isinstance(self.train, Tensors):

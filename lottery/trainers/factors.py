@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lottery.networks.sources.following import follow
-from lottery.networks.sources.source import ModelSource
 from lottery.trainers import Ask
 from pruning.errors import BadValue
 from pruning.masks.names import values_by_name
 from pruning.starts.followed import Keep, followed_tensors
 from pruning.starts.scaling.learning_rates import learning_rate_factors
-from pruning.starts.torch_tensors import torch_tensors
 from pruning.uses.uses import TABLE, Uses
 
 Factor = Mapping[str, float]
@@ -61,6 +58,11 @@ def factors_for(ask: Ask, names: Sequence[str]) -> Factors:
     given = values_by_name(config.lr_factors, names, "lr_factors")
     if config.lr_rule is None:
         return Factors(given)
+    # This module is imported with the names of all trainers, for the flags of a command: they need no PyTorch.
+    from lottery.networks.sources.following import follow
+    from lottery.networks.sources.source import ModelSource
+    from pruning.starts.torch_tensors import torch_tensors
+
     uses = follow(ask.source, ask.parts, ask.seed, ask.loss, ask.metric)
     model = ask.source.build(ask.seed) if isinstance(ask.source, ModelSource) else None
     shapes = {name: array.shape for name, array in ask.source.initial_state(ask.seed).items()}

@@ -346,6 +346,8 @@ class TestWrong:
             (gzip.compress(b"\0\0\x08\x03\0\0", mtime=0), "truncated in its header"),
             (gzip.compress(b"\0\0\x08\x01\0\0\0\x05ab", mtime=0), "5 values announced, 2 there"),
             (gzip.compress(b"\0\0\x08\x04" + b"\xff" * 16 + b"ab", mtime=0), "truncated"),
+            (gzip.compress(b"\0\0\x08\x01\0\0\0\x02ab", mtime=0)[:-9], "ends before its end marker"),
+            (gzip.compress(b"\0\0\x08\x01\0\0\0\x02ab", mtime=0)[:-8] + bytes(8), "incorrect data check"),
         ],
     )
     def test_a_broken_idx_file(self, idx, content, message):
@@ -363,6 +365,14 @@ class TestWrong:
         if name.endswith("gz"):
             with pytest.raises(DataError, match="cannot be read"):
                 read_idx(path)
+
+    def test_a_file_of_several_members_is_read_whole(self, tmp_path):
+        """So gzip files are appended to each other; they may be padded."""
+        path, content = tmp_path / "a.gz", b"\0\0\x08\x01\0\0\0\x05abcde"
+        path.write_bytes(b"".join(gzip.compress(part, mtime=0) for part in (content[:3], content[3:10], content[10:])))
+        assert read_idx(path).tolist() == list(b"abcde")
+        path.write_bytes(path.read_bytes() + bytes(100))
+        assert read_idx(path).tolist() == list(b"abcde")
 
     def test_a_bomb_is_unpacked_no_further_than_it_announces(self, tmp_path, monkeypatch):
         path = tmp_path / "a.gz"

@@ -65,9 +65,7 @@ def _hashing(ask: Ask) -> Callable[[], str]:
     A loader is read at once, before anything else: to read it takes random numbers.
     """
     parts = ask.parts
-    if not isinstance(parts, Parts) or not all(
-        isinstance(part, Tensors) for part in (parts.train, parts.validation, parts.test or parts.train)
-    ):
+    if not isinstance(parts, Parts) or not all(isinstance(part, Tensors | None) for part in parts.each):
         found = parts.fingerprint()
         return lambda: found
     pool = ThreadPoolExecutor(max_workers=1)
