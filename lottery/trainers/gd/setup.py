@@ -95,7 +95,8 @@ def setup(ask: Ask) -> Setup:
     chain = None if isinstance(found, NoChain) else found
     trainer = GDTrainer(trained, parts, objective, config, total, device, threads, ask.watch, rows, factors, chain)
     # Nothing is trained by it: how many threads look changes no weight.
-    looking = replace(trainer, threads=threads_worth(flops and flops / count * LOOKED_AT_ONCE * config.batch_size))
+    at_once = LOOKED_AT_ONCE * config.batch_size
+    looking = replace(trainer, threads=threads_worth(flops and flops / size(targets) * at_once))
     words = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Setup(
         trainer,
