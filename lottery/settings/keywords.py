@@ -119,6 +119,10 @@ class Settings(SearchSettings, total=False):
     """optax: Where to train: `auto`, `cpu`, `cuda` or `cuda:0`. es: Where to evolve: `auto`, `cpu`, `cuda` or `cuda:0`.
     function: Where the model is when it is handed over, and evaluated: `auto`, `cpu`, `cuda` or `cuda:0`.
     """
+    max_memory: str | None
+    """How much memory networks that train in one stack may take: `8GB`, `512MB`, `1.5GiB`. A stack that would take more
+    is split. By default 60 % of a CUDA device's memory, and no limit on a CPU.
+    """
     std: str
     """What a weight's standard deviation is taken from, where a criterion needs it: `fisher` (gradients of single
     examples at the trained weights), `adam` (its second moment; optimizers `adam` and `adamw`) or `swag` (the spread of

@@ -22,10 +22,11 @@ from lottery.trainers.gd import stackable
 from lottery.trainers.gd.config import GDConfig
 from lottery.trainers.gd.loop.network import network_for
 from lottery.trainers.gd.setup import setup
-from lottery.trainers.gd.stack import stack_of, stacked_keeps
+from lottery.trainers.gd.stack import stack_of
 from lottery.trainers.gd.stackable import can_stack, refusal
 from lottery.trainers.gd.stacked import groups_of, train_stacked
-from lottery.trainers.gd.stacked_batches import stacked_batches
+from lottery.trainers.gd.stacks.batches import StackedBatches
+from lottery.trainers.gd.stacks.masks import stacked_masks
 from lottery.trainers.gd.trainer import GDTrainer
 from pruning.jobs import Budget, Evaluation, Job, Question
 from pruning.mask import Mask
@@ -52,6 +53,28 @@ def normed(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     # A bias before a batch norm has no gradient but rounding, which Adam makes as large as any.
     return nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def attending(seed: int = 0) -> nn.Module:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.out, self.words = nn.Linear(1, 8), nn.Linear(8, 3), nn.Embedding(4, 8)
+            # A bias of keys has no gradient but rounding, like one before a batch norm.
+            self.layer = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            words = self.words(x.abs().long().clamp(0, 3))
+            return self.out(self.layer(self.up(x.unsqueeze(-1)) + words).mean(1))
+
+    torch.manual_seed(seed)
+    return Attending()
+
+
+def conv_normed(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    layers = [nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()]
+    return nn.Sequential(*layers, nn.MaxPool2d(2, 1), nn.Flatten(), nn.Linear(8, 3))
 
 
 def double(model: Any) -> Any:
@@ -126,7 +149,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("model", [mlp, conv, normed])
+@pytest.mark.parametrize("model", [mlp, conv, normed, conv_normed, attending])
 def test_each_job_gets_what_it_gets_alone(model, settings):
     trainer = ready(double(model), **settings)
     jobs = jobs_of(trainer, double(model), budget=Budget(9, 50, (9, 20, 50)))
@@ -181,7 +204,11 @@ def test_the_watch_hears_of_every_job_what_it_hears_alone():
 @pytest.mark.parametrize(("examples", "batch"), [(23, 5), (20, 5), (4, 9)])
 def test_batches_are_the_very_batches_of_each_job(examples, batch):
     part = Tensors(torch.randn(examples, 2), torch.arange(examples))
-    found = list(stacked_batches(part, batch, [3, 8], 2, 13))
+    batches, found = StackedBatches(part, batch, [3, 8], 13), []
+    for step in range(2, 13):
+        batches.before(step)
+        found.append(batches.gathered())
+        batches.passed()
     for row, seed in enumerate([3, 8]):
         expected = list(training_batches(part, batch, seed, 2, 13))
         assert len(found) == len(expected) == 11
@@ -190,7 +217,7 @@ def test_batches_are_the_very_batches_of_each_job(examples, batch):
             assert torch.equal(targets[row], y)
 
 
-@pytest.mark.parametrize("model", [mlp, conv])
+@pytest.mark.parametrize("model", [mlp, conv, conv_normed])
 def test_a_diverged_job_ends_as_it_does_alone_and_leaves_the_others_alone(model):
     trainer = ready(double(model), optimizer="adamw", eval_every=10, clip_norm=1.0)
     jobs = jobs_of(trainer, double(model), budget=Budget(0, 50, (5, 30)))
@@ -363,6 +390,6 @@ def test_the_masks_of_a_stack_are_numbers_for_the_tensors_that_lost_a_weight():
     params = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     half = Mask({"0.weight": np.arange(48).reshape(8, 6) % 2 == 0, "2.weight": np.ones((3, 8))})
     jobs = [Job(params, mask, 0, Budget(0, 1)) for mask in (Mask.dense(prunable(model)), half)]
-    keeps = stacked_keeps(stack_of(model, jobs, [], torch.device("cpu")), jobs)
+    keeps = stacked_masks(stack_of(model, jobs, [], torch.device("cpu")).trained, jobs).kept
     assert keeps.keys() == {"0.weight"}
     assert keeps["0.weight"][0].min() == 1 and np.array_equal(keeps["0.weight"][1].numpy(), half["0.weight"])

@@ -83,7 +83,8 @@ def weighted(loss: BatchFunction, value: torch.Tensor, outputs: Any, targets: An
     if sums(loss):
         return torch.stack([value, torch.full_like(value, count)])
     found = own_weight(outputs, targets) if loss is own_loss else loss_weight(loss, targets, count)
-    weight = torch.as_tensor(found, dtype=torch.float64, device=value.device)
+    # A number is written by the device: to copy it from the host would be to wait for the device.
+    weight = found.to(value) if isinstance(found, torch.Tensor) else torch.full_like(value, found)
     # A batch in which no label counts has a loss of 0 / 0, and no say.
     return torch.stack([torch.where(weight > 0, value * weight, 0.0), weight])
 

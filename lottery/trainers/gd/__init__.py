@@ -48,7 +48,7 @@ TRAINERS.add(
         GDConfig,
         _ready,
         length=frozenset({"steps", "epochs"}),
-        no_result=frozenset({"device"}),
+        no_result=frozenset({"device", "max_memory"}),
         scoring=frozenset({"std", "std_window", "std_examples"}),
         ends_early=True,
         moves=_moves,

@@ -8,6 +8,7 @@ from typing import Any
 
 from lottery.settings.fields import default_of, is_function
 from lottery.settings.functions import called
+from lottery.settings.sizes import size_in_bytes
 from lottery.trainers import descent
 from lottery.trainers.descent import HOW, LARGE, OPTIMIZER, SCHEDULE, STD
 from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
@@ -139,6 +140,14 @@ class GDConfig:
     device: str = setting(
         "auto", "Where to train: `auto`, `cpu`, `cuda` or `cuda:0`.", group=HOW, words=("accelerator",)
     )
+    max_memory: str | None = setting(
+        None,
+        "How much memory networks that train in one stack may take: `8GB`, `512MB`, `1.5GiB`. A stack that would take "
+        "more is split. By default 60 % of a CUDA device's memory, and no limit on a CPU.",
+        group=HOW,
+        words=("memory", "memory_limit"),
+        later=True,
+    )
     std: str = setting(
         "fisher",
         "What a weight's standard deviation is taken from, where a criterion needs it: `fisher` (gradients of single "
@@ -200,6 +209,8 @@ class GDConfig:
         if self.std == "adam" and self.optimizer not in SECOND_MOMENT:
             optimizer = called("optimizer", self.optimizer)
             raise BadValue(f"std 'adam' reads a second moment, which {optimizer} lacks; use 'fisher'")
+        if self.max_memory is not None:
+            size_in_bytes(self.max_memory)
         _check_ways(self)
 
     def total_steps(self, steps_per_epoch: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -72,4 +73,9 @@ class GDFrame(Protocol):
     @property
     def rows(self) -> Rows:
         """Of tensors whose rows a moving mask must not empty, the axes that number them."""
+        ...
+
+    @property
+    def tell(self) -> Callable[[str], None]:
+        """Says a line for people once, however often it is called."""
         ...

@@ -37,6 +37,9 @@ class Stack:
     trained: dict[str, nn.Parameter]
     fixed: dict[str, torch.Tensor]
 
+    def __len__(self) -> int:
+        return len(next(iter(self.trained.values())))
+
     def losses(self, loss: BatchFunction, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return each job's loss [J] on its own batch: row j of inputs [J, B, …] and targets [J, B, …]."""
 
@@ -44,6 +47,14 @@ class Stack:
             return loss(functional_call(self.model, (trained, fixed), (inputs,)), targets)
 
         return vmap(one)(self.trained, self.fixed, inputs, targets)
+
+    def training_outputs(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return each network's outputs [J, B, …] for its own batch: row j of inputs [J, B, …]."""
+
+        def one(trained: Any, fixed: Any, inputs: torch.Tensor) -> torch.Tensor:
+            return functional_call(self.model, (trained, fixed), (inputs,))
+
+        return vmap(one)(self.trained, self.fixed, inputs)
 
     def in_evaluation(self) -> Stack:
         """Return copies of the networks in evaluation mode: what the copies write does not reach the training."""
@@ -78,20 +89,6 @@ def stack_of(model: nn.Module, jobs: Sequence[Job], train_only: Sequence[str], d
     )
 
 
-def stacked_keeps(stack: Stack, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
-    """Return the jobs' masks as numbers [J, …], for the tensors of which any job has lost a weight."""
-    touched = {name: None for job in jobs for name, keep in job.mask.items() if not keep.all()}
-    keeps: dict[str, torch.Tensor] = {}
-    for name in touched:
-        # A tensor that is not trained keeps its zeros anyway.
-        if name in stack.trained:
-            keeps[name] = torch.ones_like(stack.trained[name], requires_grad=False)
-            for row, job in enumerate(jobs):
-                if name in job.mask:
-                    keeps[name][row] = torch.from_numpy(job.mask[name].copy()).to(keeps[name])
-    return keeps
-
-
 def evaluate_stack(
     stack: Stack, rows: Sequence[int], part: Tensors, objective: Objective, batch_size: int
 ) -> list[tuple[float, float]]:
@@ -112,7 +109,7 @@ def evaluate_stack(
             inputs, targets = copied((inputs, targets))  # a model or a loss may change them in place
             outputs = looking.outputs(inputs).index_select(0, chosen)
             if together:
-                measured = _measured_together(objective, outputs, targets)
+                measured = measured_together(objective, outputs, targets)
             else:
                 measured = torch.stack([_sums(objective, output, targets) for output in outputs])
                 together = number == 0 and _agree(objective, outputs, targets, measured)
@@ -134,13 +131,22 @@ def _sums(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor) ->
     return torch.cat([pair.to(outputs.device) for pair in found])
 
 
-def _measured_together(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def measured_together(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the sums of a batch of the loss, and of a metric that adds up, of every network: float64 [J, 2 or 4].
+
+    Raises whatever a loss or a metric raises that takes one network's outputs at a time.
+
+    Args:
+        objective: loss and metric.
+        outputs: [J, B, …].
+        targets: [B, …], the same for all.
+    """
     return vmap(lambda one: _sums(objective, one, targets))(outputs)
 
 
 def _agree(objective: Objective, outputs: torch.Tensor, targets: torch.Tensor, expected: torch.Tensor) -> bool:
     try:
-        found = _measured_together(objective, outputs, targets)
+        found = measured_together(objective, outputs, targets)
     except Exception:  # a caller's metric may be anything: a NumPy function, one that returns a plain number
         return False
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-5, atol=1e-8, equal_nan=True)

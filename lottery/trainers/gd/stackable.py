@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import traceback
 import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from lottery.data.parts import Parts, Tensors
@@ -25,7 +25,9 @@ from lottery.trainers.gd.loop.network import network_for
 from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
 from lottery.trainers.gd.optimizers.named import OPTIMIZERS, sparse_embedding
 from lottery.trainers.gd.stack import stack_of
+from lottery.trainers.gd.stacks.layers import stacking
 from pruning.copies.modes import switches_by_itself
+from pruning.errors import said
 from pruning.jobs import BEST, Job
 
 # Where the forward pass of one network on one batch takes fewer operations, and there are at least this many jobs, they
@@ -33,7 +35,9 @@ from pruning.jobs import BEST, Job
 # processor time stacked, medians. Digits MLP at batch 64 (0.8e6): 0.6 for 2 jobs, 0.85 for 3, 1.0 for 4, 1.2 for 5,
 # 1.7 for 10, 1.8 for 20; at batch 256 (3.3e6): 1.1 for 5, 1.4 for 10. LeNet-300-100 at batch 64 (34e6): 0.97 for 5,
 # 0.96 for 10: its arithmetic is all there is to it. Nothing is measured on CUDA yet: a step of a small network waits
-# for launches there, and a stack has about as many of them as one network.
+# for launches there, and a stack has as many of them as one network, or a single one where it is recorded. Stacked
+# convolutions are grouped ones there as here: where one network's take 1e9 operations, which is some 50 microseconds
+# of work, launches alone take it longer than grouped ones would at a tenth of that speed.
 STACKED_FLOPS = {"cpu": 4e6, "cuda": 1e9}
 STACKED_JOBS = {"cpu": 5, "cuda": 2}
 
@@ -46,6 +50,7 @@ _UNDERSTOOD = frozenset(
         *("steps", "epochs", "batch_size", "optimizer", "lr", "momentum", "nesterov", "weight_decay", "clip_norm"),
         *("lr_factors", "steps_by"),
         *("schedule", "milestones", "gamma", "warmup", "eval_every", "device", "train_only"),
+        *("label_smoothing", "max_memory"),
         *("std", "std_window", "std_examples"),
     }
 )
@@ -101,10 +106,11 @@ def can_stack(
         return "a layer does something of its own when its mode changes"
     if any(p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None) for p in model.parameters()):
         return "hooks on parameters see one network's gradients"
-    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-        return "recurrent layers keep their weights where they cannot be stacked"
-    if any(isinstance(module, _DropoutNd) and module.p > 0 for module in training):
-        return "dropout draws random numbers"
+    for name, module in model.named_modules():
+        if isinstance(module, nn.RNNBase):
+            return f"{_layer(name, module)}: recurrent layers keep their weights where they cannot be stacked"
+        if isinstance(module, _DropoutNd) and module.p > 0 and module in training:
+            return f"{_layer(name, module)}: dropout draws random numbers"
     return None
 
 
@@ -123,19 +129,22 @@ def refusal(
     count = _TRIAL_EXAMPLES
     position = torch.arange(count * len(jobs), device=device).remainder(len(parts.train)).unflatten(0, (-1, count))
     inputs, targets = parts.train.inputs[position], parts.train.targets[position]
-    with seeded_everywhere(0), warnings.catch_warnings():
+    with seeded_everywhere(0), warnings.catch_warnings(), stacking(device):
         stack = stack_of(model, jobs, config.train_only, device)
         names = named_tensors(stack.model).keys()
         before = _random_state()
         try:
             warnings.simplefilter("error")  # torch.func says so where it loops over the jobs instead
+            warnings.filterwarnings("ignore", ".*does not have a deterministic implementation")  # nor has it alone
             losses = stack.losses(objective.loss, inputs, targets)
             losses.sum().backward()
             outputs = stack.in_evaluation().outputs(inputs[0])
             if not isinstance(outputs, torch.Tensor):
                 return "the network's output is no tensor"
+        except torch.OutOfMemoryError:
+            raise  # that is no reason to train them otherwise
         except (Exception, SystemExit) as error:  # torch.func refuses in many ways; a model or loss may raise anything
-            return (str(error).splitlines() or [type(error).__name__])[0]
+            return _where(stack.model, error) + said(error)
         if named_tensors(stack.model).keys() != names:
             return "the forward pass makes buffers"
         if _random_state() != before:
@@ -161,22 +170,39 @@ def refusal(
     return None
 
 
+def _layer(name: str, module: nn.Module) -> str:
+    return f"layer {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
+
+
+def _where(model: nn.Module, error: BaseException) -> str:
+    """Return the innermost layer in whose forward pass an error was raised, as words to put before what it says.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Flatten(5))
+    >>> try:
+    ...     model(torch.zeros(1, 2))
+    ... except IndexError as error:
+    ...     _where(model, error)
+    "layer '1' (Flatten): "
+    """
+    names = {id(module): _layer(name, module) for name, module in model.named_modules()}
+    found = [names.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inner = [name for name in found if name is not None]
+    return f"{inner[-1]}: " if inner else ""
+
+
 def _random_state() -> tuple[object, ...]:
     """Return the state of every generator that a forward pass may draw from."""
     by_numpy = np.random.get_state()  # noqa: NPY002
     return random.getstate(), repr(by_numpy), torch.random.get_rng_state().numpy().tobytes()
 
 
-def gains(model: nn.Module, flops: float, count: int, device: torch.device) -> bool:
+def gains(flops: float, count: int, device: torch.device) -> bool:
     """Say whether `count` networks, whose forward passes take `flops` operations each, train faster stacked.
 
-    >>> small, cpu = nn.Linear(1, 1), torch.device("cpu")
-    >>> gains(small, 1e3, 5, cpu), gains(small, 1e3, 1, cpu), gains(small, 1e9, 5, cpu)
+    >>> cpu = torch.device("cpu")
+    >>> gains(1e3, 5, cpu), gains(1e3, 1, cpu), gains(1e9, 5, cpu)
     (True, False, False)
     """
-    # Stacked convolutions are grouped ones; how fast cuDNN is at those is not measured.
-    if device.type == "cuda" and any(isinstance(module, _ConvNd) for module in model.modules()):
-        return False
     return count >= STACKED_JOBS[device.type] and flops <= STACKED_FLOPS[device.type]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from lottery.trainers.gd.config import GDConfig
 from lottery.trainers.gd.loop.strides import takes_strides
 from lottery.trainers.gd.side_by_side import train_side_by_side
 from lottery.trainers.gd.stacked import groups_of, train_stacked
+from lottery.trainers.gd.stacks.memory import out_of_memory
+from lottery.trainers.gd.stacks.telling import Once
 from pruning.alive_rows import Rows
 from pruning.errors import BadValue
 from pruning.jobs import BEST, Job, Trained
@@ -44,6 +46,7 @@ class GDTrainer:
         rows: for tensors whose rows a moving mask must not empty, the axes that number them.
         factors: by what the learning rates of single tensors are multiplied.
         chain: compiled steps that take the trainings; None where PyTorch's operations do.
+        tell: says once what people should know of how it trains.
     """
 
     model: nn.Module
@@ -57,6 +60,7 @@ class GDTrainer:
     rows: Rows = field(default_factory=dict)
     factors: Factors = field(default_factory=Factors)
     chain: Chain | None = None
+    tell: Callable[[str], None] = field(default_factory=Once)
 
     @property
     def provides(self) -> frozenset[str]:
@@ -102,7 +106,10 @@ class GDTrainer:
             with isolated(self.device, jobs[0].seed, 1):
                 return train_side_by_side(lambda watch: replace(self, watch=watch), self.watch, jobs, needs)
         with isolated(self.device, jobs[0].seed, self.threads):
-            return [train_alone(self, jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs, needs)
+            try:
+                return [train_alone(self, jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs, needs)
+            except torch.OutOfMemoryError as error:
+                raise out_of_memory(jobs, self.config, self.device) from error
 
     def _groups(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
         if takes_strides(self, needs):
