@@ -202,6 +202,9 @@ class ModelSource:
             if not isinstance(made, nn.Module):
                 raise BadValue(f"model {self.name!r} returned {type(made).__name__}, not a torch.nn.Module")
             module, mask = clean_copy(made)
+            if any(tensor.is_cuda for tensor in (*module.parameters(), *module.buffers())):
+                # Where it is trained is the trainer's to say; whoever looks at it before has data on the host.
+                module = module.cpu()
         check_storable(module)
         lazy = [name for name, p in module.named_parameters() if isinstance(p, nn.UninitializedParameter)]
         if lazy:
