@@ -106,7 +106,7 @@ class TestCommands:
 
 
 def python(name, code, **more):
-    return SCRIPT["slices"].Slice(name, **{"least": 0.01, "most": 1.0, "command": ("python", "-c", code), **more})
+    return SCRIPT["slices"].Slice(name, **{"least": 0.001, "most": 1.0, "command": ("python", "-c", code), **more})
 
 
 def run(results: Path, *slices, minutes="5", more=()) -> int:
@@ -151,7 +151,7 @@ class TestRunning:
             f"p = subprocess.Popen(['sleep', '600']); open({str(child)!r}, 'w').write(str(p.pid)); time.sleep(600)"
         )
         began = time.monotonic()
-        assert run(tmp_path / "results", python("hangs", code, most=0.05), python("next", "print(1)")) == 1
+        assert run(tmp_path / "results", python("hangs", code, most=0.02), python("next", "print(1)")) == 1
         assert time.monotonic() - began < 30
         found = records(tmp_path / "results")
         assert found["hangs"]["exit"] == 124 and 2 < found["hangs"]["seconds"] < 10 and found["next"]["exit"] == 0
