@@ -13,6 +13,7 @@ import typer
 
 from lottery.cli.commands import command_line
 from lottery.cli.terminal.output import Output, any_text, error_stream, join_output, open_descriptors, separate_output
+from lottery.cli.terminal.waiting import wait_briefly
 from lottery.cli.terminal.warned import one_line_warnings
 from pruning.calls.users_code import one_line
 from pruning.disk.plain import plain
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if COMPLETION in os.environ:  # the shell asks what may come next
         command_line(os.environ.get("COMP_WORDS", "").split())(prog_name="lottery")
     open_descriptors()
+    wait_briefly(os.environ)
     with any_text(), one_line_warnings():
         # The process ends here: what it prints while it exits is no result either, so nothing is put back.
         code = _run(words, separate_output()) if _result_only(words) else run(words)

@@ -146,6 +146,12 @@ def test_a_network_that_reads_memory_is_left_as_it_is(model):
     assert result.diverged is None and result.facts["layout"] == CONTIGUOUS
 
 
+@pytest.mark.parametrize("name", ["conv-2", "resnet-20"])
+def test_the_networks_of_the_papers_are_turned(name):
+    trainer, _ = ready(name, batch_size=4)
+    assert layout_of(trainer.model) == CHANNELS_LAST
+
+
 def test_a_dropout_of_channels_or_of_features_is_no_hindrance():
     trainer, _ = ready(nn.Sequential(convolutional(nn.Dropout2d(0.3)), nn.Dropout(0.1)))
     assert layout_of(trainer.model) == CHANNELS_LAST

@@ -12,6 +12,7 @@ from torch import nn
 
 from lottery.data.parts import Parts
 from lottery.networks.objectives.objective import Objective
+from lottery.state.machine.memory import keeping_memory
 from lottery.state.machine.telling import say
 from lottery.state.randomness import seeded_everywhere
 from lottery.trainers.factors import Factors
@@ -129,6 +130,7 @@ def isolated(device: torch.device, seed: int, threads: int) -> Iterator[None]:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(seeded_everywhere(seed))
+            stack.enter_context(keeping_memory())
             if device.type == "cuda":
                 stack.enter_context(_deterministic_cuda())
             yield
