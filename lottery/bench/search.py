@@ -1,169 +1,154 @@
-"""How fast a search trains: LeNet-300-100 on 60,000 images, an epoch at a time, masks included."""
+"""How fast a search trains, measured honestly: epochs, a ladder, images, replicates, and start-up."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch.utils.data import DataLoader, TensorDataset
 
 from lottery.bench import Report, benchmark, row, timed_rounds
-from lottery.bench.loops import in_jax
-from lottery.data import Data
-from lottery.data.datasets import load_data
-from lottery.data.parts import Parts, Tensors, prepare
-from lottery.networks.sources.choosing import torch_source
-from lottery.networks.sources.source import ModelSource
-from lottery.state.tensors import load_state
-from lottery.trainers import Ask, Setup
-from lottery.trainers.gd.config import GDConfig
-from lottery.trainers.gd.setup import setup
-from pruning.jobs import Budget, Job
-from pruning.mask import Mask
-from pruning.torch_modules import apply_mask, prunable
-from pruning.watch import Silent
+from lottery.bench.loops import by_loader, commands, images, in_jax
+from lottery.bench.loops.lenet import BATCH, Case, lenet
+from lottery.bench.loops.products import matrix_rate, operations, products
+from lottery.bench.loops.replicates import replicates
+from lottery.bench.startup import seconds_to_first_step
 
-BATCH = 128
+Run = Callable[[], float]
+
+DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+NETWORKS = ("conv-2", "conv-6", "resnet-20", "vgg-16")
+COUNTS = (5, 20)
+# What takes long is timed less often than the rest; every row says how often.
+SELDOM = 3
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is timed: a network of one density on one data set."""
+class Group:
+    """Things that are compared with one of them.
 
-    source: ModelSource
-    parts: Parts
-    setup: Setup
-    job: Job
+    Attributes:
+        runs: by name, each returns its seconds.
+        baseline: the name of the one that the others are compared with.
+        most: how often each is timed at most.
+    """
+
+    runs: Mapping[str, Run]
+    baseline: str
+    most: int = 1_000
 
 
-@benchmark("search", source="against a DataLoader loop that multiplies weights by masks")
+@benchmark("search", source="against loops that read images one at a time, and the best plain PyTorch loops")
 def bench_search(data: str, repeats: int, device: str) -> Report:
-    """Seconds an epoch of LeNet-300-100 by gradient descent, masks included.
+    """Seconds of training: LeNet-300-100 epochs at seven densities, a whole ladder, images, replicates, start-up.
 
-    One epoch: SGD, batch 128, then an evaluation of the test images. The usual loop reads a `DataLoader` item by
-    item, multiplies weights by masks after each step and evaluates the same way. The matrix products alone are the
-    arithmetic limit of the dense formulation on this machine. Beside them, in JAX: the trainer `optax`, and two
-    jitted loops written by hand, with the same steps; and the trainer `es`, for as many examples as one epoch has
-    (each seen by one member of a population). All run in turn in one process.
+    Groups, each against its own baseline, all in one process and in turn. An epoch is SGD, batch 128, then an
+    evaluation of the test images; it is compared with a loop that reads images one at a time and multiplies weights by
+    masks, as OpenLTH does. The matrix products alone are the arithmetic limit of the dense formulation. The ladder is the
+    whole command, 21 levels of two epochs each, against as many epochs of that loop, with nothing around them. Steps of
+    convolutional networks are compared with plain loops without a mask, data and weights channels last. Replicates are
+    compared with one training after the other, start-up with a process that imports PyTorch and ends.
 
     Args:
         data: a data set or a path; `synthetic` makes 60,000 + 10,000 random images of 28×28 pixels.
-        repeats: timed epochs of each.
+        repeats: timed runs of each; ladders, start-ups and the slowest loop at most 3.
         device: as for `lottery prune`.
     """
-    case = _case(data, device)
-    job, parts = case.job, case.parts
-    runs: dict[str, Callable[[], float]] = {
-        "this trainer, density 100 %": lambda: _ours(case, 1.0),
-        "this trainer, density 21 %": lambda: _ours(case, 0.21),
-        "DataLoader loop, density 21 %": lambda: _usual(case, 0.21),
-        "matrix products alone": lambda: _products(case),
-        "trainer optax, density 21 %": in_jax.by_optax(case.source, parts, job, _mask(case, 0.21), device),
-        "by hand, one jitted program, density 21 %": in_jax.in_one_program(parts, job, _mask(case, 0.21)),
-        "by hand, a jitted step at a time, density 21 %": in_jax.step_by_step(parts, job, _mask(case, 0.21)),
-        "trainer es, density 21 %": in_jax.by_evolution(case.source, parts, job, _mask(case, 0.21), device),
-    }
-    seconds = timed_rounds(runs, repeats)
-    facts = {
+    case = lenet(data, device)
+    facts: dict[str, Any] = {
         "precision": "float32",
         "batch": BATCH,
         "examples": len(case.parts.train),
         "device": case.setup.device,
         "threads": torch.get_num_threads(),
     }
-    baseline = seconds["DataLoader loop, density 21 %"]
+    groups = [_epochs(case, device), *_images(device), *_replicates(device), _startup(data)]
+    rows: list[dict[str, Any]] = []
+    loop: list[float] = []
+    for group in groups:
+        seconds = timed_rounds(group.runs, min(repeats, group.most))
+        baseline = seconds[group.baseline]
+        loop = loop or baseline
+        rows += [row(name, "run", each, baseline, against=group.baseline, **facts) for name, each in seconds.items()]
+    rows.append(_ladder(data, device, repeats, loop, facts))
+    rate = matrix_rate(torch.device("cpu" if case.setup.device == "cpu" else "cuda"))
+    _with_share(rows, case, rate)
     note = (
-        f"{facts['examples']:,} images, batch {BATCH}, float32, {case.setup.device}, {facts['threads']} threads; "
-        f"median of {repeats} epochs, evaluation of the test images included; speed-up against the DataLoader loop"
+        f"{facts['examples']:,} images, batch {BATCH}, float32, {facts['device']}, {facts['threads']} threads; median "
+        f"of {repeats} (at most {SELDOM} of ladders, start-ups and loops that read one image at a time). The machine "
+        f"multiplies matrices at {rate / 1e9:.0f} GFLOP/s; the dense epoch uses {rows[1]['matrix_share']:.0%} of that."
     )
-    return Report([row(name, "epoch", taken, baseline, **facts) for name, taken in seconds.items()], "epoch", note)
+    return Report(rows, "run", note)
 
 
-def _case(data: str, device: str) -> Case:
-    given = _synthetic() if data == "synthetic" else load_data(data)
-    # All training images train, as in the published timings; a sliver of the test part stands in for validation.
-    raw = prepare(Data(given.train, validation=given.test, test=given.test, name=given.name), seed=0)
-    assert isinstance(raw.train, Tensors)
-    assert isinstance(raw.test, Tensors)
-    sliver = Tensors(raw.test.inputs[:BATCH], raw.test.targets[:BATCH])
-    parts = Parts(raw.train, sliver, raw.test, raw.name)
-    source = torch_source("lenet-300-100", parts, "model")
-    steps = len(raw.train) // BATCH
-    config = GDConfig(optimizer="sgd", lr=0.1, batch_size=BATCH, steps=steps, eval_every=steps, device=device)
-    ready = setup(Ask(source, parts, config, None, None, Silent(), 0))
-    mask = Mask.dense(prunable(source.build(0)))
-    return Case(source, parts, ready, Job(source.initial_state(0), mask, 0, Budget(0, steps)))
+def _epochs(case: Case, device: str) -> Group:
+    job, parts = case.thinned(0.2), case.parts
+    slow = "epoch, images one at a time, 20 %"
+    runs: dict[str, Run] = {slow: by_loader.one_image_at_a_time(case, 0.2)}
+    runs |= {f"epoch, this trainer, {density:.0%}".replace("%", " %"): _ours(case, density) for density in DENSITIES}
+    runs |= {
+        "epoch, DataLoader of tensors, 20 %": by_loader.by_tensors(case, 0.2),
+        "epoch, matrix products alone": functools.partial(products, case),
+        "epoch, trainer optax, 20 %": in_jax.by_optax(case.source, parts, job, job.mask, device),
+        "epoch, by hand in JAX, one program, 20 %": in_jax.in_one_program(parts, job, job.mask),
+        "epoch, by hand in JAX, step by step, 20 %": in_jax.step_by_step(parts, job, job.mask),
+        "epoch, trainer es, 20 %": in_jax.by_evolution(case.source, parts, job, job.mask, device),
+    }
+    return Group(runs, slow)
 
 
-def _synthetic() -> Data:
-    rng = np.random.Generator(np.random.PCG64(0))
-    x = rng.standard_normal((70_000, 1, 28, 28), np.float32)
-    y = rng.integers(0, 10, 70_000)
-    return Data(train=(x[:60_000], y[:60_000]), test=(x[60_000:], y[60_000:]), name="synthetic")
+def _ours(case: Case, density: float) -> Run:
+    return lambda: case.seconds(density)
 
 
-def _mask(case: Case, density: float) -> Mask:
-    rng = np.random.Generator(np.random.PCG64(1))
-    return Mask({name: rng.random(shape) < density for name, shape in case.job.mask.shapes().items()})
+def _images(device: str) -> list[Group]:
+    groups: list[Group] = []
+    for name in NETWORKS:
+        ours, plain = images.by_this_trainer(name, device), f"step of {name}, plain loop"
+        runs = {plain: images.by_plain_loop(name, device)}
+        runs |= {f"step of {name}, this trainer, {d:.0%}".replace("%", " %"): ours(d) for d in (1.0, 0.1)}
+        groups.append(Group(runs, plain))
+    return groups
 
 
-def _ours(case: Case, density: float) -> float:
-    mask = case.job.mask if density == 1 else _mask(case, density)
-    job = Job(case.job.params, mask, 0, case.job.budget)
-    began = time.perf_counter()
-    list(case.setup.trainer.train([job], frozenset()))
-    return time.perf_counter() - began
+def _replicates(device: str) -> list[Group]:
+    ours = replicates(device)
+    groups: list[Group] = []
+    for count in COUNTS:
+        turn = f"{count} replicates of the digits MLP, one after the other"
+        groups.append(
+            Group(
+                {turn: ours(count, False), f"{count} replicates of the digits MLP, one call": ours(count, True)}, turn
+            )
+        )
+    return groups
 
 
-def _usual(case: Case, density: float) -> float:
-    """Time one epoch as reference implementations of the field run it."""
-    train, test = case.parts.train, case.parts.test
-    assert isinstance(train, Tensors)
-    assert isinstance(test, Tensors)
-    device = torch.device("cpu" if case.setup.device == "cpu" else "cuda")
-    model = case.source.build(0)
-    load_state(model, case.job.params)
-    mask = _mask(case, density)
-    model = apply_mask(model, mask).to(device)
-    keeps = {name: torch.from_numpy(keep.copy()).to(device) for name, keep in mask.items()}
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    loader = DataLoader(TensorDataset(train.inputs, train.targets), BATCH, shuffle=True)
-    began = time.perf_counter()
-    for inputs, targets in loader:
-        optimizer.zero_grad()
-        F.cross_entropy(model(inputs.to(device)), targets.to(device)).backward()
-        optimizer.step()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in keeps:
-                    parameter.mul_(keeps[name])
-    with torch.no_grad():
-        for inputs, targets in DataLoader(TensorDataset(test.inputs, test.targets), BATCH):
-            (model(inputs.to(device)).argmax(1) == targets.to(device)).sum().item()
-    return time.perf_counter() - began
+def _startup(data: str) -> Group:
+    runs: dict[str, Run] = {
+        "start-up, importing PyTorch alone": commands.import_torch,
+        "start-up of lottery prune, digits": lambda: seconds_to_first_step("digits", "mlp"),
+    }
+    if data != "synthetic":
+        runs[f"start-up of lottery prune, {data}"] = lambda: seconds_to_first_step(data, "lenet-300-100")
+    return Group(runs, "start-up, importing PyTorch alone", SELDOM)
 
 
-def _products(case: Case) -> float:
-    """Time the matrix products of one epoch and its evaluation, with nothing around them."""
-    train, test = case.parts.train, case.parts.test
-    device = torch.device("cpu" if case.setup.device == "cpu" else "cuda")
-    weights = [torch.from_numpy(case.job.params[name].copy()).to(device) for name in case.job.mask]
-    inputs = [torch.ones(BATCH, weight.shape[1], device=device) for weight in weights]
-    deltas = [torch.ones(BATCH, weight.shape[0], device=device) for weight in weights]
-    began = time.perf_counter()
-    for _ in range(len(train) // BATCH):
-        for index, (x, weight, delta) in enumerate(zip(inputs, weights, deltas, strict=True)):
-            torch.mm(x, weight.t())
-            torch.mm(delta.t(), x)
-            if index:  # nothing below the first layer wants a gradient
-                torch.mm(delta, weight)
-    for _ in range(len(test or ()) // BATCH):
-        for x, weight in zip(inputs, weights, strict=True):
-            torch.mm(x, weight.t())
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+def _ladder(data: str, device: str, repeats: int, loop: list[float], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of the whole command, against as many epochs of the loop, which was timed before."""
+    levels, epochs = commands.LEVELS, commands.EPOCHS
+    name = f"ladder, lottery prune, {levels} levels × {epochs} epochs"
+    run = commands.ladder(data, device, facts["examples"])
+    seconds = [run() for _ in range(min(repeats, SELDOM))]
+    baseline = [levels * epochs * each for each in loop]
+    against = f"{levels * epochs} epochs of images one at a time, nothing around them (computed)"
+    return row(name, "run", seconds, baseline, against=against, **facts)
+
+
+def _with_share(rows: list[dict[str, Any]], case: Case, rate: float) -> None:
+    """Add to every epoch that computes densely which share of the machine's matrix rate it uses."""
+    for each in rows:
+        if each["what"] in ("epoch, this trainer, 100 %", "epoch, matrix products alone"):
+            each["matrix_share"] = operations(case) / each["seconds_per_run"] / rate

@@ -13,6 +13,7 @@ from lottery.cli.terminal.trusting import Trust, look_here
 
 EXAMPLES = (
     "lottery bench search --repeats 3",
+    "lottery bench search --profile",
     "lottery bench sparse runs/NAME/seed-0/level-11 --batch-size 128",
 )
 
@@ -40,6 +41,9 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", parser=place, help="Also write the rows to this JSON file.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="With search: split a step into its parts instead, level by level.")
+    ] = False,
     figure: Annotated[Path | None, typer.Option(help="Where to draw the rows (PNG), if there is a figure.")] = None,
     as_json: AsJson = False,
 ) -> Result:
@@ -66,6 +70,10 @@ def bench(
     if model is not None or batch_size or trust:
         raise BadValue("--model, --batch-size and --trust belong to a ticket: lottery bench sparse TICKET")
     data = data or "fashion-mnist"
+    if profile:
+        if what != "search" or figure is not None:
+            raise BadValue("--profile goes with lottery bench search, and draws nothing")
+        return _profile(data, repeats, device, out, as_json)
     report = BENCHMARKS[what].value(data, repeats, device)
     if figure is not None and report.draw is None:
         raise BadValue(f"bench {what} has no figure")
@@ -80,6 +88,19 @@ def bench(
     if drawn is not None:
         print(f"Figure: {drawn}")
     return None
+
+
+def _profile(data: str, repeats: int, device: str, out: Path | None, as_json: bool) -> Result:
+    from lottery.bench.profile import profiled, shown
+    from lottery.state.machine.environment import environment
+    from pruning.disk.files import write_json
+
+    found = profiled(data, repeats, device)
+    result = {"benchmark": "search", "data": data, "environment": environment(device), **found}
+    if out is not None:
+        write_json(out, result)
+    people(as_json).show(shown(found))
+    return result if as_json else None
 
 
 def _ticket(

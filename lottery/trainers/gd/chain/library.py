@@ -64,6 +64,10 @@ class ChainOf(ctypes.Structure):
     )
 
 
+PARTS = ("gather", "forward", "loss", "backward", "wait", "update")
+"""Of a step, in the order in which `steps.c` times them."""
+
+
 class RunOf(ctypes.Structure):
     """`Run` of `steps.c`: some steps of a chain."""
 
@@ -73,6 +77,7 @@ class RunOf(ctypes.Structure):
         ("done", _long),
         ("threads", _int),
         ("loss", _double),
+        ("seconds", _pointer),
     )
 
 

@@ -134,7 +134,13 @@ class Program:
         self._chain.scratch = self._address(aligned(size))
 
     def steps(
-        self, inputs: torch.Tensor, targets: torch.Tensor, order: torch.Tensor, rates: Sequence[float], threads: int
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        order: torch.Tensor,
+        rates: Sequence[float],
+        threads: int,
+        clock: NDArray[np.float64] | None = None,
     ) -> float:
         """Take steps, and return the sum of their losses. Python's other threads go on meanwhile.
 
@@ -144,6 +150,7 @@ class Program:
             order: which examples each step sees, int64 [steps × batch].
             rates: the learning rate of each step.
             threads: how many may work at once; the bits do not depend on it.
+            clock: to which the seconds of each of `PARTS` are added, float64.
 
         Raises:
             RunError: the system gives no thread or no memory.
@@ -157,6 +164,7 @@ class Program:
             steps=len(given),
             done=self._done,
             threads=max(1, min(threads, self._shards)),
+            seconds=clock.ctypes.data if clock is not None else None,
         )
         error = self._library.steps.run_steps(ctypes.byref(self._chain), ctypes.byref(run))
         if error:

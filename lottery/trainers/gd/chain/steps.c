@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "products.h"
 
@@ -63,7 +64,10 @@ typedef struct {
     int64_t steps, done;  /* done: steps before these, since the optimizer began */
     int32_t threads;
     double loss;          /* out: the sum of the steps' losses */
+    double *seconds;      /* out, by part of a step, of the first shard and thread; NULL where nobody asks */
 } Run;
+
+enum { GATHER, FORWARD, LOSS, BACKWARD, WAIT, UPDATE };
 
 typedef struct {
     atomic_int arrived, phase;
@@ -71,6 +75,16 @@ typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t next;
 } Meeting;
+
+/* Add the time since `*mark` to a part, and begin the next. */
+static void note(double *seconds, int part, double *mark) {
+    if (!seconds) return;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const double time = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    if (part >= 0) seconds[part] += time - *mark;
+    *mark = time;
+}
 
 static void meet(Meeting *m) {
     if (m->count == 1) return;
@@ -348,12 +362,17 @@ static double shard_of(const Chain *c, const Run *run, const int64_t *order, int
     acts[0] = space, space += c->layers[0].inputs * width;
     for (int l = 0; l < c->depth; l++) acts[l + 1] = space, space += c->layers[l].outputs * width;
     float *delta = space, *below = space + widest(c) * width;
+    double mark = 0.0, *seconds = shard ? NULL : run->seconds;
     order += first;
+    note(seconds, -1, &mark);
     gather(run->inputs, order, count, c->layers[0].inputs, acts[0], width);
+    note(seconds, GATHER, &mark);
     for (int l = 0; l < c->depth; l++) forward(c, &c->layers[l], acts[l], acts[l + 1]);
+    note(seconds, FORWARD, &mark);
     const double loss = c->loss == CROSS_ENTROPY
                             ? cross_entropy(c, acts[c->depth], delta, run->targets, order, count, outputs)
                             : squared_error(c, acts[c->depth], delta, run->targets, order, count, outputs);
+    note(seconds, LOSS, &mark);
     for (int l = c->depth - 1; l >= 0; l--) {
         const Layer *layer = &c->layers[l];
         deactivate(delta, acts[l + 1], layer->outputs * width, layer->activation);
@@ -362,6 +381,7 @@ static double shard_of(const Chain *c, const Run *run, const int64_t *order, int
         float *swap = delta;
         delta = below, below = swap;
     }
+    note(seconds, BACKWARD, &mark);
     return loss;
 }
 
@@ -381,17 +401,22 @@ static void *work(void *given) {
     pthread_mutex_unlock(self->gate);
     if (*self->error) return NULL;
     const int before = c->threads ? c->threads(1) : 0;
+    double mark = 0.0, *seconds = self->number ? NULL : run->seconds;
 #define MY_SHARDS int shard = self->number; shard < c->shards; shard += run->threads
     for (int64_t s = 0; s < run->steps; s++) {
         for (MY_SHARDS) self->losses[shard] = shard_of(c, run, run->order + s * c->batch, shard);
+        note(seconds, -1, &mark);
         meet(self->meeting);
+        note(seconds, WAIT, &mark);
         if (self->number == 0)
             for (int shard = 0; shard < c->shards; shard++) run->loss += self->losses[shard];
         for (MY_SHARDS) self->norms[shard] = collect(c, shard, c->clip > 0.0);
         if (c->clip > 0.0) meet(self->meeting);
         const float scale = c->clip > 0.0 ? clipped(c, self->norms) : 1.0f;
         for (MY_SHARDS) update(c, shard, run->rates[s], run->done + s + 1, scale);
+        note(seconds, UPDATE, &mark);
         meet(self->meeting);
+        note(seconds, WAIT, &mark);
     }
     if (c->threads) c->threads(before);
     return NULL;
