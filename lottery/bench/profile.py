@@ -11,7 +11,7 @@ import torch
 from lottery.bench.loops.lenet import LR, Case, lenet
 from lottery.data.batches import training_order
 from lottery.data.parts import Tensors
-from lottery.results.columns import report
+from lottery.results.columns import Report, report
 from lottery.results.reporting import table
 from lottery.trainers.gd.chain.chain import Chain, chain_for
 from lottery.trainers.gd.chain.library import PARTS
@@ -44,7 +44,7 @@ def profiled(data: str, repeats: int, device: str) -> dict[str, Any]:
     return {"rates": trainer.chain.rates.as_json(), "rows": rows}
 
 
-def shown(found: Mapping[str, Any]) -> str:
+def shown(found: Mapping[str, Any]) -> Report:
     """Return what `profiled` gives as people read it."""
     rates = found["rates"]
     words = ", ".join(f"{name} {rates[name] / 1e9:.0f}" for name in ("dense", "sums", "slopes"))

@@ -76,7 +76,8 @@ def by_plain_loop(name: str, device: str) -> Callable[[], float]:
     parts = prepare(_images(), seed=0)
     assert isinstance(parts.train, Tensors)
     place = torch.device("cuda" if device.startswith("cuda") else "cpu")
-    model = torch_source(name, parts, "model").build(0).to(place).to(memory_format=torch.channels_last)
+    model = torch_source(name, parts, "model").build(0).to(place)
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     inputs = parts.train.inputs.to(place).to(memory_format=torch.channels_last)
     targets = parts.train.targets.to(place)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
