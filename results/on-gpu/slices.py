@@ -61,6 +61,7 @@ SEARCH = words("prune --device {device} --out {runs} --json")
 SPARSE = "lottery.bench.sparse:"
 ES = "lottery.bench.es:"
 METHODS = "lottery.bench.methods:"
+SEARCH_LOOPS = "lottery.bench.loops."
 
 SLICES: tuple[Slice, ...] = (
     Slice("machine", 0.2, 1.0, words("python results/on-gpu/machine.py {device}"), json=True),
@@ -88,10 +89,19 @@ SLICES: tuple[Slice, ...] = (
     ),
     Slice(
         "bench-search",
-        0.5,
-        1.5,
+        1.0,
+        3.0,
         words("lottery bench search --data synthetic --device {device} --repeats 3 --json"),
-        tiny=words("--data {data} --repeats 1"),
+        tiny=words("--repeats 1"),
+        tiny_sizes=(
+            f"{SEARCH_LOOPS}lenet:EXAMPLES=(256,128)",
+            f"{SEARCH_LOOPS}commands:LEVELS=3",
+            f"{SEARCH_LOOPS}commands:EPOCHS=1",
+            f"{SEARCH_LOOPS}replicates:STEPS=10",
+            f"{SEARCH_LOOPS}images:EXAMPLES=80",
+            f"{SEARCH_LOOPS}images:BATCH=4",
+            "lottery.bench.search:NETWORKS=('conv-2',)",
+        ),
     ),
     Slice(
         "ladder",

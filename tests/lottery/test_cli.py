@@ -169,17 +169,50 @@ def test_bench_es_prints_ratios(capsys, monkeypatch):
 
 def test_bench_search_prints_ratios(capsys, monkeypatch):
     import lottery.bench.search as bench
+    from lottery.bench.loops import commands, images, lenet, replicates
 
     assert BENCHMARKS["search"].value is bench.bench_search
-    monkeypatch.setattr(bench, "_synthetic", lambda: bench.Data(*[_images(256), None, _images(128)]))
+    lenet.synthetic.cache_clear()
+    sizes = {(lenet, "EXAMPLES"): (256, 128), (commands, "LEVELS"): 3, (commands, "EPOCHS"): 1}
+    sizes |= {(bench, "NETWORKS"): ("conv-2",), (bench, "COUNTS"): (2,), (replicates, "STEPS"): 10}
+    sizes |= {(images, "EXAMPLES"): 80, (images, "BATCH"): 4, (images, "STEPS"): 2}
+    for (module, name), small in sizes.items():
+        monkeypatch.setattr(module, name, small)
     command = ["bench", "search", "--data", "synthetic", "--repeats", "1"]
-    code, out, _ = lottery(capsys, *command, "--json", "--out", "b.json")
-    rows = json.loads(out)["rows"]
-    assert code == 0 and json.loads(Path("b.json").read_text())["rows"] == rows
-    assert {"seconds_per_epoch", "speedup", "precision", "batch", "device", "threads"} <= rows[0].keys()
-    assert next(row for row in rows if row["what"].startswith("DataLoader"))["speedup"] == 1.0
-    code, out, _ = lottery(capsys, *command)
-    assert "speed-up" in out and "256 images, batch 128" in out
+    code, out, err = lottery(capsys, *command, "--json", "--out", "b.json")
+    assert code == 0, err
+    rows = {row["what"]: row for row in json.loads(out)["rows"]}
+    assert json.loads(Path("b.json").read_text())["rows"] == list(rows.values())
+    assert all(row["seconds_per_run"] > 0 and row["device"] == "cpu" and row["against"] for row in rows.values())
+    baselines = [name for name, row in rows.items() if row["against"] == name]
+    assert baselines == [
+        "epoch, images one at a time, 20 %",
+        "step of conv-2, plain loop",
+        "2 replicates of the digits MLP, one after the other",
+        "start-up, importing PyTorch alone",
+    ]
+    assert {"epoch, this trainer, 5 %", "epoch, matrix products alone", "epoch, trainer es, 20 %"} <= rows.keys()
+    assert "ladder, lottery prune, 3 levels × 1 epochs" in rows
+    assert 0 < rows["epoch, this trainer, 100 %"]["matrix_share"] < 1.5
+    lenet.synthetic.cache_clear()
+
+
+def test_bench_search_splits_a_step(capsys, monkeypatch):
+    from lottery.bench.loops import lenet
+
+    lenet.synthetic.cache_clear()
+    monkeypatch.setattr(lenet, "EXAMPLES", (256, 128))
+    command = ["bench", "search", "--data", "synthetic", "--repeats", "1", "--profile"]
+    code, out, err = lottery(capsys, *command, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    parts = ("gather", "forward", "loss", "backward", "wait", "update")
+    assert all(abs(row["step"] - sum(row[part] for part in parts)) < 1e-6 * row["step"] for row in found["rows"])
+    assert found["rates"]["dense"] > 0
+    assert lottery(capsys, *command)[1].startswith("Rates of one core")
+    code, _, err = lottery(capsys, "bench", "es", "--profile")
+    assert (code, err) == (2, "lottery: --profile goes with lottery bench search, and draws nothing\n")
+    lenet.synthetic.cache_clear()
 
 
 def test_bench_methods_prints_ratios(capsys, monkeypatch):

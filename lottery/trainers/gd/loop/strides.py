@@ -64,7 +64,8 @@ class ChainLearner:
         orders = training_order(self.part, self.batch, seed, budget.start, budget.stop)
         for step, row in enumerate(orders, start=budget.start + 1):
             rows.append(row)
-            if len(rows) == most or due(step) or step == budget.stop:
+            # The first step stands alone: somebody may wait to see that training has begun.
+            if len(rows) == most or step == budget.start + 1 or due(step) or step == budget.stop:
                 first = step - len(rows)
                 yield step, Stride(torch.cat(rows), [self.rate(number) for number in range(first, step)])
                 rows = []
