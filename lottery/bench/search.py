@@ -45,11 +45,12 @@ def bench_search(data: str, repeats: int, device: str) -> Report:
     """Seconds of training: LeNet-300-100 epochs at seven densities, a whole ladder, images, replicates, start-up.
 
     Groups, each against its own baseline, all in one process and in turn. An epoch is SGD, batch 128, then an
-    evaluation of the test images; it is compared with a loop that reads images one at a time and multiplies weights by
-    masks, as OpenLTH does. The matrix products alone are the arithmetic limit of the dense formulation. The ladder is the
-    whole command, 21 levels of two epochs each, against as many epochs of that loop, with nothing around them. Steps of
-    convolutional networks are compared with plain loops without a mask, data and weights channels last. Replicates are
-    compared with one training after the other, start-up with a process that imports PyTorch and ends.
+    evaluation of the test images; it is compared with a loop that reads images one at a time and multiplies weights
+    by masks, as OpenLTH does. The matrix products alone are the arithmetic limit of the dense formulation. The
+    ladder is the whole command, 21 levels of two epochs each, against as many epochs of that loop, with nothing
+    around them. Steps of convolutional networks are compared with plain loops without a mask, data and weights
+    channels last. Replicates are compared with one training after the other, start-up with a process that imports
+    PyTorch and ends.
 
     Args:
         data: a data set or a path; `synthetic` makes 60,000 + 10,000 random images of 28×28 pixels.
