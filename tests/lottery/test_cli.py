@@ -234,6 +234,23 @@ def test_bench_methods_prints_ratios(capsys, monkeypatch):
     assert all(row["seconds_per_run"] > 0 for row in rows.values())
 
 
+def test_bench_stacks_compares_a_stack_with_one_network_after_the_other(capsys, monkeypatch):
+    import lottery.bench.stacks as bench
+
+    assert BENCHMARKS["stacks"].value is bench.bench_stacks
+    shapes = {"mlp": (2, 3), "small-transformer": (1, 4, 4)}
+    for name, small in (("MODELS", shapes), ("EXAMPLES", 20), ("BATCH", 4), ("STACKED", {"cpu": 2})):
+        monkeypatch.setattr(bench, name, small)
+    monkeypatch.setattr(bench, "STEPS", {"cpu": 2})
+    code, out, err = lottery(capsys, "bench", "stacks", "--repeats", "1", "--device", "cpu", "--json")
+    assert code == 0, err
+    rows = json.loads(out)["rows"]
+    assert [row["what"] for row in rows] == [
+        f"2 x {name}, {how}" for name in shapes for how in ("one after the other", "stacked")
+    ]
+    assert all(row["seconds_per_step"] > 0 for row in rows) and rows[0]["speedup"] == rows[2]["speedup"] == 1.0
+
+
 def _images(count):
     return np.zeros((count, 1, 28, 28), np.float32), np.arange(count) % 10
 
