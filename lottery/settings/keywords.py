@@ -98,9 +98,11 @@ class Settings(SearchSettings, total=False):
     ends early. Networks then evolve one after the other.
     """
     precision: str
-    """gd: `float32`; `bf16` or `fp16` for autocast, `fp16` with scaled gradients. es: Precision of matrix products on a
-    GPU: `default` (TF32) or `float32`. optax: `float32`, or `bf16` for the forward pass and its gradients; weights and
-    steps stay as they are.
+    """gd: `float32`; `bf16` or `fp16` for autocast, `fp16` with scaled gradients. Products and convolutions, and the
+    activations between them, then have 8 (`bf16`) or 11 significant bits, in training and in evaluations; weights,
+    their updates and sums stay float32. A CPU gains where it multiplies bf16 itself. es: Precision of matrix products
+    on a GPU: `default` (TF32) or `float32`. optax: `float32`, or `bf16` for the forward pass and its gradients; weights
+    and steps stay as they are.
     """
     steps_by: str
     """What takes the steps. `auto`: of fully connected networks in float32 on the CPU, code that is compiled once for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from lottery.trainers.gd.loop.best import Best
 from lottery.trainers.gd.loop.course import course_of
 from lottery.trainers.gd.loop.history import History, MeanLoss
 from lottery.trainers.gd.loop.network import network_for
-from lottery.trainers.gd.loop.precision import scaler_for
+from lottery.trainers.gd.loop.precision import scaler_for, slow_half
 from lottery.trainers.gd.loop.stepping import masked_parameters
 from lottery.trainers.gd.loop.weights import Weights
 from lottery.trainers.gd.optimizers.given import optimizers_for
@@ -126,3 +128,12 @@ def test_an_average_is_evaluated_and_delivered_and_never_rewound_to():
     assert weights.to_rewind_to()["weight"].item() == pytest.approx(start + 1)
     weights.deliver()
     assert network.state()["weight"].item() == pytest.approx(averaged, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="PyTorch knows of x86 alone")
+def test_half_precision_that_is_slow_here_says_so():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert "float32 is usually faster" in (slow_half("bf16", cpu, lambda: False) or "")
+    assert slow_half("bf16", cpu, lambda: True) is None
+    assert slow_half("float32", cpu, lambda: False) is None
+    assert slow_half("bf16", cuda, lambda: False) is None

@@ -96,7 +96,9 @@ class GDConfig:
     patience: int | None = setting(**descent.PATIENCE)
     precision: str = setting(
         "float32",
-        "`float32`; `bf16` or `fp16` for autocast, `fp16` with scaled gradients.",
+        "`float32`; `bf16` or `fp16` for autocast, `fp16` with scaled gradients. Products and convolutions, and the "
+        "activations between them, then have 8 (`bf16`) or 11 significant bits, in training and in evaluations; "
+        "weights, their updates and sums stay float32. A CPU gains where it multiplies bf16 itself.",
         choices=("float32", "bf16", "fp16"),
         group=HOW,
         words=("dtype", "amp", "mixed_precision"),

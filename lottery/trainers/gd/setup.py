@@ -36,6 +36,7 @@ from lottery.trainers.gd.behaviour import behaviour
 from lottery.trainers.gd.chain.architecture import NoChain
 from lottery.trainers.gd.chain.chain import chain_for
 from lottery.trainers.gd.config import NO_MOVES, GDConfig
+from lottery.trainers.gd.loop.precision import slow_half
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.optimizers.rates import FOLLOWS, rates_for
 from lottery.trainers.gd.trainer import GDTrainer
@@ -68,6 +69,9 @@ def setup(ask: Ask) -> Setup:
     for line in unread(config):
         say(line)
     device = choose_device(config.device)
+    slow = slow_half(config.precision, device)
+    if slow is not None:
+        say(slow)
     model = source.build(ask.seed).to(device)
     # Said here, before anything is written.
     check_finite(model)
