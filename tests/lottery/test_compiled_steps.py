@@ -135,6 +135,24 @@ def test_any_mask_and_any_batch(seed, density, batch):
     assert_same(trained(trainer, work), trained(replace(trainer, chain=None), work))
 
 
+@pytest.mark.parametrize("optimizer", [{"optimizer": "adam", "weight_decay": 0.1}, {"optimizer": "sgd", "lr": 0.1}])
+def test_inputs_that_are_always_0_while_training_are_left_out_exactly(optimizer):
+    """Their weights decay as others do, and count where another example has such an input."""
+    (x, y), (other, labels) = blobs(96), blobs(30, seed=1)
+    x = x.copy()
+    x[:, [1, 4]] = 0
+    data = Data(train=(x, y), validation=(other, labels), test=(other, labels))
+    trainer = compiled(SPARSE, data=data, **optimizer)
+    assert trainer.chain is not None
+    assert trainer.chain.silent is not None
+    assert np.flatnonzero(trainer.chain.silent).tolist() == [1, 4]
+    found, expected = trained(trainer, job(mlp(1))), trained(replace(trainer, chain=None), job(mlp(1)))
+    assert_same(found, expected)
+    everything = replace(trainer, chain=replace(trainer.chain, silent=None))
+    whole = trained(everything, job(mlp(1)))
+    assert all((found.params[name] == whole.params[name]).all() for name in whole.params)
+
+
 def _by_batch(batch: int) -> GDTrainer:
     return compiled(SPARSE, batch_size=batch, steps=40, eval_every=40, optimizer="sgd", lr=0.05, momentum=0.9)
 

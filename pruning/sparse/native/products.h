@@ -28,8 +28,9 @@
             for (int j = 0; j < BLOCK; j++) y[j] = total[j];                                                           \
         }                                                                                                              \
     }                                                                                                                  \
-    static void slopes_##BLOCK(const int32_t *starts, const int32_t *columns, const uint8_t *wanted, const float *in,  \
-                               const float *delta, float *slopes, int rows, int64_t width, int add) {                  \
+    static void slopes_##BLOCK(const int32_t *starts, const int32_t *columns, const int32_t *at,                       \
+                               const uint8_t *wanted, const float *in, const float *delta, float *slopes, int rows,    \
+                               int64_t width, int add) {                                                               \
         for (int r = 0; r < rows; r++) {                                                                               \
             if (wanted && !wanted[r]) continue;                                                                        \
             vector d[BLOCK];                                                                                           \
@@ -38,7 +39,8 @@
                 const vector *x = (const vector *)(in + columns[k] * width);                                           \
                 vector total = d[0] * x[0];                                                                            \
                 for (int j = 1; j < BLOCK; j++) total += d[j] * x[j];                                                  \
-                slopes[k] = sum_of(total) + (add ? slopes[k] : 0.0f);                                                  \
+                float *slope = slopes + (at ? at[k] : k);                                                              \
+                *slope = sum_of(total) + (add ? *slope : 0.0f);                                                        \
             }                                                                                                          \
         }                                                                                                              \
     }
@@ -74,10 +76,10 @@ static void sparse_slopes(Pattern p, const uint8_t *wanted, const float *in, con
         const int64_t left = (width - from) / LANES;
         const float *x = in + from, *d = delta + from;
         const int add = from > 0;
-        if (left >= 8) slopes_8(p.starts, p.columns, wanted, x, d, slopes, rows, width, add), from += 8 * LANES;
-        else if (left >= 4) slopes_4(p.starts, p.columns, wanted, x, d, slopes, rows, width, add), from += 4 * LANES;
-        else if (left >= 2) slopes_2(p.starts, p.columns, wanted, x, d, slopes, rows, width, add), from += 2 * LANES;
-        else slopes_1(p.starts, p.columns, wanted, x, d, slopes, rows, width, add), from += LANES;
+        if (left >= 8) slopes_8(p.starts, p.columns, p.at, wanted, x, d, slopes, rows, width, add), from += 8 * LANES;
+        else if (left >= 4) slopes_4(p.starts, p.columns, p.at, wanted, x, d, slopes, rows, width, add), from += 4 * LANES;
+        else if (left >= 2) slopes_2(p.starts, p.columns, p.at, wanted, x, d, slopes, rows, width, add), from += 2 * LANES;
+        else slopes_1(p.starts, p.columns, p.at, wanted, x, d, slopes, rows, width, add), from += LANES;
     }
 }
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from lottery.data.part import Tensors
@@ -24,6 +26,9 @@ from lottery.trainers.gd.optimizers.learning_rate import SCHEDULES
 from pruning.mask import Mask
 from pruning.sparse.native.compiling import Missing
 
+# Examples among which inputs that may always be 0 are looked for first.
+_FEW = 1024
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -35,6 +40,7 @@ class Chain:
         rule: loss and optimizer of every step.
         batch: examples of a step.
         rates: of the machine that the run was begun on.
+        silent: which inputs are 0 in every example for training [inputs]; None where none is.
     """
 
     library: Library
@@ -42,6 +48,7 @@ class Chain:
     rule: Rule
     batch: int
     rates: Rates
+    silent: NDArray[np.bool_] | None = None
 
     def paths(self, mask: Mask) -> Paths:
         """Return which way a level with this mask takes."""
@@ -49,7 +56,8 @@ class Chain:
 
     def program(self, model: nn.Module, mask: Mask, factors: Mapping[str, float]) -> Program:
         """Return the steps of one training, which begins with the weights of `model`."""
-        return Program(self.library, self.architecture, model, mask, self.paths(mask), self.batch, self.rule, factors)
+        paths = self.paths(mask)
+        return Program(self.library, self.architecture, model, mask, paths, self.batch, self.rule, factors, self.silent)
 
 
 def chain_for(model: nn.Module, parts: Parts, objective: Objective, config: GDConfig) -> Chain | NoChain:
@@ -78,7 +86,24 @@ def chain_for(model: nn.Module, parts: Parts, objective: Objective, config: GDCo
     if isinstance(found, Missing):
         return NoChain(found.reason)
     batch = min(config.batch_size, len(parts.train))
-    return Chain(found, architecture, rule, batch, rates_of_machine(found))
+    return Chain(found, architecture, rule, batch, rates_of_machine(found), silent_inputs(parts))
+
+
+def silent_inputs(parts: Parts) -> NDArray[np.bool_] | None:
+    """Return which inputs are 0 in every example for training [inputs], or None where none is.
+
+    >>> part = Tensors(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor([0, 1]))
+    >>> silent_inputs(Parts(part, part, None, "two"))
+    array([ True, False])
+    """
+    assert isinstance(parts.train, Tensors)
+    inputs = parts.train.inputs.flatten(1)
+    found = ~inputs[:_FEW].any(0)
+    if not found.any():
+        return None
+    # The others are looked at in these places alone.
+    found[found.clone()] = ~inputs[:, found].any(0)
+    return found.numpy() if found.any() else None
 
 
 def _settings_against(config: GDConfig) -> str | None:

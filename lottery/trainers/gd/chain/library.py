@@ -50,6 +50,7 @@ class LayerOf(ctypes.Structure):
         ("bias", _int),
         ("rows", PatternOf),
         ("columns", PatternOf),
+        ("seen", PatternOf),
         ("wanted", _pointer),
     )
 

@@ -73,6 +73,7 @@ class Program:
         batch: examples of a step.
         rule: loss and optimizer.
         factors: by what the learning rates of single parameters are multiplied.
+        silent: which inputs are 0 in every example for training [inputs]; None where none is.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Program:
         batch: int,
         rule: Rule,
         factors: Mapping[str, float],
+        silent: NDArray[np.bool_] | None = None,
     ) -> None:
         self._library, self._kept = library, []
         self._parameters = {name: p for name, p in model.named_parameters() if name in set(parameters_of(architecture))}
@@ -104,10 +106,10 @@ class Program:
                 activation=ACTIVATIONS.index(link.activation),
                 weight=places[link.weight],
                 bias=places[link.bias] if link.bias is not None else -1,
-                **(self._patterns(plans[link.weight]) if link.weight in plans else {}),
+                **(self._patterns(plans[link.weight], None if number else silent) if link.weight in plans else {}),
                 wanted=self._address(units) if units is not None else None,
             )
-            for link, units in zip(architecture, wanted, strict=True)
+            for number, (link, units) in enumerate(zip(architecture, wanted, strict=True))
         ]
         self._chain = ChainOf(
             layers=self._array(LayerOf, layers),
@@ -212,12 +214,24 @@ class Program:
             trained=parameter.requires_grad,
         )
 
-    def _patterns(self, plan: Plan) -> dict[str, PatternOf]:
+    def _patterns(self, plan: Plan, silent: NDArray[np.bool_] | None) -> dict[str, PatternOf]:
+        """Return where the weights of a sparse layer lie.
+
+        What multiplies an input that is always 0 adds nothing and has no gradient: while training it is left out of
+        the products, exactly. Decay and momentum go on, and other examples may have that input: they see all weights.
+        """
         by_row, by_column = plan.rows, plan.transposed
         rows = PatternOf(self._address(by_row.starts), self._address(by_row.columns), None)
         at = self._address(plan.to_transposed)
         columns = PatternOf(self._address(by_column.starts), self._address(by_column.columns), at)
-        return {"rows": rows, "columns": columns}
+        return {"rows": rows, "columns": columns, "seen": rows if silent is None else self._seen(plan, silent)}
+
+    def _seen(self, plan: Plan, silent: NDArray[np.bool_]) -> PatternOf:
+        by_row = plan.rows
+        heard = ~silent[by_row.columns]
+        before = np.concatenate([[0], np.cumsum(heard)]).astype(np.int32)
+        at = np.flatnonzero(heard).astype(np.int32)
+        return PatternOf(*map(self._address, (before[by_row.starts], by_row.columns[heard], at)))
 
     def _address(self, array: NDArray[Any]) -> int:
         self._kept.append(array)  # lives as long as the steps may read it

@@ -42,6 +42,7 @@ typedef struct { /* one trained tensor */
 typedef struct {
     int32_t inputs, outputs, activation, weight, bias /* numbers of tensors; -1 for no bias */;
     Pattern rows, columns;  /* of a sparse layer; NULLs for a dense one */
+    Pattern seen;           /* rows without the weights of inputs that are 0 in every example for training */
     const uint8_t *wanted; /* units that something reads; NULL for all */
 } Layer;
 
@@ -188,11 +189,11 @@ static void deactivate(float *delta, const float *y, int64_t count, int kind) {
         for (int64_t i = 0; i < count; i++) delta[i] *= y[i] * (1.0f - y[i]);
 }
 
-static void forward(const Chain *c, const Layer *l, const float *x, float *y) {
+static void forward(const Chain *c, const Layer *l, Pattern rows, const float *x, float *y) {
     const float *w = c->tensors[l->weight].values, *bias = l->bias < 0 ? NULL : c->tensors[l->bias].values;
     const int64_t width = c->width;
-    if (l->rows.starts) {
-        sparse_sums(l->rows, w, bias, l->wanted, x, y, l->outputs, width);
+    if (rows.starts) {
+        sparse_sums(rows, w, bias, l->wanted, x, y, l->outputs, width);
     } else {
         const float one = 1.0f, kept = bias ? 1.0f : 0.0f;
         if (bias)
@@ -254,7 +255,7 @@ static void gradients(const Chain *c, const Layer *l, const float *x, const floa
     if (w->trained) {
         float *slopes = w->gradients + shard * w->count;
         if (l->rows.starts) {
-            sparse_slopes(l->rows, l->wanted, x, delta, slopes, l->outputs, width);
+            sparse_slopes(l->seen, l->wanted, x, delta, slopes, l->outputs, width);
         } else {
             const float one = 1.0f, zero = 0.0f;
             c->product("T", "N", &l->inputs, &l->outputs, &c->width, &one, x, &c->width, delta, &c->width, &zero,
@@ -367,7 +368,7 @@ static double shard_of(const Chain *c, const Run *run, const int64_t *order, int
     note(seconds, -1, &mark);
     gather(run->inputs, order, count, c->layers[0].inputs, acts[0], width);
     note(seconds, GATHER, &mark);
-    for (int l = 0; l < c->depth; l++) forward(c, &c->layers[l], acts[l], acts[l + 1]);
+    for (int l = 0; l < c->depth; l++) forward(c, &c->layers[l], c->layers[l].seen, acts[l], acts[l + 1]);
     note(seconds, FORWARD, &mark);
     const double loss = c->loss == CROSS_ENTROPY
                             ? cross_entropy(c, acts[c->depth], delta, run->targets, order, count, outputs)
@@ -460,7 +461,7 @@ void run_forward(const Chain *c, const float *inputs, int64_t from, int64_t to, 
     for (int64_t at = from; at < to; at += width) {
         const int count = (int)(to - at < width ? to - at : width);
         gather(inputs + at * c->layers[0].inputs, NULL, count, c->layers[0].inputs, acts[0], width);
-        for (int l = 0; l < c->depth; l++) forward(c, &c->layers[l], acts[l], acts[l + 1]);
+        for (int l = 0; l < c->depth; l++) forward(c, &c->layers[l], c->layers[l].rows, acts[l], acts[l + 1]);
         for (int k = 0; k < c->layers[c->depth - 1].outputs; k++)
             memcpy(outputs + k * stride + at, acts[c->depth] + k * width, (size_t)count * sizeof(float));
     }
