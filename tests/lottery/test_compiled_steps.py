@@ -158,13 +158,14 @@ def _by_batch(batch: int) -> GDTrainer:
 
 
 @pytest.mark.parametrize("rates", [SPARSE, DENSE], ids=["sparse", "dense"])
-def test_the_same_bits_twice_with_any_number_of_threads_and_neighbours(rates, monkeypatch):
+def test_the_same_bits_twice_with_any_number_of_threads_and_neighbours(rates):
     trainer = compiled(rates, batch_size=96, shards=3, optimizer="adam")
     jobs = [job(mlp(seed), seed) for seed in range(4)]
     alone = [trained(trainer, each) for each in jobs]
+    assert trainer.chain is not None
     for cores in (1, 2, 3, 8):
-        monkeypatch.setattr("lottery.trainers.gd.side_by_side.usable_cores", lambda cores=cores: cores)
-        for one, other in zip(trainer.train(jobs, NOTHING), alone, strict=True):
+        again = replace(trainer, chain=replace(trainer.chain, threads=cores))
+        for one, other in zip(again.train(jobs, NOTHING), alone, strict=True):
             assert one.history == other.history
             assert all((one.params[name] == other.params[name]).all() for name in other.params)
 
@@ -330,6 +331,15 @@ class TestPaths:
     def test_the_thinner_the_cheaper(self):
         seconds = [self.paths(density).seconds for density in (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)]
         assert seconds == sorted(seconds, reverse=True)
+
+    def test_pytorch_takes_what_many_cores_do_faster(self):
+        """Threads that share a batch of 128 are four at most; PyTorch's share every product."""
+        wide = architecture_of(nn.Sequential(nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 4096)))
+        assert isinstance(wide, tuple)
+        dense, many = Mask({"0.weight": np.ones((4096, 4096), bool)}), replace(self.RATES, cores=64)
+        assert not choose_paths(wide, dense, 128, many).pays
+        assert choose_paths(wide, dense, 128, replace(many, cores=2)).pays
+        assert self.paths(0.02, many).pays
 
     def test_dense_layers_stay_dense(self):
         assert not any(self.paths(1.0).sparse.values())

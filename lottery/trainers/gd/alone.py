@@ -28,7 +28,7 @@ from lottery.trainers.gd.loop.learning import Learns, Losses, learner_for
 from lottery.trainers.gd.loop.network import JobNetwork, network_for
 from lottery.trainers.gd.loop.snapshots import Snapshots
 from lottery.trainers.gd.loop.spread import estimator_for
-from lottery.trainers.gd.loop.strides import chain_learner, takes_strides
+from lottery.trainers.gd.loop.strides import chain_learner, chain_of
 from lottery.trainers.gd.loop.weights import Weights
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.std import Estimator
@@ -204,7 +204,7 @@ def _begun(frame: GDFrame, job: Job, needs: frozenset[str], threads: int) -> _Tr
     snapshots = Snapshots(job.budget.snapshots)
     snapshots.stepped(job.budget.start, network.state)
     question = job.budget.until
-    chain = frame.chain if takes_strides(frame, needs) else None
+    chain = chain_of(frame, job, needs)
     if chain is None:
         learner, facts = learner_for(frame, job, network, optimizers, objective), {}
     else:

@@ -14,7 +14,6 @@ from typing import Any
 from lottery.trainers.gd.alone import training_in_strides
 from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.learning import Losses
-from pruning.hardware import usable_cores
 from pruning.jobs import Evaluation, Job, Trained
 from pruning.watch import Silent, Watch
 
@@ -58,7 +57,7 @@ class InTurn(Silent):
 
 
 def train_side_by_side(
-    frame_of: Callable[[Watch], GDFrame], watch: Watch, jobs: Sequence[Job], needs: frozenset[str]
+    frame_of: Callable[[Watch], GDFrame], watch: Watch, jobs: Sequence[Job], needs: frozenset[str], cores: int
 ) -> list[Trained]:
     """Train jobs, as many at once as there are cores, and return their results in their order.
 
@@ -67,8 +66,8 @@ def train_side_by_side(
         watch: is told of the trainings, one after the other.
         jobs: the jobs to train.
         needs: what to keep beside the trained weights.
+        cores: how many may be used.
     """
-    cores = usable_cores()
     at_once = min(len(jobs), cores)
     turns = [InTurn(watch) for _ in jobs]
     results: dict[int, Trained] = {}

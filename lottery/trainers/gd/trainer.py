@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,7 @@ from lottery.trainers.gd.alone import train_alone
 from lottery.trainers.gd.chain.chain import Chain
 from lottery.trainers.gd.chain.paths import Rates
 from lottery.trainers.gd.config import GDConfig
-from lottery.trainers.gd.loop.strides import takes_strides
+from lottery.trainers.gd.loop.strides import chain_of
 from lottery.trainers.gd.side_by_side import train_side_by_side
 from lottery.trainers.gd.stacked import groups_of, train_stacked
 from lottery.trainers.gd.stacks.memory import out_of_memory
@@ -98,25 +99,33 @@ class GDTrainer:
 
     def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
         """Say whether any of these jobs would be trained stacked: its bits then depend on the others."""
-        return not takes_strides(self, needs) and any(len(group) > 1 for group in self._groups(jobs, needs))
+        groups = self._groups(jobs, needs)
+        return any(len(group) > 1 and chain_of(self, group[0], needs) is None for group in groups)
 
     def train_group(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
         """Train jobs that can be stacked in one loop, or one alone."""
-        if takes_strides(self, needs):
+        if (chain := chain_of(self, jobs[0], needs)) is not None:
             # PyTorch has one thread then: what it still does is small, and its threads spin while they wait.
             with isolated(self.device, jobs[0].seed, 1):
-                return train_side_by_side(lambda watch: replace(self, watch=watch), self.watch, jobs, needs)
+                return train_side_by_side(self._watched_by, self.watch, jobs, needs, chain.threads)
         with isolated(self.device, jobs[0].seed, self.threads):
             try:
                 return [train_alone(self, jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs, needs)
             except torch.OutOfMemoryError as error:
                 raise out_of_memory(jobs, self.config, self.device) from error
 
+    def _watched_by(self, watch: Watch) -> GDTrainer:
+        return replace(self, watch=watch)
+
     def _groups(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Sequence[Job]]:
-        if takes_strides(self, needs):
-            return [list(jobs)] if jobs else []
-        with isolated(self.device, 0, self.threads):
-            return groups_of(self, jobs, needs)
+        groups: list[Sequence[Job]] = []
+        for compiled, alike in itertools.groupby(jobs, key=lambda job: chain_of(self, job, needs) is not None):
+            if compiled:
+                groups.append(list(alike))
+            else:
+                with isolated(self.device, 0, self.threads):
+                    groups += groups_of(self, list(alike), needs)
+        return groups
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ class Chain:
         batch: examples of a step.
         rates: of the machine that the run was begun on.
         silent: which inputs are 0 in every example for training [inputs]; None where none is.
+        threads: how many cores may be used here; no part of the bits.
     """
 
     library: Library
@@ -48,7 +49,8 @@ class Chain:
     rule: Rule
     batch: int
     rates: Rates
-    silent: NDArray[np.bool_] | None = None
+    silent: NDArray[np.bool_] | None
+    threads: int
 
     def paths(self, mask: Mask) -> Paths:
         """Return which way a level with this mask takes."""
@@ -86,7 +88,9 @@ def chain_for(model: nn.Module, parts: Parts, objective: Objective, config: GDCo
     if isinstance(found, Missing):
         return NoChain(found.reason)
     batch = min(config.batch_size, len(parts.train))
-    return Chain(found, architecture, rule, batch, rates_of_machine(found), silent_inputs(parts))
+    return Chain(
+        found, architecture, rule, batch, rates_of_machine(found), silent_inputs(parts), torch.get_num_threads()
+    )
 
 
 def silent_inputs(parts: Parts) -> NDArray[np.bool_] | None:

@@ -22,6 +22,8 @@ from pruning.mask import Mask
 _MEETING = 8e-6
 # A shard's gradients are added to those of the others: numbers per second.
 _ADDED = 4e9
+# Seconds that PyTorch needs for the calls of a layer in a step, and what every further core loses of the others' work.
+_OVERHEAD, _LOST = 5e-5, 0.1
 # With fewer examples a row of activations is no longer worth the load of its weight.
 _LEAST = 2 * LANES
 
@@ -70,11 +72,13 @@ class Paths:
         sparse: for each layer's weight, by name, whether its survivors alone are trained.
         shards: into how many parts a batch is cut; as many threads may work at once.
         seconds: that a step takes on an idle machine, by the model of costs.
+        pays: whether that is less than PyTorch's operations would take on the cores of this machine.
     """
 
     sparse: Mapping[str, bool]
     shards: int
     seconds: float
+    pays: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """Return what a level's record says of it: `sparse` or `dense` for each weight, and the shards."""
@@ -112,7 +116,13 @@ def choose_paths(architecture: Architecture, mask: Mask, batch: int, rates: Rate
     most = max(1, min(rates.cores, columns // _LEAST))
     seconds = {shards: _together(work, added, shards, columns) for shards in range(1, most + 1)}
     shards = min(seconds, key=lambda count: seconds[count])
-    return Paths(sparse, shards, seconds[shards])
+    return Paths(sparse, shards, seconds[shards], seconds[shards] < _by_pytorch(architecture, columns, rates))
+
+
+def _by_pytorch(architecture: Architecture, columns: int, rates: Rates) -> float:
+    """Return the seconds of a dense step by PyTorch's operations, whose threads share every product."""
+    work = sum(_dense_seconds(link, number > 0, columns, rates) for number, link in enumerate(architecture))
+    return _OVERHEAD * len(architecture) + work * (1 + _LOST * (rates.cores - 1)) / rates.cores
 
 
 def _dense_seconds(link: Link, below: bool, columns: int, rates: Rates) -> float:

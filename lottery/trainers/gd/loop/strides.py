@@ -85,9 +85,15 @@ class ChainLearner:
         return self.program.outputs
 
 
-def takes_strides(frame: GDFrame, needs: frozenset[str]) -> bool:
-    """Say whether compiled steps take a training; an estimator that looks at every step must see each."""
-    return frame.chain is not None and not ("std" in needs and frame.config.std != "fisher")
+def chain_of(frame: GDFrame, job: Job, needs: frozenset[str]) -> Chain | None:
+    """Return the compiled steps that take a training; None where PyTorch's operations do.
+
+    An estimator that looks at every step must see each, and PyTorch on many cores may be faster.
+    """
+    chain = frame.chain
+    if chain is None or ("std" in needs and frame.config.std != "fisher"):
+        return None
+    return chain if chain.paths(job.mask).pays else None
 
 
 def chain_learner(frame: GDFrame, chain: Chain, job: Job, network: JobNetwork, threads: int) -> ChainLearner:
