@@ -1,9 +1,9 @@
 """How long PyTorch's threads wait for each other by spinning, in a process of the command line.
 
-A thread that spins keeps a core from the one that it waits for. By default they spin for milliseconds, which costs
-nothing where a process has its cores for itself, and up to 25 times the time beside one that computes. A shorter wait
-costs nothing that can be measured and holds that to 2 times. Milliseconds a training step (batch 64, float32, two
-cores; alone, and beside one process that computes all the time):
+A thread that spins keeps a core from the one that it waits for. By default they spin for milliseconds: up to 25 times
+the time beside one process that computes. A shorter wait holds that to about 2 times; what it costs alone is within the
+noise of these timings (a tenth or so, on a machine that others used too). Milliseconds a training step (batch 64,
+float32, two cores; alone, and beside one process that computes all the time):
 
     spins       conv-2        resnet-20
     300,000     132    511    145   3584    (libgomp's default)

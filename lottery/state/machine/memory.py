@@ -18,8 +18,8 @@ def keeping_memory() -> Iterator[None]:
     """Keep freed memory while the block runs, and hand back afterwards what is free then; with glibc only.
 
     glibc gives large blocks back to the kernel when they are freed, and gets every page anew when the next step asks
-    for its activations: 13,000 pages a step for conv-2 at batch 64, 10,000 for resnet-20, a seventh of the time or
-    more. The peak stays what it is.
+    for its activations: 13,000 pages a step for conv-2 at batch 64, 10,000 for resnet-20, about a seventh of conv-2's
+    processor time on one thread. Until the block ends, the process holds the most that it has used.
 
     >>> with keeping_memory():
     ...     len(bytearray(100))

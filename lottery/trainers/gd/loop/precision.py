@@ -34,8 +34,6 @@ def slow_half(precision: str, device: torch.device, multiplies: Callable[[], boo
         multiplies: says whether the processor multiplies bfloat16 itself; by default this one is asked.
 
     >>> slow_half("float32", torch.device("cpu"))
-    >>> slow_half("bf16", torch.device("cpu"), lambda: False)
-    'precision bf16: this processor does not multiply bfloat16 itself (AVX512-BF16, AMX), float32 is usually faster'
     """
     if precision != "bf16" or device.type != "cpu" or platform.machine().lower() not in _X86:
         return None
