@@ -104,7 +104,7 @@ def library() -> Library | Missing:
     if isinstance(found, Missing):
         return found
     found.scratch_size.restype = _long
-    found.run_forward.argtypes = (_pointer, _pointer, _long, _long, _pointer, _long, _int)
+    found.run_forward.argtypes = (_pointer, _pointer, _long, _pointer, _int)
     # PyTorch's own library of dense products; it is linked into PyTorch, so that it is there wherever it is loaded.
     held = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     try:

@@ -24,6 +24,8 @@ _MEETING = 8e-6
 _ADDED = 4e9
 # Seconds that PyTorch needs for the calls of a layer in a step, and what every further core loses of the others' work.
 _OVERHEAD, _LOST = 5e-5, 0.1
+# As many as `steps.c` has room for.
+MOST_SHARDS = 256
 # With fewer examples a row of activations is no longer worth the load of its weight.
 _LEAST = 2 * LANES
 
@@ -113,7 +115,7 @@ def choose_paths(architecture: Architecture, mask: Mask, batch: int, rates: Rate
         sparse[link.weight] = way = ways[True] < ways[False] and link.weight in mask
         work += ways[way]
         added += (int(kept) if way else link.inputs * link.outputs) / _ADDED
-    most = max(1, min(rates.cores, columns // _LEAST))
+    most = max(1, min(rates.cores, columns // _LEAST, MOST_SHARDS))
     seconds = {shards: _together(work, added, shards, columns) for shards in range(1, most + 1)}
     shards = min(seconds, key=lambda count: seconds[count])
     return Paths(sparse, shards, seconds[shards], seconds[shards] < _by_pytorch(architecture, columns, rates))

@@ -174,14 +174,14 @@ class Program:
         self._done += len(given)
         return run.loss
 
-    def outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the network's outputs [N, outputs] for inputs [N, …], float32."""
+    def outputs(self, inputs: torch.Tensor, threads: int = 1) -> torch.Tensor:
+        """Return the network's outputs [N, outputs] for inputs [N, …], float32; `threads` may work at once."""
         rows = inputs.contiguous()
         found = torch.empty(self._outputs, len(rows))
         if len(rows):
             chain = ctypes.addressof(self._chain)
             forward = self._library.steps.run_forward
-            forward(chain, rows.data_ptr(), 0, len(rows), found.data_ptr(), len(rows), 0)
+            forward(chain, rows.data_ptr(), len(rows), found.data_ptr(), threads)
         return found.t().contiguous()
 
     @torch.no_grad()

@@ -20,6 +20,7 @@
 #include "products.h"
 
 #define MOST_LAYERS 64
+#define MOST_THREADS 256
 #define SPINS 4000
 
 enum { IDENTITY, RELU, TANH, SIGMOID };
@@ -450,20 +451,47 @@ int run_steps(Chain *c, Run *run) {
     return error;
 }
 
-/* Outputs [outputs][stride] of rows `from` to `to` of `inputs`, on the calling thread, in the memory of one shard. */
-void run_forward(const Chain *c, const float *inputs, int64_t from, int64_t to, float *outputs, int64_t stride,
-                 int32_t shard) {
+typedef struct {
+    const Chain *chain;
+    const float *inputs;
+    float *outputs;
+    int64_t from, to, stride;
+    int shard; /* in whose memory activations lie */
+} Ahead;
+
+static void *go_ahead(void *given) {
+    const Ahead *a = given;
+    const Chain *c = a->chain;
     const int before = c->threads ? c->threads(1) : 0;
     const int64_t width = c->width;
-    float *acts[MOST_LAYERS + 1], *space = c->scratch + shard * per_shard(c);
+    float *acts[MOST_LAYERS + 1], *space = c->scratch + a->shard * per_shard(c);
     acts[0] = space, space += c->layers[0].inputs * width;
     for (int l = 0; l < c->depth; l++) acts[l + 1] = space, space += c->layers[l].outputs * width;
-    for (int64_t at = from; at < to; at += width) {
-        const int count = (int)(to - at < width ? to - at : width);
-        gather(inputs + at * c->layers[0].inputs, NULL, count, c->layers[0].inputs, acts[0], width);
+    for (int64_t at = a->from; at < a->to; at += width) {
+        const int count = (int)(a->to - at < width ? a->to - at : width);
+        gather(a->inputs + at * c->layers[0].inputs, NULL, count, c->layers[0].inputs, acts[0], width);
         for (int l = 0; l < c->depth; l++) forward(c, &c->layers[l], c->layers[l].rows, acts[l], acts[l + 1]);
         for (int k = 0; k < c->layers[c->depth - 1].outputs; k++)
-            memcpy(outputs + k * stride + at, acts[c->depth] + k * width, (size_t)count * sizeof(float));
+            memcpy(a->outputs + k * a->stride + at, acts[c->depth] + k * width, (size_t)count * sizeof(float));
     }
     if (c->threads) c->threads(before);
+    return NULL;
+}
+
+/* Outputs [outputs][count] of rows of `inputs`. A thread takes whole blocks of examples, so that the bits do not depend
+ * on how many there are; where one cannot be started, the caller's takes its part. */
+void run_forward(const Chain *c, const float *inputs, int64_t count, float *outputs, int32_t threads) {
+    const int64_t blocks = (count + c->width - 1) / c->width;
+    const int parts = threads < c->shards ? threads : c->shards;
+    pthread_t others[MOST_THREADS];
+    Ahead aheads[MOST_THREADS];
+    int started[MOST_THREADS] = {0};
+    for (int t = parts - 1; t >= 0; t--) {
+        const int64_t to = blocks * (t + 1) / parts * c->width;
+        aheads[t] = (Ahead){c, inputs, outputs, blocks * t / parts * c->width, to < count ? to : count, count, t};
+        started[t] = t > 0 && !pthread_create(&others[t], NULL, go_ahead, &aheads[t]);
+        if (!started[t]) go_ahead(&aheads[t]);
+    }
+    for (int t = 1; t < parts; t++)
+        if (started[t]) pthread_join(others[t], NULL);
 }

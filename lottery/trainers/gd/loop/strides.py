@@ -82,7 +82,7 @@ class ChainLearner:
     @property
     def outputs_of(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Gives the outputs of the network as it is now."""
-        return self.program.outputs
+        return functools.partial(self.program.outputs, threads=self.threads)
 
 
 def chain_of(frame: GDFrame, job: Job, needs: frozenset[str]) -> Chain | None:
