@@ -15,6 +15,7 @@ from torch import nn
 from lottery.networks.evaluation import InEvaluation
 from lottery.networks.objectives.objective import Objective, call
 from lottery.networks.objectives.tallies import loss_sums, metric_sums
+from lottery.networks.rounding import same_up_to_rounding
 from lottery.state.randomness import seeded_everywhere
 from pruning.calls.structures import tensors_in
 from pruning.copies.copying import copy_module, tensors_within
@@ -28,9 +29,7 @@ _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _HALVES = (torch.float16, torch.bfloat16)
 # What takes memory for meaning is off by as much as there is. Sums in another order round differently, and where batch
 # norm and many layers carry that to the sign of an activation, gradients of a small batch differ by some hundredths.
-_ROUNDING, _ROUNDING_OF_GRADIENTS, _OF_HALVES = 0.01, 0.1, 5
-# Some gradients are 0 but for rounding (a bias before batch norm): they are measured by the largest one.
-_NOTHING = 1e-4
+_ROUNDING, _ROUNDING_OF_GRADIENTS = 0.01, 0.1
 
 
 def turned(model: ModuleT) -> ModuleT:
@@ -111,9 +110,9 @@ def same_channels_last(model: nn.Module, inputs: Any, targets: Any, objective: O
     # A metric that looks at all outputs together is not called here: it gets them in the order that it knows.
     read_whole = not objective.metric.adds_up and any(not each.is_contiguous() for each in channels_last.measured)
     return not read_whole and (
-        _alike(as_it_is.outputs, channels_last.outputs, _ROUNDING)
-        and _alike(as_it_is.gradients, channels_last.gradients, _ROUNDING_OF_GRADIENTS)
-        and _alike(as_it_is.measured, channels_last.measured, _ROUNDING)
+        same_up_to_rounding(as_it_is.outputs, channels_last.outputs, _ROUNDING)
+        and same_up_to_rounding(as_it_is.gradients, channels_last.gradients, _ROUNDING_OF_GRADIENTS)
+        and same_up_to_rounding(as_it_is.measured, channels_last.measured, _ROUNDING)
     )
 
 
@@ -155,22 +154,3 @@ def _weights(model: nn.Module) -> list[nn.Parameter]:
 def _is_both(weight: torch.Tensor) -> bool:
     """Say whether a weight lies the same either way: one channel, or one pixel."""
     return weight.shape[1] == 1 or weight.shape[2:].numel() == 1
-
-
-def _alike(ours: list[torch.Tensor], theirs: list[torch.Tensor], rounding: float) -> bool:
-    """Say whether tensors differ by no more than this, measured by their size and by the largest of them."""
-    if [each.shape for each in ours] != [each.shape for each in theirs]:
-        return False
-    sizes = [_norm(each) for each in ours]
-    apart = [_norm(_wide(one) - _wide(other)) for one, other in zip(ours, theirs, strict=True)]
-    far = [rounding * (_OF_HALVES if each.dtype in _HALVES else 1) for each in ours]
-    nothing = _NOTHING * max(sizes, default=0.0)
-    return all(gap <= much * size + nothing for gap, much, size in zip(apart, far, sizes, strict=True))
-
-
-def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to(torch.complex128 if tensor.is_complex() else torch.float64)
-
-
-def _norm(tensor: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(_wide(tensor)))

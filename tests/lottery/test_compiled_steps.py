@@ -365,14 +365,15 @@ def test_a_run_goes_on_by_the_rates_that_it_was_begun_with(tmp_path, monkeypatch
         return [text[text.index('"steps_by"') :].split("}")[0] for text in (path.read_text() for path in records)]
 
     before = search(1, SPARSE)
-    (tmp_path / next(tmp_path.iterdir()).name / "seed-0" / "level-01").rename(tmp_path / "away")
+    (level,) = tmp_path.glob("*/seed-0/level-01")
+    level.rename(tmp_path / "away")
     again = search(1, DENSE)
     assert before == again
     assert "sparse" in again[1]
 
 
 def test_without_compiled_steps_a_run_says_so_and_goes_on(capsys):
-    trainer = replace(compiled(SPARSE), chain=None)
+    trainer = replace(compiled(SPARSE), chain=None, rates=None)
     assert trainer.calibrated(None) is not trainer
     assert trainer.calibrated(SPARSE.as_json()).chain is None
     assert "round" in capsys.readouterr().err

@@ -9,6 +9,9 @@ import torch
 from pruning.errors import BadValue
 from pruning.sparse.backends import BACKENDS
 from pruning.sparse.convolutions import CONVOLUTIONS
+from pruning.sparse.native.compiling import Missing
+from pruning.sparse.native.products import Products
+from pruning.sparse.native.products import products as native
 from pruning.sparse.plans.by_rows import by_rows
 from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.plans.cost import machine
@@ -41,6 +44,34 @@ def test_the_backends_of_a_cpu():
     assert ours & set(products(torch.float32)) == {"bags", "compact", "csr", "dense"}
     assert ours & set(products(torch.float64)) == {"compact", "csr", "dense"}
     assert set(convolutions(torch.float32)) == {"bags", "dense"}
+
+
+@pytest.mark.skipif(not isinstance(native(), Products), reason="there is no C compiler here")
+@pytest.mark.parametrize("batch", [5, 64, 129, 300])
+def test_the_bits_of_compiled_products_depend_neither_on_threads_nor_on_the_layout(batch, monkeypatch):
+    mask = np.random.default_rng(0).random((70, 90)) < 0.2
+    values, inputs = problem(mask, batch)
+    gradient = torch.randn(len(mask), batch, generator=torch.Generator().manual_seed(1))
+
+    def run(threads: int, turned: bool) -> list[torch.Tensor]:
+        monkeypatch.setattr(Products, "threads", lambda self, operations: threads)
+        x = (inputs.detach().t().contiguous().t() if turned else inputs.detach()).requires_grad_()
+        outputs = BACKENDS["compiled"].value.product(values, x, Plan.of(mask))
+        assert outputs.stride() == ((1, len(mask)) if turned else (batch, 1))
+        return [outputs, *torch.autograd.grad(outputs, (values, x), gradient)]
+
+    expected = run(1, turned=False)
+    for threads in (1, 2, 3, 7):
+        for turned in (False, True):
+            assert all(map(torch.equal, run(threads, turned), expected))
+
+
+@pytest.mark.skipif(not isinstance(native(), Products), reason="there is no C compiler here")
+def test_without_a_compiler_there_are_no_compiled_products(monkeypatch):
+    assert BACKENDS["compiled"].value.runs(CPU, torch.float32)
+    assert not BACKENDS["compiled"].value.runs(CPU, torch.float64)
+    monkeypatch.setattr("pruning.sparse.backends.compiled.products", lambda: Missing("there is no C compiler"))
+    assert "compiled" not in products(torch.float32)
 
 
 @pytest.mark.parametrize("batch", [0, 1, 5, 33])
@@ -168,7 +199,7 @@ def test_a_convolution_with_more_products_than_can_be_indexed_is_refused_and_nev
 
 def test_the_cost_model_prefers_dense_for_dense_masks_and_sparse_for_sparse_ones():
     rates = machine(CPU, torch.float32)
-    for density, best in ((1.0, {"dense"}), (0.02, {"bags", "csr"})):
+    for density, best in ((1.0, {"dense"}), (0.02, {"bags", "csr", "compiled"})):
         plan = Plan.of(np.random.default_rng(0).random((512, 512)) < density)
         for batch in (1, 128, 1024):
             costs = {e.name: e.value.seconds(plan, batch, rates) for e in BACKENDS if e.name in products(torch.float32)}

@@ -32,6 +32,7 @@ from lottery.trainers.gd.loop.strides import chain_learner, chain_of
 from lottery.trainers.gd.loop.weights import Weights
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.std import Estimator
+from lottery.trainers.gd.survivors.choosing import Found, survivors_for
 from pruning.jobs import BEST, Job, Trained, all_finite, stays_finite
 from pruning.settings.patience import PATIENCE_ENDED
 
@@ -198,15 +199,20 @@ class _Training:
 def _begun(frame: GDFrame, job: Job, needs: frozenset[str], threads: int) -> _Training:
     config, objective = frame.config, frame.objective.private()
     network = network_for(frame.model, job, config.train_only, frame.device)
-    optimizers = optimizers_for(network.model, config, frame.factors.under(job.mask))
+    chain = chain_of(frame, job, needs)
+    factors = frame.factors.under(job.mask)
+    found = survivors_for(frame, job, network.model, needs) if chain is None else Found()
+    if found.survivors is not None:
+        network.survivors, factors = found.survivors, found.survivors.renamed(factors)
+    with network.at_work():
+        optimizers = optimizers_for(network.module, config, factors)
     spread = estimator_for(frame, job, network, optimizers) if "std" in needs else None
     average = Average(network.model, config.ema) if config.ema is not None else None
     snapshots = Snapshots(job.budget.snapshots)
     snapshots.stepped(job.budget.start, network.state)
     question = job.budget.until
-    chain = chain_of(frame, job, needs)
     if chain is None:
-        learner, facts = learner_for(frame, job, network, optimizers, objective), {}
+        learner, facts = learner_for(frame, job, network, optimizers, objective), found.facts
     else:
         learner = chain_learner(frame, chain, job, network, threads)
         facts = {"steps_by": learner.paths.as_json()}

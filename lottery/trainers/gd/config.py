@@ -106,8 +106,9 @@ class GDConfig:
     steps_by: str = setting(
         "auto",
         "What takes the steps. `auto`: of fully connected networks in float32 on the CPU, code that is compiled once "
-        "for this machine, by its C compiler where there is one; layers train their survivors alone where measured "
-        "costs say that this is faster. `pytorch`: PyTorch's operations. Both give the same up to rounding.",
+        "for this machine, by its C compiler where there is one; of others, PyTorch's operations. Layers train their "
+        "survivors alone, by such code, where measured costs say that this is faster. `pytorch`: PyTorch's operations "
+        "everywhere. Both give the same up to rounding.",
         choices=("auto", "pytorch"),
         group=HOW,
         later=True,

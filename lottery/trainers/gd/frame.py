@@ -12,6 +12,7 @@ from lottery.data.parts import Parts
 from lottery.networks.objectives.objective import Objective
 from lottery.trainers.factors import Factors
 from lottery.trainers.gd.chain.chain import Chain
+from lottery.trainers.gd.chain.paths import Rates
 from lottery.trainers.gd.config import GDConfig
 from pruning.alive_rows import Rows
 from pruning.watch import Watch
@@ -53,6 +54,11 @@ class GDFrame(Protocol):
     @property
     def chain(self) -> Chain | None:
         """Compiled steps that take the trainings; None where PyTorch's operations do."""
+        ...
+
+    @property
+    def rates(self) -> Rates | None:
+        """By which layers of other networks train sparse or dense; None where all are dense."""
         ...
 
     @property

@@ -39,6 +39,7 @@ from lottery.trainers.gd.config import NO_MOVES, GDConfig
 from lottery.trainers.gd.loop.precision import slow_half
 from lottery.trainers.gd.optimizers.given import optimizers_for
 from lottery.trainers.gd.optimizers.rates import FOLLOWS, rates_for
+from lottery.trainers.gd.survivors.choosing import rates_for_layers
 from lottery.trainers.gd.trainer import GDTrainer
 from pruning.calls.users_code import users_code
 from pruning.copies.own_parameters import gradients_within, require_own_parameters
@@ -97,7 +98,10 @@ def setup(ask: Ask) -> Setup:
         trained, parts = turned(trained), parts.with_inputs(turned_images)
     found = chain_for(model, parts, objective, config)
     chain = None if isinstance(found, NoChain) else found
-    trainer = GDTrainer(trained, parts, objective, config, total, device, threads, ask.watch, rows, factors, chain)
+    rates = rates_for_layers(config, device)
+    trainer = GDTrainer(
+        trained, parts, objective, config, total, device, threads, ask.watch, rows, factors, chain, rates
+    )
     # Nothing is trained by it: how many threads look changes no weight.
     at_once = LOOKED_AT_ONCE * config.batch_size
     looking = replace(trainer, threads=threads_worth(flops and flops / size(targets) * at_once))

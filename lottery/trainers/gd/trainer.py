@@ -48,6 +48,7 @@ class GDTrainer:
         rows: for tensors whose rows a moving mask must not empty, the axes that number them.
         factors: by what the learning rates of single tensors are multiplied.
         chain: compiled steps that take the trainings; None where PyTorch's operations do.
+        rates: by which layers train sparse or dense where these do; None where all are dense.
         tell: says once what people should know of how it trains.
     """
 
@@ -62,6 +63,7 @@ class GDTrainer:
     rows: Rows = field(default_factory=dict)
     factors: Factors = field(default_factory=Factors)
     chain: Chain | None = None
+    rates: Rates | None = None
     tell: Callable[[str], None] = field(default_factory=Once)
 
     @property
@@ -71,8 +73,9 @@ class GDTrainer:
 
     @property
     def calibration(self) -> Mapping[str, Any] | None:
-        """The rates by which layers are trained sparse or dense; None where PyTorch's operations take the steps."""
-        return self.chain.rates.as_json() if self.chain is not None else None
+        """The rates by which layers are trained sparse or dense; None where all are dense."""
+        rates = self.chain.rates if self.chain is not None else self.rates
+        return rates.as_json() if rates is not None else None
 
     def calibrated(self, calibration: Mapping[str, Any] | None) -> GDTrainer:
         """Return a trainer that takes the steps as one with this calibration did.
@@ -81,14 +84,13 @@ class GDTrainer:
             BadValue: what is no calibration of this trainer.
         """
         if calibration is None:
-            return replace(self, chain=None)
+            return replace(self, chain=None, rates=None)
         rates = Rates.of_json(calibration)
-        if self.chain is None:
-            say(
-                "begun with compiled steps, which cannot be had here: PyTorch's operations go on, and round differently"
-            )
+        if self.chain is None and self.rates is None:
+            say("begun with compiled products, which cannot be had here: PyTorch's go on, and round differently")
             return self
-        return replace(self, chain=replace(self.chain, rates=rates))
+        chain = replace(self.chain, rates=rates) if self.chain is not None else None
+        return replace(self, chain=chain, rates=rates if self.rates is not None else None)
 
     def train(self, jobs: Sequence[Job], needs: frozenset[str]) -> Iterator[Trained]:
         """Yield each job's trained network as it is done; raises `BadValue` for a need it cannot meet."""

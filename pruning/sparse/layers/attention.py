@@ -106,10 +106,11 @@ class SparseAttention(nn.Module):
             heads, shown = weights @ v, weights.mean(1) if average_attn_weights else weights
         else:
             heads, shown = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=hinted), None
-        output = self.out_proj(heads.transpose(1, 2).flatten(2))
+        # Step by step in memory, as the layer itself lays them out: a dropout after it draws in the order of memory.
+        output = self.out_proj(heads.permute(2, 0, 1, 3).flatten(2))
         if query.dim() == 2:
-            return output[0], None if shown is None else shown[0]
-        return output if self.batch_first else output.transpose(0, 1), shown
+            return output[:, 0], None if shown is None else shown[0]
+        return output.transpose(0, 1) if self.batch_first else output, shown
 
     def extra_repr(self) -> str:
         """Say the options where the module is printed."""

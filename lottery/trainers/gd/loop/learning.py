@@ -135,7 +135,8 @@ class Learner:
 
     def take(self, step: int, stride: list[Batch]) -> Losses:
         """Take one step."""
-        return Losses(self.step(step, stride), 1)
+        with self.network.at_work():
+            return Losses(self.step(step, stride), 1)
 
     def evaluated(self, loss: float | None) -> None:
         """Tell the learning rates: some follow this loss."""
@@ -181,8 +182,9 @@ def learner_for(frame: GDFrame, job: Job, network: JobNetwork, optimizers: Optim
     """
     config, model, device = frame.config, network.model, frame.device
     mover = mover_for(config, job, model, frame.rows)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    masked = masked_parameters(model, network.mask)
+    with network.at_work():
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        masked = masked_parameters(model, network.masked_densely())
     stepper = Stepper(optimizers, parameters, config.clip_norm, scaler_for(config.precision, device), masked)
     # Tensors are gathered anew for every step; a loader may hand out what its data set keeps.
     once = isinstance(frame.parts.train, Tensors) and not optimizers.closure

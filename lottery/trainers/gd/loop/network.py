@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lottery.networks.trainable import freeze_others
 from lottery.state.tensors import State, load_state, state_of, unset_buffers
+from lottery.trainers.gd.survivors.survivors import Survivors
 from pruning.copies.copying import copy_module
 from pruning.jobs import Job
 from pruning.mask import Mask
@@ -21,18 +25,35 @@ class JobNetwork:
     """The network of one job, while it trains.
 
     Attributes:
-        model: on the device, in the mode that it trains in.
+        module: on the device, in the mode that it trains in.
         mask: which weights take part now.
         explored: which weights took part at any time.
         frozen: parameters that training leaves alone.
         names: the names of the tensors that are handed over.
+        survivors: sparse layers that take the places of some while a step is taken; None where all are dense.
     """
 
-    model: nn.Module
+    module: nn.Module
     mask: Mask
     explored: Mask
     frozen: Sequence[nn.Parameter]
     names: frozenset[str]
+    survivors: Survivors | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The network with its dense layers and the weights that it has now."""
+        if self.survivors is not None:
+            self.survivors.write()
+        return self.module
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """Have the network be what trains while the block runs: with its sparse layers, if it has any."""
+        return self.survivors.at_work() if self.survivors is not None else contextlib.nullcontext()
+
+    def masked_densely(self) -> dict[str, NDArray[np.bool_]]:
+        """Return the masks of the weights whose removed entries are there while a step is taken."""
+        return self.survivors.rest(self.mask) if self.survivors is not None else dict(self.mask.items())
 
     def state(self) -> State:
         """Return the tensors that are handed over as they are now, on the host.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,7 +38,7 @@ class MaskedParameters:
     keeps: Sequence[torch.Tensor] = ()
 
 
-def masked_parameters(model: nn.Module, mask: Mask) -> MaskedParameters:
+def masked_parameters(model: nn.Module, mask: Mask | Mapping[str, NDArray[np.bool_]]) -> MaskedParameters:
     """Return the parameters of `model` that a mask takes weights from."""
     named = dict(model.named_parameters())
     touched = [name for name, keep in mask.items() if not keep.all()]

@@ -1,0 +1,1 @@
+"""Networks of any architecture, layers of which train their survivors alone."""

@@ -1,0 +1,155 @@
+/* The product of a sparse matrix with activations of any layout, and its gradients, by as many threads as are given.
+ *
+ * Examples are taken in blocks of WIDTH columns. A block is packed, [features][width], so that a kept weight is one
+ * multiplication with a row of it that lies in the cache; what is packed in the forward pass serves the gradients.
+ * A number is computed by one thread, in an order that does not depend on how many there are: nor do the bits.
+ */
+#include <stdatomic.h>
+
+#include "products.h"
+#include "turning.h"
+
+#define WIDTH (8 * LANES)
+
+/* Calls a function with its argument once on each of some threads: GOMP_parallel, of the pool that PyTorch uses. */
+typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
+
+typedef struct {
+    float *data;
+    int64_t features, by_feature, by_example; /* strides; one of both is 1 */
+} Activations;
+
+typedef struct {
+    Pattern pattern;
+    const float *values;
+    Activations in, out; /* out.data may be NULL: then `in` is packed, and that is all */
+    float *packed_in, *packed_out;
+    int64_t batch, parts /* of a block, each of whole vectors */;
+    atomic_long next;
+} Sums;
+
+typedef struct {
+    Pattern pattern;
+    const float *packed_in, *packed_out;
+    float *slopes;
+    int64_t inputs, outputs, batch, chunks;
+    atomic_long next;
+} Slopes;
+
+static int64_t width_of(int64_t batch, int64_t block) {
+    const int64_t left = batch - block * WIDTH;
+    return left >= WIDTH ? WIDTH : (left + LANES - 1) / LANES * LANES;
+}
+
+static void pack(Activations a, int64_t first, int64_t count, float *to, int64_t width, int64_t from, int64_t until) {
+    const int64_t there = count - from < until - from ? count - from : until - from; /* columns with an example */
+    const int64_t whole = there < 0 ? 0 : there;
+    if (a.by_feature == 1)
+        turn(a.data + (first + from) * a.by_example, a.by_example, to + from, width, whole, a.features);
+    else
+        for (int64_t f = 0; f < a.features; f++)
+            memcpy(to + f * width + from, a.data + f * a.by_feature + first + from, (size_t)whole * sizeof(float));
+    if (from + whole < until)
+        for (int64_t f = 0; f < a.features; f++)
+            for (int64_t j = from + whole; j < until; j++) to[f * width + j] = 0.0f;
+}
+
+static void unpack(Activations a, int64_t first, int64_t count, const float *from_block, int64_t width, int64_t from,
+                   int64_t until) {
+    const int64_t last = count < until ? count : until, there = last - from;
+    if (there <= 0) return;
+    if (a.by_feature == 1)
+        turn(from_block + from, width, a.data + (first + from) * a.by_example, a.by_example, a.features, there);
+    else
+        for (int64_t f = 0; f < a.features; f++)
+            memcpy(a.data + f * a.by_feature + first + from, from_block + f * width + from,
+                   (size_t)there * sizeof(float));
+}
+
+static void part_of_sums(const Sums *s, int64_t block, int64_t part) {
+    const int64_t width = width_of(s->batch, block), vectors = width / LANES, first = block * WIDTH;
+    const int64_t count = s->batch - first < width ? s->batch - first : width;
+    int64_t from = vectors * part / s->parts * LANES;
+    const int64_t until = vectors * (part + 1) / s->parts * LANES;
+    float *in = s->packed_in + first * s->in.features, *out = s->packed_out + first * s->out.features;
+    pack(s->in, first, count, in, width, from, until);
+    if (!s->out.data) return;
+    const Pattern p = s->pattern;
+    const int rows = (int)s->out.features;
+    const int64_t begun = from;
+#define TAKE(BLOCK) sums_##BLOCK(p.starts, p.columns, p.at, s->values, NULL, NULL, in + from, out + from, rows, width)
+    for (int64_t left = (until - from) / LANES; left; left = (until - from) / LANES) {
+        if (left >= 8) TAKE(8), from += 8 * LANES;
+        else if (left >= 4) TAKE(4), from += 4 * LANES;
+        else if (left >= 2) TAKE(2), from += 2 * LANES;
+        else TAKE(1), from += LANES;
+    }
+    unpack(s->out, first, count, out, width, begun, until);
+}
+
+static void take_sums(void *given) {
+    Sums *s = given;
+    const int64_t blocks = (s->batch + WIDTH - 1) / WIDTH;
+    for (int64_t i; (i = atomic_fetch_add(&s->next, 1)) < blocks * s->parts;) part_of_sums(s, i / s->parts, i % s->parts);
+}
+
+/* The first row whose weights begin at or after a share of all weights. */
+static int row_at(const int32_t *starts, int64_t rows, int64_t chunk, int64_t chunks) {
+    const int64_t wanted = (int64_t)starts[rows] * chunk / chunks;
+    int64_t low = 0, high = rows;
+    if (chunk == chunks) return (int)rows;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (starts[middle] < wanted) low = middle + 1;
+        else high = middle;
+    }
+    return (int)low;
+}
+
+static void take_slopes(void *given) {
+    Slopes *s = given;
+    const int64_t blocks = (s->batch + WIDTH - 1) / WIDTH;
+    for (int64_t i; (i = atomic_fetch_add(&s->next, 1)) < s->chunks;) {
+        const int begin = row_at(s->pattern.starts, s->outputs, i, s->chunks);
+        const int end = row_at(s->pattern.starts, s->outputs, i + 1, s->chunks);
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t width = width_of(s->batch, b);
+            const float *in = s->packed_in + b * WIDTH * s->inputs;
+            const float *delta = s->packed_out + b * WIDTH * s->outputs + begin * width;
+            const int32_t *starts = s->pattern.starts + begin;
+            for (int64_t from = 0; from < width;) {
+                const int64_t left = (width - from) / LANES;
+                const int add = b > 0 || from > 0;
+#define TAKE_SLOPES(BLOCK)                                                                                             \
+    slopes_##BLOCK(starts, s->pattern.columns, NULL, in + from, delta + from, s->slopes, end - begin, width, add)
+                if (left >= 8) TAKE_SLOPES(8), from += 8 * LANES;
+                else if (left >= 4) TAKE_SLOPES(4), from += 4 * LANES;
+                else if (left >= 2) TAKE_SLOPES(2), from += 2 * LANES;
+                else TAKE_SLOPES(1), from += LANES;
+            }
+        }
+    }
+}
+
+static void on(Parallel parallel, int32_t threads, void (*work)(void *), void *with) {
+    if (threads > 1 && parallel) parallel(work, with, (unsigned)threads, 0);
+    else work(with);
+}
+
+/* out = W in, with both packed on the way; `out.data` NULL packs `in` alone. Packed: 64-byte aligned,
+ * [features * batch rounded up to LANES]. */
+void product_sums(Parallel parallel, int32_t threads, Pattern pattern, const float *values, Activations in,
+                  Activations out, float *packed_in, float *packed_out, int64_t batch) {
+    const int64_t blocks = (batch + WIDTH - 1) / WIDTH, narrow = batch < WIDTH ? width_of(batch, 0) / LANES : 8;
+    int64_t parts = blocks && threads > blocks ? (threads + blocks - 1) / blocks : 1;
+    if (parts > (narrow + 1) / 2) parts = (narrow + 1) / 2;
+    Sums sums = {pattern, values, in, out, packed_in, packed_out, batch, parts, 0};
+    on(parallel, threads, take_sums, &sums);
+}
+
+/* slopes[k] = delta . in of the k-th kept weight, from both as they were packed. */
+void product_slopes(Parallel parallel, int32_t threads, Pattern pattern, const float *packed_in,
+                    const float *packed_out, float *slopes, int64_t inputs, int64_t outputs, int64_t batch) {
+    Slopes work = {pattern, packed_in, packed_out, slopes, inputs, outputs, batch, threads > 1 ? 4 * threads : 1, 0};
+    on(parallel, threads, take_slopes, &work);
+}
