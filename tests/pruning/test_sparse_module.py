@@ -284,7 +284,7 @@ def told(times):
 
 def test_a_slower_network_is_never_chosen(monkeypatch):
     model, mask = masked(lambda: nn.Sequential(nn.Linear(6, 4), nn.ReLU()))
-    layer = {"dense": 2.0, "sparse": 1.0, "bags": 1.0, "csr": 3.0, "compact": 3.0}
+    layer = {"dense": 2.0, "sparse": 1.0, "compiled": 1.0, "bags": 1.0, "csr": 3.0, "compact": 3.0}
     monkeypatch.setattr(choosing_file, "fastest", told(layer))
     for whole, way in (
         ({"dense": 1.0, "compacted": 1.1, "sparse": 1.02}, "dense"),
@@ -294,7 +294,7 @@ def test_a_slower_network_is_never_chosen(monkeypatch):
             monkeypatch.setattr(file, "fastest", told({"compacted": 9.0, **whole}))
         module = sparse_module(model, mask, example((9, 6)), choosing=QUICK)
         assert module.report.way == way
-        assert module.report.layers[0].backend == ("bags" if way == "sparse" else "dense")
+        assert module.report.layers[0].backend in (("bags", "compiled") if way == "sparse" else ("dense",))
         assert [name for name, _ in module.network.named_parameters() if "weight" in name] == (
             ["0.kept_weight.values"] if way == "sparse" else ["0.weight"]
         )
@@ -319,7 +319,7 @@ def test_the_cost_model_alone_decides_the_same_every_time(monkeypatch):
     model, mask = masked(lambda: nn.Sequential(nn.Linear(400, 300), nn.ReLU(), nn.Linear(300, 10)), density=0.03)
     reports = [sparse_report(model, mask, example((128, 400)), choosing=BY_MODEL) for _ in range(2)]
     assert reports[0] == reports[1]
-    assert reports[0].layers[0].backend in ("bags", "csr") and reports[0].dense_seconds is None
+    assert reports[0].layers[0].backend in ("bags", "csr", "compiled") and reports[0].dense_seconds is None
     assert "nothing was measured" in reports[0].verdict
 
 

@@ -16,13 +16,14 @@ from torch.autograd.function import once_differentiable
 
 from pruning.sparse.backends import backend
 from pruning.sparse.native.compiling import Missing
-from pruning.sparse.native.products import LANES, ActivationsOf, PatternOf, Products, products
+from pruning.sparse.native.products import ActivationsOf, PatternOf, products
+from pruning.sparse.native.threads import LANES, Compiled
 from pruning.sparse.plans.cost import Machine, sparse_seconds
 from pruning.sparse.plans.plan import Plan
 
 
 def _runs(device: torch.device, dtype: torch.dtype) -> bool:
-    return device.type == "cpu" and dtype == torch.float32 and isinstance(products(), Products)
+    return device.type == "cpu" and dtype == torch.float32 and isinstance(products(), Compiled)
 
 
 # Of the seconds of gathered rows: a block is packed once, and its rows stay in the cache. Measured.
@@ -39,7 +40,7 @@ def compiled(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Te
 
     An input that no weight reads is never read: what stands there, infinities too, has no effect.
 
-    >>> if isinstance(products(), Products):
+    >>> if isinstance(products(), Compiled):
     ...     compiled(torch.tensor([2.0, 3.0]), torch.ones(2, 1), Plan.of([[1, 0], [0, 1], [0, 0]])).flatten().tolist()
     ... else:
     ...     [2.0, 3.0, 0.0]
@@ -47,7 +48,7 @@ def compiled(values: torch.Tensor, inputs: torch.Tensor, plan: Plan) -> torch.Te
     """
     if not torch.is_grad_enabled():
         return _forward(values, inputs, _patterns(plan))[0]
-    return _Compiled.apply(values, inputs, _patterns(plan))  # pyright: ignore[reportReturnType]
+    return _Product.apply(values, inputs, _patterns(plan))  # pyright: ignore[reportReturnType]
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _patterns(plan: Plan) -> _Patterns:
     return plan.made["compiled"]
 
 
-class _Compiled(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, inputs: torch.Tensor, patterns: _Patterns) -> torch.Tensor:
         outputs, packed = _forward(values, inputs, patterns)
@@ -135,7 +136,7 @@ def _forward(values: torch.Tensor, inputs: torch.Tensor, patterns: _Patterns) ->
     return outputs, packed
 
 
-def _run(patterns: _Patterns, batch: int) -> tuple[Products, int]:
+def _run(patterns: _Patterns, batch: int) -> tuple[Compiled, int]:
     found = products()
     assert not isinstance(found, Missing)
     return found, found.threads(2.0 * patterns.kept * batch)

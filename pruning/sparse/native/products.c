@@ -1,18 +1,14 @@
 /* The product of a sparse matrix with activations of any layout, and its gradients, by as many threads as are given.
  *
  * Examples are taken in blocks of WIDTH columns. A block is packed, [features][width], so that a kept weight is one
- * multiplication with a row of it that lies in the cache; what is packed in the forward pass serves the gradients.
- * A number is computed by one thread, in an order that does not depend on how many there are: nor do the bits.
- */
+ * multiplication with a row of it that lies in the cache; what is packed in the forward pass serves the gradients. */
 #include <stdatomic.h>
 
 #include "products.h"
+#include "threads.h"
 #include "turning.h"
 
 #define WIDTH (8 * LANES)
-
-/* Calls a function with its argument once on each of some threads: GOMP_parallel, of the pool that PyTorch uses. */
-typedef void (*Parallel)(void (*)(void *), void *, unsigned, unsigned);
 
 typedef struct {
     float *data;
@@ -131,11 +127,6 @@ static void take_slopes(void *given) {
     }
 }
 
-static void on(Parallel parallel, int32_t threads, void (*work)(void *), void *with) {
-    if (threads > 1 && parallel) parallel(work, with, (unsigned)threads, 0);
-    else work(with);
-}
-
 /* out = W in, with both packed on the way; `out.data` NULL packs `in` alone. Packed: 64-byte aligned,
  * [features * batch rounded up to LANES]. */
 void product_sums(Parallel parallel, int32_t threads, Pattern pattern, const float *values, Activations in,
@@ -144,12 +135,12 @@ void product_sums(Parallel parallel, int32_t threads, Pattern pattern, const flo
     int64_t parts = blocks && threads > blocks ? (threads + blocks - 1) / blocks : 1;
     if (parts > (narrow + 1) / 2) parts = (narrow + 1) / 2;
     Sums sums = {pattern, values, in, out, packed_in, packed_out, batch, parts, 0};
-    on(parallel, threads, take_sums, &sums);
+    on_threads(parallel, threads, take_sums, &sums);
 }
 
 /* slopes[k] = delta . in of the k-th kept weight, from both as they were packed. */
 void product_slopes(Parallel parallel, int32_t threads, Pattern pattern, const float *packed_in,
                     const float *packed_out, float *slopes, int64_t inputs, int64_t outputs, int64_t batch) {
     Slopes work = {pattern, packed_in, packed_out, slopes, inputs, outputs, batch, threads > 1 ? 4 * threads : 1, 0};
-    on(parallel, threads, take_slopes, &work);
+    on_threads(parallel, threads, take_slopes, &work);
 }

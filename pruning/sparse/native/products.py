@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from pruning.sparse.native.compiling import Missing, compiled
-
-LANES = 16
-"""Examples of a vector."""
+from pruning.sparse.native.threads import Compiled, parallel
 
 _pointer, _int, _long = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
 
@@ -30,29 +24,8 @@ class ActivationsOf(ctypes.Structure):
     _fields_ = (("data", _pointer), ("features", _long), ("by_feature", _long), ("by_example", _long))
 
 
-@dataclass(frozen=True)
-class Products:
-    """The compiled functions.
-
-    Attributes:
-        library: of `products.c`.
-        parallel: address of the function that has PyTorch's own threads call another one; None where there is none.
-    """
-
-    library: Any
-    parallel: int | None
-
-    def threads(self, operations: float) -> int:
-        """Return how many threads are worth being called for this many operations; the bits do not depend on it."""
-        return max(1, min(torch.get_num_threads(), int(operations / _WORTH_A_THREAD)))
-
-
-# Operations below which a second thread takes longer to begin than it saves.
-_WORTH_A_THREAD = 5e5
-
-
 @functools.cache
-def products() -> Products | Missing:
+def products() -> Compiled | Missing:
     """Return the compiled products, or why there are none here."""
     found = compiled(Path(__file__).parent / "products.c")
     if isinstance(found, Missing):
@@ -63,6 +36,4 @@ def products() -> Products | Missing:
         *(_pointer, _pointer, _long),
     )
     found.product_slopes.argtypes = (_pointer, _int, PatternOf, _pointer, _pointer, _pointer, _long, _long, _long)
-    held = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-    parallel = getattr(held, "GOMP_parallel", None)
-    return Products(found, ctypes.cast(parallel, _pointer).value if parallel is not None else None)
+    return Compiled(found, parallel())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,4 +108,5 @@ def _is_plain(layer: Owned) -> bool:
 
 def _note(uses: list[Use], part: Any, args: tuple[torch.Tensor, ...]) -> None:
     inputs = args[0]
-    uses.append(Use(tuple(inputs.shape), inputs.requires_grad, BACKEND in part.options(inputs)))
+    runs = part.options(inputs).get(BACKEND, math.inf) < math.inf
+    uses.append(Use(tuple(inputs.shape), inputs.requires_grad, runs))

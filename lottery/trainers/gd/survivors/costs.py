@@ -17,8 +17,10 @@ from pruning.sparse.weights.weight import Sparse
 _SHARE = 0.8
 # Seconds that a sparse product, forward and backward, takes however small it is, beyond a dense one.
 _CALLS = 6e-5
-# Numbers per second that are packed into blocks of examples or taken out of them.
-_PACKED = 4e9
+# Numbers per second that are packed into blocks of examples or taken out of them; images go through memory.
+_PACKED, _PACKED_IMAGES = 4e9, 1e9
+# By how much a dense convolution is faster than the dense product that rates were measured with.
+_CONVOLUTION = 1.2
 # Weights per second whose gradients are masked and that an optimizer moves.
 _MOVED = 7e8
 
@@ -94,12 +96,11 @@ def _of_matrix(part: Sparse, use: Use, rates: Rates) -> tuple[float, float]:
 
 
 def _of_kernel(part: SparseKernel, use: Use, rates: Rates) -> tuple[float, float]:
-    """A dense convolution runs at the rate of a dense product; the sparse one reads shifted images."""
     geometry = part.convolution.geometry
     pixels, outside = use.shape[2] * use.shape[3], 1
     for size in geometry.output((use.shape[2], use.shape[3])):
         outside *= size
     rows, columns = part.plan.shape
     dense, sparse = _of_products(rows * columns, part.plan.kept, use.below, rates)
-    packed = 2.0 * (part.convolution.inputs * pixels + part.convolution.outputs * outside) / _PACKED
-    return use.shape[0] * outside * dense, use.shape[0] * (outside * sparse + packed) + _CALLS
+    packed = 2.0 * (part.convolution.inputs * pixels + part.convolution.outputs * outside) / _PACKED_IMAGES
+    return use.shape[0] * outside * dense / _CONVOLUTION, use.shape[0] * (outside * sparse + packed) + _CALLS
