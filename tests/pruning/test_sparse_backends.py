@@ -66,6 +66,20 @@ def test_the_bits_of_compiled_products_depend_neither_on_threads_nor_on_the_layo
             assert all(map(torch.equal, run(threads, turned), expected))
 
 
+@pytest.mark.parametrize("shape", [(5, 5000), (5000, 5)])
+@pytest.mark.parametrize("name", products(torch.float32))
+def test_more_features_than_fit_into_the_cache(name, shape):
+    mask = np.random.default_rng(0).random(shape) < 0.2
+    values, inputs = problem(mask, 150)
+    gradient = torch.randn(len(mask), 150, generator=torch.Generator().manual_seed(1))
+    outputs = products(torch.float32)[name](values, inputs, Plan.of(mask))
+    reference = values.detach().double().requires_grad_(), inputs.detach().double().requires_grad_()
+    expected = dense_product(reference[0], reference[1], mask)
+    found = outputs, *torch.autograd.grad(outputs, (values, inputs), gradient)
+    wanted = expected, *torch.autograd.grad(expected, reference, gradient.double())
+    assert all(close(one, other, torch.float32) for one, other in zip(found, wanted, strict=True))
+
+
 @pytest.mark.skipif(not isinstance(native(), Compiled), reason="there is no C compiler here")
 def test_without_a_compiler_there_are_no_compiled_products(monkeypatch):
     assert BACKENDS["compiled"].value.runs(CPU, torch.float32)

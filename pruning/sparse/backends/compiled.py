@@ -107,14 +107,16 @@ class _Product(torch.autograd.Function):
         packed_below, packed_gradient = _packed(columns if by_inputs else 0, batch), _packed(rows, batch)
         to = _activations(below) if by_inputs else ActivationsOf(None, 0, 0, 0)
         run.library.product_sums(
-            *(run.parallel, threads, patterns.columns, values.data_ptr(), _activations(gradient), to),
+            *(run.parallel, threads, patterns.columns, patterns.rows, values.data_ptr()),
+            *(_activations(gradient), to),
             *(packed_gradient.data_ptr(), packed_below.data_ptr(), batch),
         )
         slopes = None
         if by_values:
             slopes = values.new_zeros(patterns.kept) if not batch else values.new_empty(patterns.kept)
             run.library.product_slopes(
-                *(run.parallel, threads, patterns.rows, packed.data_ptr(), packed_gradient.data_ptr()),
+                *(run.parallel, threads, patterns.rows, patterns.columns, packed.data_ptr()),
+                packed_gradient.data_ptr(),
                 *(slopes.data_ptr(), columns, rows, batch),
             )
         return slopes, below if by_inputs else None, None
@@ -130,7 +132,8 @@ def _forward(values: torch.Tensor, inputs: torch.Tensor, patterns: _Patterns) ->
     outputs = outputs.t() if by_example else outputs
     packed, packed_outputs = _packed(columns, batch), _packed(rows, batch)
     run.library.product_sums(
-        *(run.parallel, threads, patterns.rows, values.data_ptr(), _activations(inputs), _activations(outputs)),
+        *(run.parallel, threads, patterns.rows, patterns.columns, values.data_ptr()),
+        *(_activations(inputs), _activations(outputs)),
         *(packed.data_ptr(), packed_outputs.data_ptr(), batch),
     )
     return outputs, packed

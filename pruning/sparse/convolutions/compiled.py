@@ -119,9 +119,9 @@ def _shifts_of(plan: ConvPlan, size: Pair) -> _Shifts:
     inside = _Frame((size[0] + top + bottom, row), (top, left))
     outside = _Frame((height + 2 * tall - top - bottom, row), (tall - top, wide - left))
     out, channel, tap_row, tap_column = plan.kept_taps()
-    reads = channel * inside.pixels(1) + tap_row * down * row + tap_column * along
+    reads = (tap_row * down * plan.inputs + channel) * row + tap_column * along
     order = np.lexsort((out, channel)).astype(np.int32)
-    gives = out * outside.pixels(1) + (tall - tap_row * down) * row + wide - tap_column * along
+    gives = ((tall - tap_row * down) * plan.outputs + out) * row + wide - tap_column * along
     starts = np.zeros(plan.inputs + 1, np.int32)
     np.cumsum(np.bincount(channel, minlength=plan.inputs), out=starts[1:])
     forward = plan.weights.rows.starts, reads.astype(np.int32)
@@ -164,13 +164,14 @@ class _Convolution(torch.autograd.Function):
         if by_inputs:
             shape, stride = ctx.like
             below = _empty_like(shape, stride)
-            _sums(run, threads, shifts.backward, values, delta, outside, row, below)
+            _sums(run, threads, shifts.backward, values, delta, outside, plan.outputs * row, below)
         if by_values:
             slopes = values.new_empty(plan.weights.kept)
-            begin = shifts.outside.begin[0] * row + shifts.outside.begin[1]
+            begin = shifts.outside.begin[0] * plan.outputs * row + shifts.outside.begin[1]
             error = run.library.convolution_slopes(
-                *(run.parallel, threads, shifts.forward, packed.data_ptr(), inside, delta.data_ptr(), outside),
-                *(shifts.outside.pixels(1), begin, row, *shifts.size, plan.outputs, batch, slopes.data_ptr()),
+                *(run.parallel, threads, shifts.forward, packed.data_ptr(), inside, plan.inputs * row),
+                *(delta.data_ptr(), outside, plan.outputs * row, row, begin),
+                *(*shifts.size, plan.outputs, batch, slopes.data_ptr()),
             )
             _check(error)
         return slopes, below, None
@@ -183,7 +184,7 @@ def _forward(values: torch.Tensor, inputs: torch.Tensor, shifts: _Shifts) -> tup
     laid_out = _laid_out(inputs.detach())
     packed = _packed(laid_out, shifts.inside, run, threads)
     outputs = _empty_like((batch, plan.outputs, *shifts.size), laid_out.stride())
-    inside, row = shifts.inside.pixels(plan.inputs), shifts.inside.size[1]
+    inside, row = shifts.inside.pixels(plan.inputs), plan.inputs * shifts.inside.size[1]
     _sums(run, threads, shifts.forward, values.detach().contiguous(), packed, inside, row, outputs)
     return outputs, packed
 

@@ -49,7 +49,8 @@ class SparseConvolution(nn.Module):
         outputs = self.kept_weight(images if self.axes == 2 else images.unsqueeze(2))
         if self.bias is not None:
             shift = self.bias.to(outputs.dtype)[:, None, None]
-            outputs = outputs + shift if outputs.requires_grad else outputs.add_(shift)
+            # A view of what autograd remembers cannot be written into.
+            outputs = outputs + shift if outputs.requires_grad and outputs._is_view() else outputs.add_(shift)
         outputs = outputs if self.axes == 2 else outputs.squeeze(2)
         return outputs[0] if single else outputs
 

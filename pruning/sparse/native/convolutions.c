@@ -1,6 +1,6 @@
 /* Convolutions with a sparse kernel that moves by one pixel, and their gradients.
  *
- * Images are packed in blocks of LANES examples, [channels][rows][columns][LANES], inside a frame of zeros: a kept
+ * Images are packed in blocks of LANES examples, [rows][channels][columns][LANES], inside a frame of zeros: a kept
  * weight is one multiplication with a shifted row of pixels. Nothing is unfolded. The gradient of the images is the
  * same sum over the transposed kernel; that of a weight is a row of products, which are added up at the end. */
 #include <errno.h>
@@ -35,7 +35,7 @@ typedef struct {
 typedef struct {
     Shifts shifts;
     const float *values, *packed;
-    int64_t in_block /* pixels */, in_width, batch;
+    int64_t in_block, in_row /* of all channels; both in pixels */, batch;
     Images out;
     atomic_long next;
     atomic_int error;
@@ -44,7 +44,7 @@ typedef struct {
 typedef struct {
     Shifts shifts;
     const float *packed, *delta;
-    int64_t in_block, delta_block, delta_channel, delta_first, in_width, height, width, outputs, batch, chunks;
+    int64_t in_block, in_row, delta_block, delta_row, delta_channel, delta_first, height, width, outputs, batch, chunks;
     float *slopes;
     atomic_long next;
     atomic_int error;
@@ -60,13 +60,13 @@ static int64_t examples_of(int64_t batch, int64_t block) {
 static void pack_row(const Packing *p, int64_t block, int64_t row) {
     const Images im = p->images;
     const Frame f = p->frame;
-    const int64_t count = examples_of(p->batch, block), plane = f.height * f.width * LANES, h = row - f.top;
-    float *to = p->packed + block * im.channels * plane + row * f.width * LANES;
+    const int64_t count = examples_of(p->batch, block), line_size = f.width * LANES, h = row - f.top;
+    float *to = p->packed + (block * f.height + row) * im.channels * line_size;
     const int whole = h >= 0 && h < im.height && count == LANES;
     for (int64_t c = 0; c < im.channels; c++) {
-        float *line = to + c * plane;
+        float *line = to + c * line_size;
         if (!whole) {
-            memset(line, 0, (size_t)(f.width * LANES) * sizeof(float));
+            memset(line, 0, (size_t)line_size * sizeof(float));
         } else {
             memset(line, 0, (size_t)(f.left * LANES) * sizeof(float));
             memset(line + (f.left + im.width) * LANES, 0, (size_t)((f.width - f.left - im.width) * LANES) * sizeof(float));
@@ -77,10 +77,10 @@ static void pack_row(const Packing *p, int64_t block, int64_t row) {
     to += f.left * LANES;
     if (im.by_channel == 1)
         for (int64_t w = 0; w < im.width; w++)
-            turn(from + w * im.by_column, im.by_example, to + w * LANES, plane, count, im.channels);
+            turn(from + w * im.by_column, im.by_example, to + w * LANES, line_size, count, im.channels);
     else
         for (int64_t c = 0; c < im.channels; c++)
-            turn(from + c * im.by_channel, im.by_example, to + c * plane, LANES, count, im.width);
+            turn(from + c * im.by_channel, im.by_example, to + c * line_size, LANES, count, im.width);
 }
 
 static void take_rows(void *given) {
@@ -142,7 +142,7 @@ static void take_sums(void *given) {
     }
     for (int64_t i; (i = atomic_fetch_add(&s->next, 1)) < all_rows;) {
         const int64_t block = i / rows, y = i % rows, count = examples_of(s->batch, block);
-        const float *in = s->packed + (block * s->in_block + y * s->in_width) * LANES;
+        const float *in = s->packed + (block * s->in_block + y * s->in_row) * LANES;
 #define TAKE_SUMS(BLOCK) shifted_##BLOCK(s->shifts, s->values, in + at, line + at, o.channels, stride)
         BY_EIGHT(o.width, TAKE_SUMS)
         float *to = o.data + block * LANES * o.by_example + y * o.by_row;
@@ -170,9 +170,8 @@ static void take_slopes(void *given) {
         memset(sums, 0, (size_t)kept * sizeof(vector));
         for (int64_t block = 0; block < blocks_of(s->batch); block++)
             for (int64_t y = 0; y < s->height; y++) {
-                const float *in = s->packed + (block * s->in_block + y * s->in_width) * LANES;
-                const float *delta =
-                    s->delta + (block * s->delta_block + s->delta_first + y * s->in_width) * LANES;
+                const float *in = s->packed + (block * s->in_block + y * s->in_row) * LANES;
+                const float *delta = s->delta + (block * s->delta_block + s->delta_first + y * s->delta_row) * LANES;
 #define TAKE_SLOPES(BLOCK) touched_##BLOCK(s->shifts, in + at, delta + at, sums, first, last, s->delta_channel * LANES)
                 BY_EIGHT(s->width, TAKE_SLOPES)
             }
@@ -188,18 +187,22 @@ void convolution_pack(Parallel parallel, int32_t threads, Images images, Frame f
 
 /* Returns 0, or the system's error where there is no memory. */
 int convolution_sums(Parallel parallel, int32_t threads, Shifts shifts, const float *values, const float *packed,
-                     int64_t in_block, int64_t in_width, Images out, int64_t batch) {
-    Sums sums = {shifts, values, packed, in_block, in_width, batch, out, 0, 0};
+                     int64_t in_block, int64_t in_row, Images out, int64_t batch) {
+    Sums sums = {shifts, values, packed, in_block, in_row, batch, out, 0, 0};
     on_threads(parallel, threads, take_sums, &sums);
     return sums.error;
 }
 
 int convolution_slopes(Parallel parallel, int32_t threads, Shifts shifts, const float *packed, int64_t in_block,
-                       const float *delta, int64_t delta_block, int64_t delta_channel, int64_t delta_first,
-                       int64_t in_width, int64_t height, int64_t width, int64_t outputs, int64_t batch, float *slopes) {
-    const int64_t chunks = threads > 1 && outputs >= 4 * threads ? 4 * threads : 1;
-    Slopes work = {shifts,  packed, delta,  in_block, delta_block, delta_channel, delta_first, in_width,
-                   height, width,  outputs, batch,   chunks,     slopes,        0,           0};
+                       int64_t in_row, const float *delta, int64_t delta_block, int64_t delta_row,
+                       int64_t delta_channel, int64_t delta_first, int64_t height, int64_t width, int64_t outputs,
+                       int64_t batch, float *slopes) {
+    Slopes work = {.shifts = shifts, .packed = packed, .delta = delta, .slopes = slopes, .batch = batch};
+    work.in_block = in_block, work.in_row = in_row;
+    work.delta_block = delta_block, work.delta_row = delta_row;
+    work.delta_channel = delta_channel, work.delta_first = delta_first;
+    work.height = height, work.width = width, work.outputs = outputs;
+    work.chunks = threads > 1 && outputs >= 4 * threads ? 4 * threads : 1;
     on_threads(parallel, threads, take_slopes, &work);
     return work.error;
 }

@@ -44,7 +44,7 @@ def convolutions() -> Compiled | Missing:
     found.convolution_pack.argtypes = (_pointer, _int, ImagesOf, FrameOf, _long, _pointer)
     found.convolution_sums.argtypes = (_pointer, _int, ShiftsOf, _pointer, _pointer, _long, _long, ImagesOf, _long)
     found.convolution_slopes.argtypes = (
-        *(_pointer, _int, ShiftsOf, _pointer, _long, _pointer),
+        *(_pointer, _int, ShiftsOf, _pointer, _long, _long, _pointer),
         *(_long,) * 8,
         _pointer,
     )

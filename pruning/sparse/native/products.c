@@ -16,7 +16,7 @@ typedef struct {
 } Activations;
 
 typedef struct {
-    Pattern pattern;
+    Pattern pattern, turned; /* of the matrix, and of its transpose, whose `at` finds the values */
     const float *values;
     Activations in, out; /* out.data may be NULL: then `in` is packed, and that is all */
     float *packed_in, *packed_out;
@@ -25,7 +25,7 @@ typedef struct {
 } Sums;
 
 typedef struct {
-    Pattern pattern;
+    Pattern pattern, turned;
     const float *packed_in, *packed_out;
     float *slopes;
     int64_t inputs, outputs, batch, chunks;
@@ -62,6 +62,48 @@ static void unpack(Activations a, int64_t first, int64_t count, const float *fro
                    (size_t)there * sizeof(float));
 }
 
+/* The same sums, column by column, where a block of inputs is too large for the cache: each of its rows is read once,
+ * and the outputs stay there. */
+#define SPREAD(BLOCK)                                                                                                  \
+    static void spread_##BLOCK(Pattern p, const float *values, const float *in, float *out, int64_t columns,           \
+                               int64_t width) {                                                                        \
+        for (int64_t c = 0; c < columns; c++) {                                                                        \
+            vector x[BLOCK];                                                                                           \
+            for (int j = 0; j < BLOCK; j++) x[j] = ((const vector *)(in + c * width))[j];                              \
+            for (int32_t k = p.starts[c]; k < p.starts[c + 1]; k++) {                                                  \
+                const float value = values[p.at ? p.at[k] : k];                                                        \
+                vector *y = (vector *)(out + p.columns[k] * width);                                                    \
+                for (int j = 0; j < BLOCK; j++) y[j] += value * x[j];                                                  \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void touched_##BLOCK(Pattern p, const float *in, const float *delta, float *slopes, int64_t first,          \
+                                int64_t last, int64_t width, int add) {                                                \
+        for (int64_t c = first; c < last; c++) {                                                                       \
+            vector x[BLOCK];                                                                                           \
+            for (int j = 0; j < BLOCK; j++) x[j] = ((const vector *)(in + c * width))[j];                              \
+            for (int32_t k = p.starts[c]; k < p.starts[c + 1]; k++) {                                                  \
+                const vector *d = (const vector *)(delta + p.columns[k] * width);                                      \
+                vector total = x[0] * d[0];                                                                            \
+                for (int j = 1; j < BLOCK; j++) total += x[j] * d[j];                                                  \
+                slopes[p.at[k]] = sum_of(total) + (add ? slopes[p.at[k]] : 0.0f);                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+SPREAD(8)
+SPREAD(4)
+SPREAD(2)
+SPREAD(1)
+
+#define IN_CACHE (1 << 18)
+
+/* Whether a block of inputs is too large for the cache, and one of outputs is not. */
+static int is_wide(int64_t inputs, int64_t outputs, int64_t batch) {
+    const int64_t width = width_of(batch, 0);
+    return inputs * width > IN_CACHE && outputs * width <= IN_CACHE / 4;
+}
+
 static void part_of_sums(const Sums *s, int64_t block, int64_t part) {
     const int64_t width = width_of(s->batch, block), vectors = width / LANES, first = block * WIDTH;
     const int64_t count = s->batch - first < width ? s->batch - first : width;
@@ -73,7 +115,12 @@ static void part_of_sums(const Sums *s, int64_t block, int64_t part) {
     const Pattern p = s->pattern;
     const int rows = (int)s->out.features;
     const int64_t begun = from;
-#define TAKE(BLOCK) sums_##BLOCK(p.starts, p.columns, p.at, s->values, NULL, NULL, in + from, out + from, rows, width)
+    const int wide = is_wide(s->in.features, s->out.features, s->batch);
+    if (wide)
+        for (int64_t r = 0; r < rows; r++) memset(out + r * width + from, 0, (size_t)(until - from) * sizeof(float));
+#define TAKE(BLOCK)                                                                                                    \
+    wide ? spread_##BLOCK(s->turned, s->values, in + from, out + from, s->in.features, width)                          \
+         : sums_##BLOCK(p.starts, p.columns, p.at, s->values, NULL, NULL, in + from, out + from, rows, width)
     for (int64_t left = (until - from) / LANES; left; left = (until - from) / LANES) {
         if (left >= 8) TAKE(8), from += 8 * LANES;
         else if (left >= 4) TAKE(4), from += 4 * LANES;
@@ -105,19 +152,21 @@ static int row_at(const int32_t *starts, int64_t rows, int64_t chunk, int64_t ch
 static void take_slopes(void *given) {
     Slopes *s = given;
     const int64_t blocks = (s->batch + WIDTH - 1) / WIDTH;
+    const int wide = is_wide(s->inputs, s->outputs, s->batch);
+    const int32_t *all_starts = wide ? s->turned.starts : s->pattern.starts;
+    const int64_t rows = wide ? s->inputs : s->outputs;
     for (int64_t i; (i = atomic_fetch_add(&s->next, 1)) < s->chunks;) {
-        const int begin = row_at(s->pattern.starts, s->outputs, i, s->chunks);
-        const int end = row_at(s->pattern.starts, s->outputs, i + 1, s->chunks);
+        const int begin = row_at(all_starts, rows, i, s->chunks), end = row_at(all_starts, rows, i + 1, s->chunks);
         for (int64_t b = 0; b < blocks; b++) {
             const int64_t width = width_of(s->batch, b);
-            const float *in = s->packed_in + b * WIDTH * s->inputs;
-            const float *delta = s->packed_out + b * WIDTH * s->outputs + begin * width;
-            const int32_t *starts = s->pattern.starts + begin;
+            const float *in = s->packed_in + b * WIDTH * s->inputs, *delta = s->packed_out + b * WIDTH * s->outputs;
             for (int64_t from = 0; from < width;) {
                 const int64_t left = (width - from) / LANES;
                 const int add = b > 0 || from > 0;
 #define TAKE_SLOPES(BLOCK)                                                                                             \
-    slopes_##BLOCK(starts, s->pattern.columns, NULL, in + from, delta + from, s->slopes, end - begin, width, add)
+    wide ? touched_##BLOCK(s->turned, in + from, delta + from, s->slopes, begin, end, width, add)                      \
+         : slopes_##BLOCK(all_starts + begin, s->pattern.columns, NULL, in + from, delta + begin * width + from,       \
+                          s->slopes, end - begin, width, add)
                 if (left >= 8) TAKE_SLOPES(8), from += 8 * LANES;
                 else if (left >= 4) TAKE_SLOPES(4), from += 4 * LANES;
                 else if (left >= 2) TAKE_SLOPES(2), from += 2 * LANES;
@@ -129,18 +178,18 @@ static void take_slopes(void *given) {
 
 /* out = W in, with both packed on the way; `out.data` NULL packs `in` alone. Packed: 64-byte aligned,
  * [features * batch rounded up to LANES]. */
-void product_sums(Parallel parallel, int32_t threads, Pattern pattern, const float *values, Activations in,
+void product_sums(Parallel parallel, int32_t threads, Pattern pattern, Pattern turned, const float *values, Activations in,
                   Activations out, float *packed_in, float *packed_out, int64_t batch) {
     const int64_t blocks = (batch + WIDTH - 1) / WIDTH, narrow = batch < WIDTH ? width_of(batch, 0) / LANES : 8;
     int64_t parts = blocks && threads > blocks ? (threads + blocks - 1) / blocks : 1;
     if (parts > (narrow + 1) / 2) parts = (narrow + 1) / 2;
-    Sums sums = {pattern, values, in, out, packed_in, packed_out, batch, parts, 0};
+    Sums sums = {pattern, turned, values, in, out, packed_in, packed_out, batch, parts, 0};
     on_threads(parallel, threads, take_sums, &sums);
 }
 
 /* slopes[k] = delta . in of the k-th kept weight, from both as they were packed. */
-void product_slopes(Parallel parallel, int32_t threads, Pattern pattern, const float *packed_in,
+void product_slopes(Parallel parallel, int32_t threads, Pattern pattern, Pattern turned, const float *packed_in,
                     const float *packed_out, float *slopes, int64_t inputs, int64_t outputs, int64_t batch) {
-    Slopes work = {pattern, packed_in, packed_out, slopes, inputs, outputs, batch, threads > 1 ? 4 * threads : 1, 0};
+    Slopes work = {pattern, turned, packed_in, packed_out, slopes, inputs, outputs, batch, threads > 1 ? 4 * threads : 1, 0};
     on_threads(parallel, threads, take_slopes, &work);
 }

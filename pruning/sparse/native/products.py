@@ -32,8 +32,11 @@ def products() -> Compiled | Missing:
         return found
     found.product_sums.restype = found.product_slopes.restype = None
     found.product_sums.argtypes = (
-        *(_pointer, _int, PatternOf, _pointer, ActivationsOf, ActivationsOf),
+        *(_pointer, _int, PatternOf, PatternOf, _pointer, ActivationsOf, ActivationsOf),
         *(_pointer, _pointer, _long),
     )
-    found.product_slopes.argtypes = (_pointer, _int, PatternOf, _pointer, _pointer, _pointer, _long, _long, _long)
+    found.product_slopes.argtypes = (
+        *(_pointer, _int, PatternOf, PatternOf, _pointer, _pointer, _pointer),
+        *(_long, _long, _long),
+    )
     return Compiled(found, parallel())
