@@ -152,6 +152,12 @@ def test_a_training_is_that_of_masked_dense_layers(settings, network):
     assert any((found.params[name] != expected.params[name]).any() for name in work.mask)  # it did go another way
 
 
+def test_a_kernel_that_moves_by_more_than_a_pixel_stays_dense():
+    found = trained(ready(convolutional), job(convolutional()))
+    assert found.facts["steps_by"]["layers"] == {"0.weight": "sparse", "3.weight": "dense", "6.weight": "sparse"}
+    assert found.facts["layout"] == "channels-last"
+
+
 def test_only_survivors_have_an_optimizer_state():
     trainer, work = ready(optimizer="adam"), job(mlp())
     training = _begun(trainer, work, NOTHING, 1)

@@ -66,6 +66,27 @@ def test_the_bits_of_compiled_products_depend_neither_on_threads_nor_on_the_layo
             assert all(map(torch.equal, run(threads, turned), expected))
 
 
+@pytest.mark.skipif(not isinstance(native(), Compiled), reason="there is no C compiler here")
+def test_the_bits_of_compiled_convolutions_depend_neither_on_threads_nor_on_the_layout(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    plan = ConvPlan.of(np.random.default_rng(0).random((40, 5, 3, 3)) < 0.2, Geometry((3, 3), padding=((1, 1), (0, 2))))
+    values = torch.randn(plan.weights.kept, generator=generator).requires_grad_()
+    images = torch.randn(19, 5, 6, 9, generator=generator)
+    gradient = torch.randn(19, 40, 6, 9, generator=generator)
+
+    def run(threads: int, layout: torch.memory_format) -> list[torch.Tensor]:
+        monkeypatch.setattr(Compiled, "threads", lambda self, operations: threads)
+        x = images.contiguous(memory_format=layout).requires_grad_()
+        outputs = CONVOLUTIONS["compiled"].value.product(values, x, plan)
+        assert outputs.is_contiguous(memory_format=layout)
+        return [outputs, *torch.autograd.grad(outputs, (values, x), gradient)]
+
+    expected = run(1, torch.contiguous_format)
+    for threads in (1, 2, 3, 7):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            assert all(map(torch.equal, run(threads, layout), expected))
+
+
 @pytest.mark.parametrize("shape", [(5, 5000), (5000, 5)])
 @pytest.mark.parametrize("name", products(torch.float32))
 def test_more_features_than_fit_into_the_cache(name, shape):

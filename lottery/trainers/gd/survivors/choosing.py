@@ -84,6 +84,16 @@ def _settings_against(config: GDConfig) -> bool:
 
 def _cheaper(trial: Trial, mask: Mask, rates: Rates) -> list[str]:
     """Return the names of the weights whose layers have a sparse form that is cheaper."""
+    try:
+        layers, uses = _looked_at(trial, mask)
+    except (Exception, SystemExit):  # code around a layer may want more of it than its sparse form has
+        return []
+    by_layer = [parts_of(layer) for layer in layers]
+    return [n for parts in by_layer if all(pays(part, uses[n], rates) for n, part in parts.items()) for n in parts]
+
+
+def _looked_at(trial: Trial, mask: Mask) -> tuple[list[Owned], dict[str, list[Use]]]:
+    """Return the layers that have a sparse form, and what the products of their weights are called with."""
     model = trial.copied()
     layers = [layer for layer in owners(model, mask) if layer.path and _is_plain(layer)]
     survivors = Survivors(model, layers)
@@ -92,12 +102,8 @@ def _cheaper(trial: Trial, mask: Mask, rates: Rates) -> list[str]:
         part.register_forward_pre_hook(functools.partial(_note, uses[name]))
         part.backend = "dense"
     with survivors.at_work():
-        try:
-            trial.outputs(model)
-        except (Exception, SystemExit):  # code around a layer may want more of it than its sparse form has
-            return []
-    by_layer = [parts_of(layer) for layer in layers]
-    return [n for parts in by_layer if all(pays(part, uses[n], rates) for n, part in parts.items()) for n in parts]
+        trial.outputs(model)
+    return layers, uses
 
 
 def _is_plain(layer: Owned) -> bool:
