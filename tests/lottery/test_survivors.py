@@ -25,18 +25,17 @@ from lottery.trainers.gd.survivors.costs import Use, pays
 from lottery.trainers.gd.trainer import GDTrainer
 from pruning.jobs import BEST, Budget, Job, Trained
 from pruning.mask import Mask
-from pruning.sparse.native.products import products
-from pruning.sparse.native.threads import Compiled
 from pruning.sparse.weights.weight import SparseWeight
 from pruning.torch_modules import prunable
 from pruning.watch import Silent
 from tests.lottery.helpers import assert_same_arrays, removed
+from tests.pruning.sparse_cases import needs_compiler
 
 NOTHING: frozenset[str] = frozenset()
 # Sparse products cost nothing, or dense ones: so tests choose.
 SPARSE, DENSE = Rates(1.0, 1e15, 1e15, 1), Rates(1e15, 1.0, 1.0, 1)
 
-pytestmark = pytest.mark.skipif(not isinstance(products(), Compiled), reason="there is no C compiler here")
+pytestmark = needs_compiler
 
 
 def mlp(seed: int = 0) -> nn.Module:

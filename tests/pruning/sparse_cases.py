@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -20,6 +23,9 @@ MASKS = {
     "one weight in all": np.array([[1]], bool),
     "large": np.random.default_rng(1).random((70, 90)) < 0.05,
 }
+
+# Where there is a compiler, what does not compile is a failure.
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="there is no C compiler")
 
 GEOMETRIES = {
     "plain": ((5, 3, 3, 3), Geometry((3, 3))),

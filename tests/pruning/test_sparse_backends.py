@@ -10,14 +10,13 @@ from pruning.errors import BadValue
 from pruning.sparse.backends import BACKENDS
 from pruning.sparse.convolutions import CONVOLUTIONS
 from pruning.sparse.native.compiling import Missing
-from pruning.sparse.native.products import products as native
 from pruning.sparse.native.threads import Compiled
 from pruning.sparse.plans.by_rows import by_rows
 from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry
 from pruning.sparse.plans.cost import machine
 from pruning.sparse.plans.pattern import linear_pattern
 from pruning.sparse.plans.plan import Plan
-from tests.pruning.sparse_cases import GEOMETRIES, MASKS, dense_convolution, dense_product, problem
+from tests.pruning.sparse_cases import GEOMETRIES, MASKS, dense_convolution, dense_product, needs_compiler, problem
 
 CPU = torch.device("cpu")
 ERROR = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
@@ -46,7 +45,7 @@ def test_the_backends_of_a_cpu():
     assert set(convolutions(torch.float32)) - {"compiled"} == {"bags", "dense"}
 
 
-@pytest.mark.skipif(not isinstance(native(), Compiled), reason="there is no C compiler here")
+@needs_compiler
 @pytest.mark.parametrize("batch", [5, 64, 129, 300])
 def test_the_bits_of_compiled_products_depend_neither_on_threads_nor_on_the_layout(batch, monkeypatch):
     mask = np.random.default_rng(0).random((70, 90)) < 0.2
@@ -66,7 +65,7 @@ def test_the_bits_of_compiled_products_depend_neither_on_threads_nor_on_the_layo
             assert all(map(torch.equal, run(threads, turned), expected))
 
 
-@pytest.mark.skipif(not isinstance(native(), Compiled), reason="there is no C compiler here")
+@needs_compiler
 def test_the_bits_of_compiled_convolutions_depend_neither_on_threads_nor_on_the_layout(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     plan = ConvPlan.of(np.random.default_rng(0).random((40, 5, 3, 3)) < 0.2, Geometry((3, 3), padding=((1, 1), (0, 2))))
@@ -101,7 +100,7 @@ def test_more_features_than_fit_into_the_cache(name, shape):
     assert all(close(one, other, torch.float32) for one, other in zip(found, wanted, strict=True))
 
 
-@pytest.mark.skipif(not isinstance(native(), Compiled), reason="there is no C compiler here")
+@needs_compiler
 def test_without_a_compiler_there_are_no_compiled_products(monkeypatch):
     assert BACKENDS["compiled"].value.runs(CPU, torch.float32)
     assert not BACKENDS["compiled"].value.runs(CPU, torch.float64)

@@ -76,19 +76,6 @@ static void unpack(Activations a, int64_t first, int64_t count, const float *fro
                 for (int j = 0; j < BLOCK; j++) y[j] += value * x[j];                                                  \
             }                                                                                                          \
         }                                                                                                              \
-    }                                                                                                                  \
-    static void touched_##BLOCK(Pattern p, const float *in, const float *delta, float *slopes, int64_t first,          \
-                                int64_t last, int64_t width, int add) {                                                \
-        for (int64_t c = first; c < last; c++) {                                                                       \
-            vector x[BLOCK];                                                                                           \
-            for (int j = 0; j < BLOCK; j++) x[j] = ((const vector *)(in + c * width))[j];                              \
-            for (int32_t k = p.starts[c]; k < p.starts[c + 1]; k++) {                                                  \
-                const vector *d = (const vector *)(delta + p.columns[k] * width);                                      \
-                vector total = x[0] * d[0];                                                                            \
-                for (int j = 1; j < BLOCK; j++) total += x[j] * d[j];                                                  \
-                slopes[p.at[k]] = sum_of(total) + (add ? slopes[p.at[k]] : 0.0f);                                      \
-            }                                                                                                          \
-        }                                                                                                              \
     }
 
 SPREAD(8)
@@ -152,21 +139,21 @@ static int row_at(const int32_t *starts, int64_t rows, int64_t chunk, int64_t ch
 static void take_slopes(void *given) {
     Slopes *s = given;
     const int64_t blocks = (s->batch + WIDTH - 1) / WIDTH;
-    const int wide = is_wide(s->inputs, s->outputs, s->batch);
-    const int32_t *all_starts = wide ? s->turned.starts : s->pattern.starts;
-    const int64_t rows = wide ? s->inputs : s->outputs;
+    const int wide = is_wide(s->inputs, s->outputs, s->batch); /* then row by row of the transpose */
+    const Pattern p = wide ? s->turned : s->pattern;
+    const int64_t rows = wide ? s->inputs : s->outputs, columns = wide ? s->outputs : s->inputs;
     for (int64_t i; (i = atomic_fetch_add(&s->next, 1)) < s->chunks;) {
-        const int begin = row_at(all_starts, rows, i, s->chunks), end = row_at(all_starts, rows, i + 1, s->chunks);
+        const int begin = row_at(p.starts, rows, i, s->chunks), end = row_at(p.starts, rows, i + 1, s->chunks);
         for (int64_t b = 0; b < blocks; b++) {
             const int64_t width = width_of(s->batch, b);
-            const float *in = s->packed_in + b * WIDTH * s->inputs, *delta = s->packed_out + b * WIDTH * s->outputs;
+            const float *inner = (wide ? s->packed_out : s->packed_in) + b * WIDTH * columns;
+            const float *outer = (wide ? s->packed_in : s->packed_out) + b * WIDTH * rows;
             for (int64_t from = 0; from < width;) {
                 const int64_t left = (width - from) / LANES;
                 const int add = b > 0 || from > 0;
 #define TAKE_SLOPES(BLOCK)                                                                                             \
-    wide ? touched_##BLOCK(s->turned, in + from, delta + from, s->slopes, begin, end, width, add)                      \
-         : slopes_##BLOCK(all_starts + begin, s->pattern.columns, NULL, in + from, delta + begin * width + from,       \
-                          s->slopes, end - begin, width, add)
+    slopes_##BLOCK(p.starts + begin, p.columns, p.at, NULL, inner + from, outer + begin * width + from, s->slopes,     \
+                   end - begin, width, add)
                 if (left >= 8) TAKE_SLOPES(8), from += 8 * LANES;
                 else if (left >= 4) TAKE_SLOPES(4), from += 4 * LANES;
                 else if (left >= 2) TAKE_SLOPES(2), from += 2 * LANES;
