@@ -1,8 +1,8 @@
 """C code, compiled once for a machine by the compiler that is there, and kept.
 
 A library is built for exactly this processor and kept in the user's cache directory, under a name that its source, its
-flags and the processor's instructions decide. Where it cannot be built, `Missing` says why, and everything runs
-without it.
+flags, the processor's instructions and its own bytes decide. Where it cannot be built, `Missing` says why, and
+everything runs without it.
 """
 
 from __future__ import annotations
@@ -45,18 +45,15 @@ def compiled(source: Path) -> ctypes.CDLL | Missing:
     """
     if not source.is_file():
         return Missing(f"{source.name} is not there")
-    name = f"{source.stem}-{_identity(source)}.so"
-    kept = cache_folder() / "native" / name
+    stem = f"{source.stem}-{_identity(source)}"
     try:
-        if not kept.is_file():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            _build(source, kept)
-        return ctypes.CDLL(str(kept))
-    except OSError as error:  # a home that cannot be written, a file of another machine
+        folder = cache_folder() / "native"
+        folder.mkdir(parents=True, exist_ok=True)
+        return ctypes.CDLL(str(_whole(folder, stem) or _build(source, folder, stem)))
+    except OSError as error:  # no home, or one that cannot be written; a file of another machine
         with tempfile.TemporaryDirectory() as folder:
             try:
-                _build(source, Path(folder) / name)
-                return ctypes.CDLL(str(Path(folder) / name))
+                return ctypes.CDLL(str(_build(source, Path(folder), stem)))
             except _NotBuilt as refused:
                 return Missing(str(refused))
             except OSError:
@@ -66,8 +63,15 @@ def compiled(source: Path) -> ctypes.CDLL | Missing:
 
 
 def cache_folder() -> Path:
-    """Return where what belongs to this machine is kept: under `$XDG_CACHE_HOME`, or `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lottery-tickets"
+    """Return where what belongs to this machine is kept: under `$XDG_CACHE_HOME`, or `~/.cache`.
+
+    Raises:
+        FileNotFoundError: a user without a home.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lottery-tickets"
+    except RuntimeError as error:
+        raise FileNotFoundError("this user has no home directory") from error
 
 
 class _NotBuilt(Exception):
@@ -81,18 +85,31 @@ def _identity(source: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(source: Path, to: Path) -> None:
-    """Compile into a file of its own, which then takes its name: two processes may do so at once."""
+def _whole(folder: Path, stem: str) -> Path | None:
+    """Return the library that was built before; one that was cut short would end the process that loads it."""
+    found = sorted(folder.glob(f"{stem}-*.so"))
+    return next((path for path in found if path.stem == f"{stem}-{_digest(path)}"), None)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _build(source: Path, folder: Path, stem: str) -> Path:
+    """Compile into a folder of its own, then give the file its name: processes and threads may do so at once."""
     compiler = os.environ.get("CC") or next(filter(shutil.which, _COMPILERS), None)
     if compiler is None:
         raise _NotBuilt(f"there is no C compiler ({', '.join(_COMPILERS)})")
-    new = to.with_name(f"{to.name}.{os.getpid()}")
-    command = [*compiler.split(), *FLAGS, "-I", str(HEADERS), str(source), "-o", str(new), "-lm", "-lpthread"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise _NotBuilt(f"the C compiler does not run: {one_line(error)}") from error
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[0]
-        raise _NotBuilt(f"the C compiler refuses {source.name}: {said}")
-    os.replace(new, to)
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        new = Path(own) / "built.so"
+        command = [*compiler.split(), *FLAGS, "-I", str(HEADERS), str(source), "-o", str(new), "-lm", "-lpthread"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise _NotBuilt(f"the C compiler does not run: {one_line(error)}") from error
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["no message"])[0]
+            raise _NotBuilt(f"the C compiler refuses {source.name}: {said}")
+        kept = folder / f"{stem}-{_digest(new)}.so"
+        os.replace(new, kept)
+    return kept

@@ -106,10 +106,10 @@ def library() -> Library | Missing:
     found.scratch_size.restype = _long
     found.run_forward.argtypes = (_pointer, _pointer, _long, _pointer, _int)
     # PyTorch's own library of dense products; it is linked into PyTorch, so that it is there wherever it is loaded.
-    held = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     try:
+        held = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         addresses = [_address(held, name) for name in ("sgemm_", "MKL_Set_Num_Threads_Local")]
-    except AttributeError:
+    except (AttributeError, OSError):  # no such function, or a system whose libraries are called otherwise
         return Missing("this build of PyTorch has no MKL")
     return Library(found, *addresses)
 

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -23,7 +24,7 @@ from lottery.trainers.gd.chain.library import Library
 from lottery.trainers.gd.chain.paths import Paths, Rates
 from lottery.trainers.gd.chain.program import CROSS_ENTROPY, Program, Rule
 from pruning.disk.files import write_json
-from pruning.errors import BadValue, FileFormatError
+from pruning.errors import BadValue, FileFormatError, StorageError
 from pruning.hardware import instructions, processor, usable_cores
 from pruning.mask import Mask
 from pruning.sparse.native.compiling import cache_folder
@@ -38,18 +39,18 @@ def rates_of_machine(library: Library) -> Rates:
 
     A training may use as many cores as PyTorch does.
     """
-    folder = cache_folder() / "native"
     digest = hashlib.sha256(f"{processor()} {instructions()} {torch.__version__}".encode()).hexdigest()[:16]
-    path = folder / f"rates-{digest}.json"
     try:
+        folder = cache_folder() / "native"
         folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"rates-{digest}.json"
         with FileLock(path.with_suffix(".lock")):
             if path.is_file():
-                found = _read(path.read_bytes())
+                found = _read(path)
             else:
                 found = measured_rates(library)
                 write_json(path, found.as_json())
-    except OSError:  # a home that cannot be written: measured anew every time
+    except (OSError, StorageError):  # no home, or one that cannot be written: measured anew every time
         found = measured_rates(library)
     return replace(found, cores=max(1, min(usable_cores(), torch.get_num_threads())))
 
@@ -94,8 +95,8 @@ def _fastest(run: Callable[[], object]) -> float:
     return min(times)
 
 
-def _read(stored: bytes) -> Rates:
+def _read(path: Path) -> Rates:
     try:
-        return Rates.of_json(msgspec.json.decode(stored))
+        return Rates.of_json(msgspec.json.decode(path.read_bytes()))
     except (msgspec.DecodeError, BadValue) as error:
-        raise FileFormatError(f"the rates of this machine cannot be read: {error}; remove the file") from error
+        raise FileFormatError(f"{path}: the rates of this machine cannot be read: {error}; remove the file") from error
