@@ -55,6 +55,16 @@ def some_examples(n=12, features=5, classes=4):
     return torch.randn(n, features, generator=generator), torch.arange(n) % classes
 
 
+def test_the_examples_of_a_run_do_not_depend_on_what_the_machine_would_compute_faster(monkeypatch):
+    """A run that goes on where the rates of the machine are measured anew has the examples that it was begun with."""
+
+    def compiled(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("lottery.trainers.gd.trainer.train_side_by_side", compiled)
+    assert len(inputs_of(dieted())) == 30
+
+
 class TestScores:
     def test_el2n_of_a_network_that_knows_nothing(self):
         zero = nn.Linear(5, 10)

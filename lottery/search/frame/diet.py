@@ -67,8 +67,10 @@ def with_data_diet(ask: Ask, config: SearchConfig) -> Ask:
         else GDConfig(device=trainer_kind(config.trainer).torch_device(ask.config))
     )
     ready = setup(replace(ask, parts=alone, config=gd, watch=Silent()))
+    # By PyTorch's operations: what else this machine would choose must not choose the examples of a run.
     trainer = ready.trainer
     assert isinstance(trainer, GDTrainer)
+    trainer = trainer.calibrated(None)
     steps = max(1, ready.total_steps // 10) if config.data_diet_steps is None else config.data_diet_steps
     models, masks = _networks(ask, config, trainer, steps)
     inputs, targets = trainer.parts.example
