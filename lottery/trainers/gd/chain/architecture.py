@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import gc
-import inspect
 import itertools
 import operator
 import sys
-import sysconfig
-import textwrap
 import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +17,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules import module as everywhere
 
+from lottery.trainers.gd.chain.effects import is_pythons, only_computes
 from pruning.calls.users_code import one_line
 from pruning.copies.copying import copy_module
 
@@ -44,10 +40,13 @@ _FUNCTIONS: dict[Any, str] = {
 # What may stand before the first layer: it gives each example as one row.
 _FLATTENING = (torch.flatten, torch.reshape, "flatten", "view", "reshape")
 _LOOKING_AT_SHAPES = ("size", getattr, operator.getitem)
-_PYTORCH = str(Path(torch.__file__).parent)
-_PYTHON = (sysconfig.get_path("stdlib"), "<frozen")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
 _PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
@@ -104,6 +103,8 @@ def architecture_of(model: nn.Module) -> Architecture | NoChain:
         return evaluation
     if training != evaluation:
         return NoChain("it computes something else in evaluation mode")
+    if len({link.weight for link in training}) < len(training):
+        return NoChain("layers share a weight")
     named = {name for link in training for name in (link.weight, link.bias) if name is not None}
     if left := {name for name, _ in model.named_parameters(remove_duplicate=False)} - named:
         return NoChain(f"{min(left)!r} is in no layer of the chain")
@@ -128,9 +129,19 @@ def _beyond_a_trace(model: nn.Module) -> str | None:
             return f"{where} has hooks, or a forward pass of its own"
         if hasattr(module, "parametrizations"):
             return f"{where} computes its weights"
-        if type(module).__call__ is not nn.Module.__call__:
+        if type(module).__call__ is not nn.Module.__call__ or hasattr(type(module).forward, "__wrapped__"):
             return f"{where} is called in a way of its own"
+        if type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval:
+            return f"{where} may write its weights where its mode changes"
+        if type(module) is nn.Linear and not _is_plain(module):
+            return f"{where} has a weight or a bias of another shape"
     return None
+
+
+def _is_plain(layer: nn.Linear) -> bool:
+    """Say whether a layer's tensors have the shapes that it states: one may have been put in another's place."""
+    shape = (layer.out_features, layer.in_features)
+    return layer.weight.shape == shape and 0 not in shape and (layer.bias is None or layer.bias.shape == shape[:1])
 
 
 def _traced_by(model: nn.Module) -> tuple[fx.Graph, set[types.CodeType]]:
@@ -140,7 +151,7 @@ def _traced_by(model: nn.Module) -> tuple[fx.Graph, set[types.CodeType]]:
     def seen(frame: types.FrameType, event: str, _: Any) -> None:
         # A named tuple is made by a function without a file.
         known = str(frame.f_globals.get("__name__")).startswith("namedtuple_")
-        if event == "call" and not known and not frame.f_code.co_filename.startswith((_PYTORCH, *_PYTHON)):
+        if event == "call" and not known and not is_pythons(frame.f_code.co_filename):
             called.add(frame.f_code)
 
     def trace() -> fx.Graph:
@@ -163,28 +174,9 @@ def _traced_by(model: nn.Module) -> tuple[fx.Graph, set[types.CodeType]]:
     return graph, called
 
 
-def _only_computes(code: types.CodeType) -> bool:
-    """Say whether a function is a plain row of assignments to local names, and of calls whose values are used."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
-    except (OSError, TypeError, SyntaxError):  # a lambda within a call, or no source at all
-        return False
-    return not any(map(_has_effects, ast.walk(tree)))
-
-
-def _has_effects(node: ast.AST) -> bool:
-    if isinstance(node, ast.Expr):
-        return not isinstance(node.value, ast.Constant)  # a docstring
-    if isinstance(node, ast.Attribute | ast.Subscript):
-        return not isinstance(node.ctx, ast.Load)
-    if isinstance(node, ast.FunctionDef):
-        return bool(node.decorator_list)
-    return isinstance(node, ast.Global | ast.Nonlocal | ast.If | ast.IfExp | ast.While | ast.NamedExpr | ast.With)
-
-
 def _traced(model: nn.Module) -> Architecture | NoChain:
     graph, called = _traced_by(model)
-    if doubtful := [code.co_qualname for code in called if not _only_computes(code)]:
+    if doubtful := [code.co_qualname for code in called if not only_computes(code)]:
         return NoChain(f"{min(doubtful)} may do more than it returns")
     modules = dict(model.named_modules())
     layers: list[Link] = []

@@ -129,12 +129,15 @@ def _settings_against(config: GDConfig) -> str | None:
 
 
 def _data_against(parts: Parts) -> str | None:
-    train = parts.train
-    if not isinstance(train, Tensors) or not train.is_pair or parts.forward is not None:
-        return "its data are no pair of tensors"
-    if train.device.type != "cpu" or train.inputs.dtype != torch.float32 or not train.inputs.is_contiguous():
-        return "its inputs are no float32 on the CPU"
-    return None
+    for part in parts.each:
+        if part is None:
+            continue
+        if not isinstance(part, Tensors) or not part.is_pair or parts.forward is not None:
+            return "its data are no pair of tensors"
+        if part.device.type != "cpu" or part.inputs.dtype != torch.float32:
+            return "its inputs are no float32 on the CPU"
+    assert isinstance(parts.train, Tensors)
+    return None if parts.train.inputs.is_contiguous() else "its inputs do not lie one after the other"
 
 
 def _numbers_against(model: nn.Module) -> str | None:

@@ -189,10 +189,10 @@ class Program:
         """Write the weights into the model; removed ones are 0 there."""
         for name, parameter in self._parameters.items():
             where = self._positions.get(name)
-            if where is None:
-                parameter.copy_(self._values[name].view_as(parameter))
-            else:
-                parameter.view(-1).index_copy_(0, where, self._values[name])
+            values = self._values[name]
+            if where is not None:
+                values = torch.zeros(parameter.numel()).index_copy_(0, where, values)
+            parameter.copy_(values.view(parameter.shape))  # whose memory may lie in another order
 
     def _tensor(self, name: str, mask: Mask, factor: float) -> TensorOf:
         parameter, where = self._parameters[name], self._positions.get(name)
