@@ -30,6 +30,7 @@ from pruning.errors import BadValue, DataError, UnknownName
 from pruning.mask import Mask
 from pruning.watch import Silent
 from tests.lottery.helpers import assert_same_arrays, blobs, tiny_model
+from tests.lottery.test_compiled_steps import mlp
 
 SETTINGS = {"data_diet": 0.5, "data_diet_networks": 2}
 
@@ -62,7 +63,7 @@ def test_the_examples_of_a_run_do_not_depend_on_what_the_machine_would_compute_f
         raise AssertionError
 
     monkeypatch.setattr("lottery.trainers.gd.trainer.train_side_by_side", compiled)
-    assert len(inputs_of(dieted())) == 30
+    assert len(inputs_of(dieted(model=mlp))) == 30
 
 
 class TestScores:

@@ -1,4 +1,4 @@
-"""Networks and data that look like a chain of layers and are none: PyTorch's operations take them, or the same comes out."""
+"""Networks and data that look like a chain of layers and are none, or are one that lies in memory in another way."""
 
 from __future__ import annotations
 
