@@ -297,6 +297,12 @@ class TestCosts:
         assert not pays(self.WEIGHT, [], self.RATES)
         assert not pays(self.WEIGHT, [Use((128, 784), True, False)], self.RATES)
 
+    def test_a_layer_that_does_not_fit_into_the_cache_pays_later(self):
+        keep = np.random.default_rng(0).random((200, 4096)) < 0.15
+        whole, half = SparseWeight(torch.ones(200, 4096), keep), SparseWeight(torch.ones(200, 2048), keep[:, :2048])
+        assert not pays(whole, [Use((512, 4096), True, True)], self.RATES)
+        assert pays(half, [Use((512, 2048), True, True)], self.RATES)
+
     def test_calls_cost(self):
         small = SparseWeight(torch.ones(10, 20), np.random.default_rng(0).random((10, 20)) < 0.05)
         assert not pays(small, [Use((16, 20), True, True)], self.RATES)

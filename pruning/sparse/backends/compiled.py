@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from pruning.sparse.backends import backend
 from pruning.sparse.native.compiling import Missing
 from pruning.sparse.native.products import ActivationsOf, PatternOf, products
-from pruning.sparse.native.threads import LANES, Compiled
+from pruning.sparse.native.threads import LANES, Compiled, check
 from pruning.sparse.plans.cost import Machine, sparse_seconds
 from pruning.sparse.plans.plan import Plan
 
@@ -104,13 +104,13 @@ class _Product(torch.autograd.Function):
         gradient = _laid_out(gradient)
         below = gradient.new_empty((batch, columns) if gradient.stride(0) == 1 else (columns, batch))
         below = below.t() if gradient.stride(0) == 1 else below
-        packed_below, packed_gradient = _packed(columns if by_inputs else 0, batch), _packed(rows, batch)
+        packed_gradient = _packed(rows, batch)
         to = _activations(below) if by_inputs else ActivationsOf(None, 0, 0, 0)
-        run.library.product_sums(
+        error = run.library.product_sums(
             *(run.parallel, threads, patterns.columns, patterns.rows, values.data_ptr()),
-            *(_activations(gradient), to),
-            *(packed_gradient.data_ptr(), packed_below.data_ptr(), batch),
+            *(_activations(gradient), to, packed_gradient.data_ptr(), batch),
         )
+        check(error)
         slopes = None
         if by_values:
             slopes = values.new_zeros(patterns.kept) if not batch else values.new_empty(patterns.kept)
@@ -130,12 +130,12 @@ def _forward(values: torch.Tensor, inputs: torch.Tensor, patterns: _Patterns) ->
     by_example = inputs.stride(0) == 1
     outputs = inputs.new_empty((batch, rows) if by_example else (rows, batch))
     outputs = outputs.t() if by_example else outputs
-    packed, packed_outputs = _packed(columns, batch), _packed(rows, batch)
-    run.library.product_sums(
+    packed = _packed(columns, batch)
+    error = run.library.product_sums(
         *(run.parallel, threads, patterns.rows, patterns.columns, values.data_ptr()),
-        *(_activations(inputs), _activations(outputs)),
-        *(packed.data_ptr(), packed_outputs.data_ptr(), batch),
+        *(_activations(inputs), _activations(outputs), packed.data_ptr(), batch),
     )
+    check(error)
     return outputs, packed
 
 

@@ -20,7 +20,7 @@ from pruning.sparse.convolutions import Size, convolution
 from pruning.sparse.convolutions.dense import dense
 from pruning.sparse.native.compiling import Missing
 from pruning.sparse.native.convolutions import FrameOf, ImagesOf, ShiftsOf, convolutions
-from pruning.sparse.native.threads import LANES, Compiled
+from pruning.sparse.native.threads import LANES, Compiled, check
 from pruning.sparse.plans.convolution_plan import ConvPlan, Geometry, Pair
 from pruning.sparse.plans.cost import Machine, sparse_seconds
 
@@ -173,7 +173,7 @@ class _Convolution(torch.autograd.Function):
                 *(delta.data_ptr(), outside, plan.outputs * row, row, begin),
                 *(*shifts.size, plan.outputs, batch, slopes.data_ptr()),
             )
-            _check(error)
+            check(error)
         return slopes, below, None
 
 
@@ -202,12 +202,7 @@ def _sums(
     found = run.library.convolution_sums(
         *(run.parallel, threads, shifts, values.data_ptr(), packed.data_ptr(), block, row, _images(out), out.shape[0])
     )
-    _check(found)
-
-
-def _check(error: int) -> None:
-    if error:
-        raise MemoryError("a sparse convolution found no memory")
+    check(found)
 
 
 def _run(shifts: _Shifts, batch: int) -> tuple[Compiled, int]:

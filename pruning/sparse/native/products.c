@@ -2,7 +2,9 @@
  *
  * Examples are taken in blocks of WIDTH columns. A block is packed, [features][width], so that a kept weight is one
  * multiplication with a row of it that lies in the cache; what is packed in the forward pass serves the gradients. */
+#include <errno.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 #include "products.h"
 #include "threads.h"
@@ -19,9 +21,10 @@ typedef struct {
     Pattern pattern, turned; /* of the matrix, and of its transpose, whose `at` finds the values */
     const float *values;
     Activations in, out; /* out.data may be NULL: then `in` is packed, and that is all */
-    float *packed_in, *packed_out;
+    float *packed_in;
     int64_t batch, parts /* of a block, each of whole vectors */;
     atomic_long next;
+    atomic_int error;
 } Sums;
 
 typedef struct {
@@ -84,43 +87,55 @@ SPREAD(2)
 SPREAD(1)
 
 #define IN_CACHE (1 << 18)
+#define LINE (IN_CACHE / 4)
 
 /* Whether a block of inputs is too large for the cache, and one of outputs is not. */
 static int is_wide(int64_t inputs, int64_t outputs, int64_t batch) {
     const int64_t width = width_of(batch, 0);
-    return inputs * width > IN_CACHE && outputs * width <= IN_CACHE / 4;
+    return inputs * width > IN_CACHE && outputs * width <= LINE;
 }
 
-static void part_of_sums(const Sums *s, int64_t block, int64_t part) {
+/* `line` has room for outputs that stay in the cache until they are where they belong. */
+static void part_of_sums(const Sums *s, int64_t block, int64_t part, float *line) {
     const int64_t width = width_of(s->batch, block), vectors = width / LANES, first = block * WIDTH;
     const int64_t count = s->batch - first < width ? s->batch - first : width;
-    int64_t from = vectors * part / s->parts * LANES;
-    const int64_t until = vectors * (part + 1) / s->parts * LANES;
-    float *in = s->packed_in + first * s->in.features, *out = s->packed_out + first * s->out.features;
-    pack(s->in, first, count, in, width, from, until);
+    const int64_t begin = vectors * part / s->parts * LANES, end = vectors * (part + 1) / s->parts * LANES;
+    float *in = s->packed_in + first * s->in.features;
+    pack(s->in, first, count, in, width, begin, end);
     if (!s->out.data) return;
     const Pattern p = s->pattern;
-    const int rows = (int)s->out.features;
-    const int64_t begun = from;
     const int wide = is_wide(s->in.features, s->out.features, s->batch);
-    if (wide)
-        for (int64_t r = 0; r < rows; r++) memset(out + r * width + from, 0, (size_t)(until - from) * sizeof(float));
+    const int64_t most = LINE / width;
+    for (int64_t r = 0; r < s->out.features; r += most) {
+        const int rows = (int)(s->out.features - r < most ? s->out.features - r : most);
+        if (wide) memset(line, 0, (size_t)(rows * width) * sizeof(float));
+        int64_t from = begin;
 #define TAKE(BLOCK)                                                                                                    \
-    wide ? spread_##BLOCK(s->turned, s->values, in + from, out + from, s->in.features, width)                          \
-         : sums_##BLOCK(p.starts, p.columns, p.at, s->values, NULL, NULL, in + from, out + from, rows, width)
-    for (int64_t left = (until - from) / LANES; left; left = (until - from) / LANES) {
-        if (left >= 8) TAKE(8), from += 8 * LANES;
-        else if (left >= 4) TAKE(4), from += 4 * LANES;
-        else if (left >= 2) TAKE(2), from += 2 * LANES;
-        else TAKE(1), from += LANES;
+    wide ? spread_##BLOCK(s->turned, s->values, in + from, line + from, s->in.features, width)                         \
+         : sums_##BLOCK(p.starts + r, p.columns, p.at, s->values, NULL, NULL, in + from, line + from, rows, width)
+        for (int64_t left = (end - from) / LANES; left; left = (end - from) / LANES) {
+            if (left >= 8) TAKE(8), from += 8 * LANES;
+            else if (left >= 4) TAKE(4), from += 4 * LANES;
+            else if (left >= 2) TAKE(2), from += 2 * LANES;
+            else TAKE(1), from += LANES;
+        }
+        const Activations some = {s->out.data + r * s->out.by_feature, rows, s->out.by_feature, s->out.by_example};
+        unpack(some, first, count, line, width, begin, end);
     }
-    unpack(s->out, first, count, out, width, begun, until);
 }
 
 static void take_sums(void *given) {
     Sums *s = given;
     const int64_t blocks = (s->batch + WIDTH - 1) / WIDTH;
-    for (int64_t i; (i = atomic_fetch_add(&s->next, 1)) < blocks * s->parts;) part_of_sums(s, i / s->parts, i % s->parts);
+    const int64_t all = s->out.features * width_of(s->batch, 0), room = all < LANES ? LANES : all < LINE ? all : LINE;
+    float *line = aligned_alloc(sizeof(vector), (size_t)room * sizeof(float));
+    if (!line) {
+        s->error = ENOMEM;
+        return;
+    }
+    for (int64_t i; (i = atomic_fetch_add(&s->next, 1)) < blocks * s->parts;)
+        part_of_sums(s, i / s->parts, i % s->parts, line);
+    free(line);
 }
 
 /* The first row whose weights begin at or after a share of all weights. */
@@ -163,15 +178,16 @@ static void take_slopes(void *given) {
     }
 }
 
-/* out = W in, with both packed on the way; `out.data` NULL packs `in` alone. Packed: 64-byte aligned,
- * [features * batch rounded up to LANES]. */
-void product_sums(Parallel parallel, int32_t threads, Pattern pattern, Pattern turned, const float *values, Activations in,
-                  Activations out, float *packed_in, float *packed_out, int64_t batch) {
+/* out = W in, with `in` packed on the way; `out.data` NULL packs it alone. Packed: 64-byte aligned,
+ * [features * batch rounded up to LANES]. Returns 0, or the system's error where there is no memory. */
+int product_sums(Parallel parallel, int32_t threads, Pattern pattern, Pattern turned, const float *values, Activations in,
+                 Activations out, float *packed_in, int64_t batch) {
     const int64_t blocks = (batch + WIDTH - 1) / WIDTH, narrow = batch < WIDTH ? width_of(batch, 0) / LANES : 8;
     int64_t parts = blocks && threads > blocks ? (threads + blocks - 1) / blocks : 1;
     if (parts > (narrow + 1) / 2) parts = (narrow + 1) / 2;
-    Sums sums = {pattern, turned, values, in, out, packed_in, packed_out, batch, parts, 0};
+    Sums sums = {pattern, turned, values, in, out, packed_in, batch, parts, 0, 0};
     on_threads(parallel, threads, take_sums, &sums);
+    return sums.error;
 }
 
 /* slopes[k] = delta . in of the k-th kept weight, from both as they were packed. */

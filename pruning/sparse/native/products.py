@@ -30,10 +30,10 @@ def products() -> Compiled | Missing:
     found = compiled(Path(__file__).parent / "products.c")
     if isinstance(found, Missing):
         return found
-    found.product_sums.restype = found.product_slopes.restype = None
+    found.product_slopes.restype = None
     found.product_sums.argtypes = (
         *(_pointer, _int, PatternOf, PatternOf, _pointer, ActivationsOf, ActivationsOf),
-        *(_pointer, _pointer, _long),
+        *(_pointer, _long),
     )
     found.product_slopes.argtypes = (
         *(_pointer, _int, PatternOf, PatternOf, _pointer, _pointer, _pointer),

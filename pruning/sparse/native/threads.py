@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,9 @@ def parallel() -> int | None:
     held = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     found = getattr(held, "GOMP_parallel", None)
     return ctypes.cast(found, ctypes.c_void_p).value if found is not None else None
+
+
+def check(error: int) -> None:
+    """Raise `MemoryError` for an error that a compiled function returned."""
+    if error:
+        raise MemoryError(os.strerror(error))

@@ -19,6 +19,8 @@ _SHARE = 0.8
 _CALLS = 6e-5
 # Numbers per second that are packed into blocks of examples or taken out of them; images go through memory.
 _PACKED, _PACKED_IMAGES = 4e9, 1e9
+# A block of activations with more features lies in a farther cache, and sparse products take so many times as long.
+_NEAR, _FARTHER = 2048, 2.5
 # By how much a dense convolution is faster than the dense product that rates were measured with.
 _CONVOLUTION = 1.2
 # Weights per second whose gradients are masked and that an optimizer moves.
@@ -92,6 +94,7 @@ def _of_matrix(part: Sparse, use: Use, rates: Rates) -> tuple[float, float]:
         examples *= size
     dense, sparse = _of_products(rows * columns, part.plan.kept, use.below, rates)
     packed = 2.0 * (rows + columns) / _PACKED
+    sparse *= _FARTHER if max(rows, columns) > _NEAR else 1.0
     return examples * dense, examples * (sparse + packed) + _CALLS
 
 
