@@ -17,14 +17,13 @@ import torch
 from lottery.networks.layout import layout_of
 from lottery.networks.objectives.objective import Objective
 from lottery.state.tensors import state_of
-from lottery.trainers.gd.config import NO_MOVES
 from lottery.trainers.gd.frame import GDFrame
 from lottery.trainers.gd.loop.asking import Asking
 from lottery.trainers.gd.loop.averaging import Average
 from lottery.trainers.gd.loop.best import Best
 from lottery.trainers.gd.loop.course import Course, course_of
 from lottery.trainers.gd.loop.history import History, MeanLoss, measured
-from lottery.trainers.gd.loop.learning import Learns, Losses, learner_for
+from lottery.trainers.gd.loop.learning import Learner, Learns, Losses, learner_for
 from lottery.trainers.gd.loop.network import JobNetwork, network_for
 from lottery.trainers.gd.loop.snapshots import Snapshots
 from lottery.trainers.gd.loop.spread import estimator_for
@@ -190,7 +189,8 @@ class _Training:
 
     @property
     def _moves(self) -> bool:
-        return self.frame.config.moves != NO_MOVES
+        # A mask that keeps everything, or nothing, does not move whatever the setting says.
+        return isinstance(self.learner, Learner) and self.learner.mover is not None
 
     def _failed(self, reason: str) -> Trained:
         return Trained(state_of(self.network.model), self.history.points, diverged=reason)
