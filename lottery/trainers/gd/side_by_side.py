@@ -6,7 +6,8 @@ held back until those before it are done: files are written as if one were train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,11 +29,13 @@ class InTurn(Silent):
         watch: is told.
         held: what it has still to be told.
         open: whether the turn has come.
+        done: whether the training is over.
     """
 
     watch: Watch
     held: list[Callable[[], None]] = field(default_factory=list)
     open: bool = False
+    done: bool = False
 
     def stepped(self, job: Job, step: int) -> None:
         """Tell, or hold back."""
@@ -58,8 +61,8 @@ class InTurn(Silent):
 
 def train_side_by_side(
     frame_of: Callable[[Watch], GDFrame], watch: Watch, jobs: Sequence[Job], needs: frozenset[str], cores: int
-) -> list[Trained]:
-    """Train jobs, as many at once as there are cores, and return their results in their order.
+) -> Iterator[Trained]:
+    """Train jobs, as many at once as there are cores, and yield their results in their order, each as soon as it is.
 
     Args:
         frame_of: returns how to train, with another watch.
@@ -71,6 +74,7 @@ def train_side_by_side(
     at_once = min(len(jobs), cores)
     turns = [InTurn(watch) for _ in jobs]
     results: dict[int, Trained] = {}
+    told = 0
     waiting = list(enumerate(jobs))[::-1]
     turns[0].begin()
     with ThreadPoolExecutor(at_once, "training") as pool:
@@ -82,7 +86,7 @@ def train_side_by_side(
                 going[pool.submit(take)] = number, training
             except StopIteration as done:
                 results[number] = done.value
-                _pass_on(turns, results)
+                _pass_on(turns, number)
 
         while waiting or going:
             while waiting and len(going) < at_once:
@@ -92,13 +96,16 @@ def train_side_by_side(
             for future in done:
                 number, training = going.pop(future)
                 advance(number, training, future.result())
-    return [results[number] for number in range(len(jobs))]
+            while told in results:
+                yield results.pop(told)
+                told += 1
 
 
-def _pass_on(turns: Sequence[InTurn], results: dict[int, Trained]) -> None:
-    """Let the first training that is not done, and those before it, tell."""
-    for number, turn in enumerate(turns):
+def _pass_on(turns: Sequence[InTurn], number: int) -> None:
+    """Take note that a training is done, and let those tell before which all are done."""
+    turns[number].done = True
+    for before, turn in itertools.pairwise(turns):
+        if not (before.done and before.open):
+            return
         if not turn.open:
             turn.begin()
-        if number not in results:
-            return

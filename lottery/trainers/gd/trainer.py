@@ -97,7 +97,10 @@ class GDTrainer:
         if needs - self.provides:
             raise BadValue(f"the gd trainer does not provide {', '.join(sorted(needs - self.provides))}")
         for group in self._groups(jobs, needs):
-            yield from self.train_group(group, needs)
+            if (chain := chain_of(self, group[0], needs)) is not None:
+                yield from self._side_by_side(group, needs, chain.threads)
+            else:
+                yield from self.train_group(group, needs)
 
     def together(self, jobs: Sequence[Job], needs: frozenset[str]) -> bool:
         """Say whether any of these jobs would be trained stacked: its bits then depend on the others."""
@@ -106,15 +109,21 @@ class GDTrainer:
 
     def train_group(self, jobs: Sequence[Job], needs: frozenset[str]) -> list[Trained]:
         """Train jobs that can be stacked in one loop, or one alone."""
-        if (chain := chain_of(self, jobs[0], needs)) is not None:
-            # PyTorch has one thread then: what it still does is small, and its threads spin while they wait.
-            with isolated(self.device, jobs[0].seed, 1):
-                return train_side_by_side(self._watched_by, self.watch, jobs, needs, chain.threads)
         with isolated(self.device, jobs[0].seed, self.threads):
             try:
                 return [train_alone(self, jobs[0], needs)] if len(jobs) == 1 else train_stacked(self, jobs, needs)
             except torch.OutOfMemoryError as error:
                 raise out_of_memory(jobs, self.config, self.device) from error
+
+    def _side_by_side(self, jobs: Sequence[Job], needs: frozenset[str], cores: int) -> Iterator[Trained]:
+        """Yield what compiled steps train; whoever takes a result does so in a process that is as it was."""
+        results = train_side_by_side(self._watched_by, self.watch, jobs, needs, cores)
+        for job in jobs:
+            # PyTorch has one thread then: what it still does is small, and its threads spin while they wait.
+            with isolated(self.device, job.seed, 1):
+                result = next(results)
+            yield result
+        results.close()
 
     def _watched_by(self, watch: Watch) -> GDTrainer:
         return replace(self, watch=watch)

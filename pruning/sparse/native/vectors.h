@@ -10,17 +10,23 @@
 typedef float vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t lanes __attribute__((vector_size(4 * LANES)));
 
+/* GCC before 12 has its own words for what it and Clang now both know. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLED(X, Y, ...) __builtin_shufflevector(X, Y, __VA_ARGS__)
+#endif
+#endif
+#ifndef SHUFFLED
+#define SHUFFLED(X, Y, ...) __builtin_shuffle(X, Y, (lanes){__VA_ARGS__})
+#endif
+
 static inline vector all(float value) { return value - (vector){0}; }
 
 static inline float sum_of(vector x) {
-    const lanes by_8 = {8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7};
-    const lanes by_4 = {4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11};
-    const lanes by_2 = {2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13};
-    const lanes by_1 = {1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14};
-    x += __builtin_shuffle(x, by_8);
-    x += __builtin_shuffle(x, by_4);
-    x += __builtin_shuffle(x, by_2);
-    x += __builtin_shuffle(x, by_1);
+    x += SHUFFLED(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    x += SHUFFLED(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    x += SHUFFLED(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    x += SHUFFLED(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
     return x[0];
 }
 
