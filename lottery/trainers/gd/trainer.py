@@ -123,7 +123,6 @@ class GDTrainer:
             with isolated(self.device, job.seed, 1):
                 result = next(results)
             yield result
-        results.close()
 
     def _watched_by(self, watch: Watch) -> GDTrainer:
         return replace(self, watch=watch)
