@@ -100,7 +100,7 @@ def test_turboprune_imported_what_it_did_not_declare():
     """utils/mask_layers.py imports fastargs, which requirements.txt lacks. Every import here is declared."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-    spelled = {"scikit-learn": "sklearn", "ml-dtypes": "ml_dtypes"}
+    spelled = {"scikit-learn": "sklearn", "ml-dtypes": "ml_dtypes", "pillow": "PIL"}
     declared = {re.split(r"[<>=!\[ ]", line)[0] for line in [*project["dependencies"], *extras]}
     known = {spelled.get(name, name) for name in declared} | {"pruning", "es", "lottery"} | sys.stdlib_module_names
     for name in ("pruning", "es", "lottery"):

@@ -108,7 +108,8 @@ def test_both_trainers_take_the_same_steps() -> None:
 
 @pytest.mark.parametrize("trainer", ["gd", "optax"])
 def test_stacked_and_alone_a_job_has_the_same_factors(trainer: str) -> None:
-    made = ready(trainer, lr_factors={LAST: 0.25})
+    by_pytorch = {"steps_by": "pytorch"} if trainer == "gd" else {}
+    made = ready(trainer, lr_factors={LAST: 0.25}, **by_pytorch)
     jobs = [job(seed=seed, density=0.5) for seed in range(6)]
     assert made.trainer.together(jobs, NOTHING)  # pyright: ignore[reportAttributeAccessIssue]
     for one, alone in zip(jobs, trained(made, *jobs), strict=True):

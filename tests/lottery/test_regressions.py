@@ -137,7 +137,7 @@ class Skipping(nn.Module):
 
 
 def test_what_draws_from_pythons_generator_is_not_stacked():
-    settings = {"replicates": 6, "steps": 4}
+    settings = {"replicates": 6, "steps": 4, "steps_by": "pytorch"}
     for model, stacked in ((lambda seed: Skipping(), False), (tiny_stackable, True)):
         made = ready(model, "gd", **settings)
         trainer = made.frame.setup.trainer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -109,24 +110,43 @@ def python(name, code, **more):
     return SCRIPT["slices"].Slice(name, **{"least": 0.001, "most": 1.0, "command": ("python", "-c", code), **more})
 
 
+REFUSED = 70
+# The script in a process of its own, with other slices, which read no images: a child's memory is never less than that
+# of the process that it was forked from, and this one may be large and have threads.
+ALONE = f"""
+import dataclasses, pickle, sys
+sys.path.insert(0, {str(SCRIPTS)!r})
+import running
+running.SLICES = pickle.load(sys.stdin.buffer)
+prepared = running.prepared
+def without_images(given):
+    given.data = given.data or "none"
+    return prepared(given)
+running.prepared = without_images
+try:
+    sys.exit(running.main(sys.argv[1:]))
+except SystemExit as ended:
+    if not isinstance(ended.code, str):
+        raise
+    print(ended.code, file=sys.stderr)
+    sys.exit({REFUSED})
+"""
+
+
 def run(results: Path, *slices, minutes="5", more=()) -> int:
-    running = SCRIPT["running"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "SLICES", slices)
-        return running.main([str(results), minutes, "--device", "cpu", *more])
+    words = [str(results), minutes, "--device", "cpu", *more]
+    done = subprocess.run([sys.executable, "-c", ALONE, *words], input=pickle.dumps(slices), capture_output=True)
+    print(done.stdout.decode())
+    if done.returncode == REFUSED:
+        raise SystemExit(done.stderr.decode())
+    assert not done.stderr, done.stderr.decode()
+    return done.returncode
 
 
 FOUND = 'print(\'{"winning": null, "levels": [], "device": "cpu", "seconds": 1.0, "run": "%s"}\')'
 
 
 class TestRunning:
-    @pytest.fixture(autouse=True)
-    def _images(self, monkeypatch):
-        """These slices read no images."""
-        running = SCRIPT["running"]
-        prepared = running.prepared
-        monkeypatch.setattr(running, "prepared", lambda given: prepared(_with(given, data=given.data or "none")))
-
     def test_one_that_fails_stops_no_other_and_is_run_again(self, tmp_path, capsys):
         results, mark = tmp_path / "results", tmp_path / "mark"
         fails = f"import os, sys; print('tried'); sys.exit(0 if os.path.exists({str(mark)!r}) else 3)"
@@ -207,12 +227,6 @@ class TestRunning:
         run(tmp_path / "results", python("one", "print(1)"))
         with pytest.raises(SystemExit, match="holds results with data none: name another folder"):
             run(tmp_path / "results", python("one", "print(1)"), more=["--data", "other"])
-
-
-def _with(given, **changed):
-    for name, value in changed.items():
-        setattr(given, name, value)
-    return given
 
 
 def _runs(pid: int) -> bool:

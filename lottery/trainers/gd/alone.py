@@ -23,7 +23,7 @@ from lottery.trainers.gd.loop.averaging import Average
 from lottery.trainers.gd.loop.best import Best
 from lottery.trainers.gd.loop.course import Course, course_of
 from lottery.trainers.gd.loop.history import History, MeanLoss, measured
-from lottery.trainers.gd.loop.learning import Learner, Learns, Losses, learner_for
+from lottery.trainers.gd.loop.learning import Learns, Losses, learner_for
 from lottery.trainers.gd.loop.network import JobNetwork, network_for
 from lottery.trainers.gd.loop.snapshots import Snapshots
 from lottery.trainers.gd.loop.spread import estimator_for
@@ -190,7 +190,7 @@ class _Training:
     @property
     def _moves(self) -> bool:
         # A mask that keeps everything, or nothing, does not move whatever the setting says.
-        return isinstance(self.learner, Learner) and self.learner.mover is not None
+        return self.learner.mover is not None
 
     def _failed(self, reason: str) -> Trained:
         return Trained(state_of(self.network.model), self.history.points, diverged=reason)

@@ -98,6 +98,11 @@ class Learns(Protocol):
         ...
 
     @property
+    def mover(self) -> Mover | None:
+        """Moves the mask; None where it stays."""
+        ...
+
+    @property
     def outputs_of(self) -> Callable[[Any], Any] | None:
         """Gives the network's outputs for a batch of inputs faster than the network; None where nothing does."""
         ...

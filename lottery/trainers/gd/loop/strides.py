@@ -48,6 +48,7 @@ class ChainLearner:
         batch: examples of a step.
         rate: the learning rate of a step, counted from 0.
         threads: how many may work at once.
+        mover: none: masks that move are not for compiled steps.
     """
 
     program: Program
@@ -56,6 +57,7 @@ class ChainLearner:
     batch: int
     rate: Callable[[int], float]
     threads: int
+    mover: None = None
 
     def strides(self, budget: Budget, seed: int, due: Callable[[int], bool]) -> Iterator[tuple[int, Stride]]:
         """Yield strides, each with the number of its last step; none goes beyond one that is due."""
