@@ -188,7 +188,7 @@ def test_bench_search_prints_ratios(capsys, monkeypatch):
     assert baselines == [
         "epoch, images one at a time, 20 %",
         "step of conv-2, plain loop",
-        "2 replicates of the digits MLP, one after the other",
+        "2 replicates of the digits MLP, one after the other by PyTorch's operations",
         "start-up, importing PyTorch alone",
     ]
     assert {"epoch, this trainer, 5 %", "epoch, matrix products alone", "epoch, trainer es, 20 %"} <= rows.keys()

@@ -24,7 +24,7 @@ from pruning.mask import Mask
 from pruning.torch_modules import prunable
 from pruning.watch import Silent
 
-BATCH, EXAMPLES, WARM, STEPS = 64, 512, 1, 3
+BATCH, EXAMPLES, WARM, STEPS = 64, 512, 1, 2
 SHAPE, CLASSES = (3, 32, 32), 10
 
 
@@ -39,8 +39,8 @@ class _Clock(Silent):
         self.marks.append(time.perf_counter())
 
     def taken(self) -> float:
-        """Return the seconds of a step, those that warm up left out, and begin anew."""
-        marks = self.marks[WARM - 1 :]
+        """Return the seconds of a step, without those that warm up and the evaluation at the end, and begin anew."""
+        marks = self.marks[WARM - 1 : WARM + STEPS]
         self.marks = []
         return (marks[-1] - marks[0]) / (len(marks) - 1)
 
@@ -50,7 +50,7 @@ def by_this_trainer(name: str, device: str) -> Callable[[float], Callable[[], fl
     data = _images()
     parts = prepare(Data(data.train, validation=data.test, name="images"), seed=0)
     source, clock = torch_source(name, parts, "model"), _Clock()
-    steps = WARM + STEPS
+    steps = WARM + STEPS + 1
     config = GDConfig(
         optimizer="sgd", lr=0.01, momentum=0.9, batch_size=BATCH, steps=steps, eval_every=steps, device=device
     )

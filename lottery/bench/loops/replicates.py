@@ -20,11 +20,16 @@ from pruning.watch import Silent
 STEPS = 1_000
 
 
-def replicates(device: str) -> Callable[[int, bool], Callable[[], float]]:
-    """Return a function of a count that returns a run: seconds of that many trainings, together or in turn."""
+def replicates(device: str, steps_by: str = "auto") -> Callable[[int, bool], Callable[[], float]]:
+    """Return a function of a count that returns a run: seconds of that many trainings, together or in turn.
+
+    Args:
+        device: where to train.
+        steps_by: what takes the steps.
+    """
     parts = prepare(load_data("digits"), seed=0)
     source = torch_source("mlp", parts, "model")
-    config = GDConfig(steps=STEPS, eval_every=STEPS, device=device)
+    config = GDConfig(steps=STEPS, eval_every=STEPS, device=device, steps_by=steps_by)
     trainer = setup(Ask(source, parts, config, None, None, Silent(), 0)).trainer
     mask = Mask.dense(prunable(source.build(0)))
     first = Job(source.initial_state(0), mask, 0, Budget(0, STEPS))

@@ -6,26 +6,36 @@
 
 #include "vectors.h"
 
-#define TURNED_PAIRS(DISTANCE, FIRST, SECOND, FROM, TO)                                                                \
+#define LOW_1 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30
+#define HIGH_1 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
+#define LOW_2 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
+#define HIGH_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
+#define LOW_4 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27
+#define HIGH_4 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31
+#define LOW_8 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
+#define HIGH_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
+#define SWAP(APART, FROM, TO)                                                                                          \
     for (int j = 0; j < LANES; j++) {                                                                                  \
-        if (j & DISTANCE) continue;                                                                                    \
-        TO[j] = __builtin_shuffle(FROM[j], FROM[j + DISTANCE], FIRST);                                                 \
-        TO[j + DISTANCE] = __builtin_shuffle(FROM[j], FROM[j + DISTANCE], SECOND);                                     \
+        if (j & APART) continue;                                                                                       \
+        TO[j] = SHUFFLED(FROM[j], FROM[j + APART], LOW_##APART);                                                       \
+        TO[j + APART] = SHUFFLED(FROM[j], FROM[j + APART], HIGH_##APART);                                              \
     }
+
+/* Rows of sixteen vectors become columns, in place. */
+static inline void turn_vectors(vector *rows) {
+    vector half[LANES];
+    SWAP(1, rows, half)
+    SWAP(2, half, rows)
+    SWAP(4, rows, half)
+    SWAP(8, half, rows)
+}
 
 /* Sixteen rows of sixteen numbers become columns; addresses need no alignment. */
 static inline void turn_tile(const float *from, int64_t from_stride, float *to, int64_t to_stride) {
-    vector a[LANES], b[LANES];
-    for (int j = 0; j < LANES; j++) memcpy(&a[j], from + j * from_stride, sizeof(vector));
-    const lanes x1 = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30}, y1 = x1 + 1;
-    const lanes x2 = {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29}, y2 = x2 + 2;
-    const lanes x4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27}, y4 = x4 + 4;
-    const lanes x8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23}, y8 = x8 + 8;
-    TURNED_PAIRS(1, x1, y1, a, b)
-    TURNED_PAIRS(2, x2, y2, b, a)
-    TURNED_PAIRS(4, x4, y4, a, b)
-    TURNED_PAIRS(8, x8, y8, b, a)
-    for (int j = 0; j < LANES; j++) memcpy(to + j * to_stride, &a[j], sizeof(vector));
+    vector tile[LANES];
+    for (int j = 0; j < LANES; j++) memcpy(&tile[j], from + j * from_stride, sizeof(vector));
+    turn_vectors(tile);
+    for (int j = 0; j < LANES; j++) memcpy(to + j * to_stride, &tile[j], sizeof(vector));
 }
 
 /* `rows` x `columns` numbers, row by row at `from`, become columns at `to`. */

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from pruning.hardware import instructions, processor, usable_cores
 from pruning.mask import Mask
 from pruning.sparse.native.compiling import cache_folder
 
-_BATCH, _EXAMPLES, _STEPS, _TIMES = 64, 512, 2, 40
+_BATCH, _EXAMPLES, _STEPS, _TIMES = 64, 256, 2, 60
 _INPUTS, _UNITS, _CLASSES = 784, 300, 10
 _DENSITY = 0.1
 
@@ -62,37 +63,47 @@ def measured_rates(library: Library) -> Rates:
     assert isinstance(architecture, tuple)
     rng = np.random.Generator(np.random.PCG64(0))
     few, some = (Mask({"0.weight": rng.random((_UNITS, _INPUTS)) < density}) for density in (1 / _INPUTS, _DENSITY))
-    sums_0, step_0 = _seconds(library, architecture, model, few, sparse=True)
-    sums_1, step_1 = _seconds(library, architecture, model, some, sparse=True)
-    _, dense = _seconds(library, architecture, model, Mask.dense({"0.weight": (_UNITS, _INPUTS)}), sparse=False)
+    dense = Mask.dense({"0.weight": (_UNITS, _INPUTS)})
+    runs = [
+        *_runs(library, architecture, model, few, sparse=True),
+        *_runs(library, architecture, model, some, sparse=True),
+        *_runs(library, architecture, model, dense, sparse=False),
+    ]
+    sums_0, step_0, sums_1, step_1, _, step_dense = _fastest(runs)
     product = 2.0 * (some.kept - few.kept) * _BATCH
     forward = max(sums_1 - sums_0, 1e-9)
     backward = max(step_1 - step_0 - forward, 1e-9)
     whole = 2 * 2.0 * _INPUTS * _UNITS * _BATCH
-    return Rates(whole / max(dense - step_0, 1e-9), product / forward, product / backward, usable_cores())
+    return Rates(whole / max(step_dense - step_0, 1e-9), product / forward, product / backward, usable_cores())
 
 
-def _seconds(
+_Run = tuple[Callable[[], object], float]
+"""What is timed, and how many batches that is."""
+
+
+def _runs(
     library: Library, architecture: Architecture, model: nn.Module, mask: Mask, sparse: bool
-) -> tuple[float, float]:
-    """Return the seconds of a forward pass of a batch, and of a step."""
+) -> tuple[_Run, _Run]:
+    """Return a forward pass, and steps."""
     paths = Paths({"0.weight": sparse}, 1, 0.0)
     rule = Rule(CROSS_ENTROPY, 0.0, "sgd", 0.0, False, 0.0, 0.0)
     program = Program(library, architecture, model, mask, paths, _BATCH, rule, {})
     inputs, targets = torch.ones(_EXAMPLES, _INPUTS), torch.zeros(_EXAMPLES, dtype=torch.int64)
     order = torch.arange(_STEPS * _BATCH) % _EXAMPLES
-    forward = _fastest(functools.partial(program.outputs, inputs)) * _BATCH / _EXAMPLES
+    forward = functools.partial(program.outputs, inputs)
     steps = functools.partial(program.steps, inputs, targets, order, [0.0] * _STEPS, 1)
-    return forward, _fastest(steps) / _STEPS
+    return (forward, _EXAMPLES / _BATCH), (steps, float(_STEPS))
 
 
-def _fastest(run: Callable[[], object]) -> float:
-    times: list[float] = []
+def _fastest(runs: Sequence[_Run]) -> list[float]:
+    """Return the least seconds of a batch of each, all of them in turn: the machine is the same for all."""
+    found = [math.inf] * len(runs)
     for _ in range(_TIMES):
-        began = time.thread_time()
-        run()
-        times.append(time.thread_time() - began)
-    return min(times)
+        for place, (run, batches) in enumerate(runs):
+            began = time.thread_time()
+            run()
+            found[place] = min(found[place], (time.thread_time() - began) / batches)
+    return found
 
 
 def _read(path: Path) -> Rates:

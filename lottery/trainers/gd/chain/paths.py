@@ -26,6 +26,8 @@ _ADDED = 4e9
 _OVERHEAD, _LOST = 5e-5, 0.1
 # As many as `steps.c` has room for.
 MOST_SHARDS = 256
+# By how much a sparse layer must be the cheaper one: the costs of a machine are known to a tenth or so.
+_CLEARLY = 1.1
 # With fewer examples a row of activations is no longer worth the load of its weight.
 _LEAST = 2 * LANES
 
@@ -112,7 +114,7 @@ def choose_paths(architecture: Architecture, mask: Mask, batch: int, rates: Rate
             False: _dense_seconds(link, number > 0, columns, rates),
             True: _sparse_seconds(int(kept), number > 0, columns, rates),
         }
-        sparse[link.weight] = way = ways[True] < ways[False] and link.weight in mask
+        sparse[link.weight] = way = _CLEARLY * ways[True] < ways[False] and link.weight in mask
         work += ways[way]
         added += (int(kept) if way else link.inputs * link.outputs) / _ADDED
     most = max(1, min(rates.cores, columns // _LEAST, MOST_SHARDS))

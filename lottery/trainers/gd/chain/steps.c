@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "products.h"
+#include "turning.h"
 
 #define MOST_LAYERS 64
 #define MOST_THREADS 256
@@ -143,26 +144,9 @@ static void gather(const float *inputs, const int64_t *order, int count, int fea
         if (b + LANES <= count) {
             int i = 0;
             for (; i + LANES <= features; i += LANES) {
-                vector tile[LANES], turned[LANES];
+                vector tile[LANES];
                 for (int j = 0; j < LANES; j++) memcpy(&tile[j], from[j] + i, sizeof(vector));
-#define LOW_1 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30
-#define HIGH_1 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31
-#define LOW_2 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
-#define HIGH_2 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
-#define LOW_4 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27
-#define HIGH_4 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31
-#define LOW_8 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
-#define HIGH_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
-#define SWAP(APART, FROM, TO)                                                                                          \
-    for (int j = 0; j < LANES; j++) {                                                                                  \
-        if (j & APART) continue;                                                                                       \
-        TO[j] = SHUFFLED(FROM[j], FROM[j + APART], LOW_##APART);                                                       \
-        TO[j + APART] = SHUFFLED(FROM[j], FROM[j + APART], HIGH_##APART);                                              \
-    }
-                SWAP(1, tile, turned)
-                SWAP(2, turned, tile)
-                SWAP(4, tile, turned)
-                SWAP(8, turned, tile)
+                turn_vectors(tile);
                 for (int j = 0; j < LANES; j++) *(vector *)(x + (i + j) * width + b) = tile[j];
             }
             for (; i < features; i++)
