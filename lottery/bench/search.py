@@ -23,7 +23,7 @@ DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 NETWORKS = ("conv-2", "conv-6", "resnet-20", "vgg-16")
 COUNTS = (5, 20)
 # Their steps take long.
-HEAVY = ("vgg-16",)
+HEAVY = ("conv-6", "vgg-16")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def bench_search(data: str, repeats: int, device: str) -> Report:
         "device": case.setup.device,
         "threads": torch.get_num_threads(),
     }
-    groups = [_loop(case), _epochs(case, device), *_images(device), *_replicates(device), _startup(data)]
+    groups = [_loops(case), _epochs(case, device), *_images(device), *_replicates(device), _startup(data)]
     seldom = max(min(2, repeats), repeats // 2)
     rows: list[dict[str, Any]] = []
     known: dict[str, list[float]] = {}
@@ -87,8 +87,12 @@ def bench_search(data: str, repeats: int, device: str) -> Report:
     return Report(rows, "run", note)
 
 
-def _loop(case: Case) -> Group:
-    return Group({LOOP: by_loader.one_image_at_a_time(case, 0.2)}, LOOP, seldom=True)
+def _loops(case: Case) -> Group:
+    runs = {
+        LOOP: by_loader.one_image_at_a_time(case, 0.2),
+        "epoch, DataLoader of tensors, 20 %": by_loader.by_tensors(case, 0.2),
+    }
+    return Group(runs, LOOP, seldom=True)
 
 
 def _epochs(case: Case, device: str) -> Group:
@@ -97,7 +101,6 @@ def _epochs(case: Case, device: str) -> Group:
         f"epoch, this trainer, {density:.0%}".replace("%", " %"): _ours(case, density) for density in DENSITIES
     }
     runs |= {
-        "epoch, DataLoader of tensors, 20 %": by_loader.by_tensors(case, 0.2),
         "epoch, matrix products alone": functools.partial(products, case),
         "epoch, trainer optax, 20 %": in_jax.by_optax(case.source, parts, job, job.mask, device),
         "epoch, by hand in JAX, one program, 20 %": in_jax.in_one_program(parts, job, job.mask),
@@ -122,17 +125,13 @@ def _images(device: str) -> list[Group]:
 
 
 def _replicates(device: str) -> list[Group]:
-    ours, plain = replicates(device), replicates(device, "pytorch")
-    groups: list[Group] = []
+    ours, plain, few = replicates(device), replicates(device, "pytorch"), COUNTS[0]
+    by_pytorch = f"{few} replicates of the digits MLP, one after the other by PyTorch's operations"
+    groups = [Group({by_pytorch: plain(few, False)}, by_pytorch, seldom=True)]
     for count in COUNTS:
-        what = f"{count} replicates of the digits MLP"
-        turn = f"{what}, one after the other by PyTorch's operations"
-        runs = {
-            turn: plain(count, False),
-            f"{what}, one after the other": ours(count, False),
-            f"{what}, one call": ours(count, True),
-        }
-        groups.append(Group(runs, turn))
+        turn, together = (f"{count} replicates of the digits MLP, {how}" for how in ("one after the other", "one call"))
+        runs = {turn: ours(count, False), together: ours(count, True)}
+        groups.append(Group(runs, by_pytorch if count == few else turn))
     return groups
 
 

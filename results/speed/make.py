@@ -80,7 +80,7 @@ def reproduced() -> None:
 
 def _compared(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     before, now = (_interval(level) for level in (old, new))
-    overlap = before[0] <= now[1] and now[0] <= before[1]
+    overlap = bool(before[0] <= now[1] and now[0] <= before[1])
     return {"level": old["level"], "density": old["density"], "before": before, "now": now, "overlap": overlap}
 
 
@@ -89,7 +89,7 @@ def _interval(level: dict[str, Any]) -> tuple[float, float]:
 
     tests = [replicate["test"] for replicate in level["replicates"]]
     half = t.ppf(0.975, len(tests) - 1) * statistics.stdev(tests) / len(tests) ** 0.5
-    return statistics.mean(tests) - half, statistics.mean(tests) + half
+    return float(statistics.mean(tests) - half), float(statistics.mean(tests) + half)
 
 
 def _line(row: dict[str, Any]) -> list[str]:
