@@ -22,8 +22,6 @@ LOOP = "epoch, images one at a time, 20 %"
 DENSITIES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 NETWORKS = ("conv-2", "conv-6", "resnet-20", "vgg-16")
 COUNTS = (5, 20)
-# Their steps take long.
-HEAVY = ("conv-6", "vgg-16")
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,6 @@ def _epochs(case: Case, device: str) -> Group:
         "epoch, trainer optax, 20 %": in_jax.by_optax(case.source, parts, job, job.mask, device),
         "epoch, by hand in JAX, one program, 20 %": in_jax.in_one_program(parts, job, job.mask),
         "epoch, by hand in JAX, step by step, 20 %": in_jax.step_by_step(parts, job, job.mask),
-        "epoch, trainer es, 20 %": in_jax.by_evolution(case.source, parts, job, job.mask, device),
     }
     return Group(runs, LOOP)
 
@@ -120,7 +117,7 @@ def _images(device: str) -> list[Group]:
         ours, plain = images.by_this_trainer(name, device), f"step of {name}, plain loop"
         runs = {plain: images.by_plain_loop(name, device)}
         runs |= {f"step of {name}, this trainer, {d:.0%}".replace("%", " %"): ours(d) for d in (1.0, 0.1)}
-        groups.append(Group(runs, plain, seldom=name in HEAVY))
+        groups.append(Group(runs, plain, seldom=True))
     return groups
 
 

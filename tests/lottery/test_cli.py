@@ -191,7 +191,7 @@ def test_bench_search_prints_ratios(capsys, monkeypatch):
         "2 replicates of the digits MLP, one after the other by PyTorch's operations",
         "start-up, importing PyTorch alone",
     ]
-    assert {"epoch, this trainer, 5 %", "epoch, matrix products alone", "epoch, trainer es, 20 %"} <= rows.keys()
+    assert {"epoch, this trainer, 5 %", "epoch, matrix products alone", "epoch, trainer optax, 20 %"} <= rows.keys()
     assert "ladder, lottery prune, 3 levels × 1 epochs" in rows
     assert 0 < rows["epoch, this trainer, 100 %"]["matrix_share"] < 1.5
     lenet.synthetic.cache_clear()

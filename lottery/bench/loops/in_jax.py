@@ -1,4 +1,4 @@
-"""An epoch of LeNet-300-100 in JAX: by the trainers `optax` and `es`, and by two jitted loops written by hand.
+"""An epoch of LeNet-300-100 in JAX: by the trainer `optax`, and by two jitted loops written by hand.
 
 Every function returns one that trains an epoch, evaluates the test images, and returns the seconds.
 """
@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from es.config import ESConfig
 from lottery.data.parts import Parts, Tensors
 from lottery.networks.sources.source import ModelSource
 from lottery.trainers import Ask, TrainerKind
@@ -23,7 +22,7 @@ from pruning.jobs import Budget, Job
 from pruning.mask import Mask
 from pruning.watch import Silent
 
-BATCH, POPULATION, LR = 128, 64, 0.1
+BATCH, LR = 128, 0.1
 
 Epoch = Callable[[], float]
 Params = dict[str, jax.Array]
@@ -34,15 +33,6 @@ def by_optax(source: ModelSource, parts: Parts, job: Job, mask: Mask, device: st
     steps = job.budget.stop
     config = OptaxConfig(optimizer="sgd", lr=LR, batch_size=BATCH, steps=steps, eval_every=steps, device=device)
     return _trained(trainer_kind("optax"), Ask(source, parts, config, None, None, Silent(), 0), job, mask, steps)
-
-
-def by_evolution(source: ModelSource, parts: Parts, job: Job, mask: Mask, device: str) -> Epoch:
-    """Return as many generations of the trainer `es` as show one epoch's examples to members of its population."""
-    generations = max(1, job.budget.stop // POPULATION)
-    config = ESConfig(
-        population=POPULATION, batch_size=BATCH, generations=generations, eval_every=generations, device=device
-    )
-    return _trained(trainer_kind("es"), Ask(source, parts, config, None, None, Silent(), 0), job, mask, generations)
 
 
 def in_one_program(parts: Parts, job: Job, mask: Mask) -> Epoch:
