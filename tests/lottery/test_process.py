@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from lottery.cli.terminal.waiting import SPINS, wait_briefly
-from lottery.state.machine.memory import keeping_memory
 
 
 @pytest.mark.parametrize(
@@ -31,7 +29,7 @@ def test_threads_wait_briefly_unless_the_user_says_how(monkeypatch, given, expec
 def test_nothing_is_set_that_would_come_too_late():
     environment: dict[str, str] = {}
     wait_briefly(environment)
-    assert "torch" in sys.modules and environment == {}
+    assert torch.__name__ in sys.modules and environment == {}
 
 
 def test_the_command_says_how_threads_wait_before_pytorch_is_loaded():
@@ -52,15 +50,24 @@ main(["layers", "mlp", "--data", "digits"])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
 def test_memory_that_comes_back_at_once_is_kept():
-    """A page that the kernel hands out anew is a fault; 64 MiB are 16,384 of them."""
+    """A page that the kernel hands out anew is a fault; 64 MiB are 16,384 of them.
 
-    def faults() -> int:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(4):
-            torch.zeros(2**24).add_(1)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    In a process of its own, and at its least: a small object may lie where a tensor was, which then needs new pages once.
+    """
+    code = """
+import resource, torch
+from lottery.state.machine.memory import keeping_memory
 
-    with keeping_memory():
-        faults()  # the first time everything is new
-        kept = faults()
-    assert kept < 1_000 < faults()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.zeros(2**24).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+with keeping_memory():
+    kept = min(faults() for _ in range(5))
+print(kept, min(faults() for _ in range(5)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kept, given_back = map(int, run.stdout.split())
+    assert kept < 1_000 < given_back
