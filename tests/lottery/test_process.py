@@ -52,7 +52,7 @@ main(["layers", "mlp", "--data", "digits"])
 def test_memory_that_comes_back_at_once_is_kept():
     """A page that the kernel hands out anew is a fault; 64 MiB are 16,384 of them.
 
-    In a process of its own, and at its least: a small object may lie where a tensor was, which then needs new pages once.
+    In a process of its own, and at its least: where a small object lies in the place of a tensor, this needs new pages.
     """
     code = """
 import resource, torch
