@@ -128,7 +128,7 @@ def _replicates(device: str) -> list[Group]:
     for count in COUNTS:
         turn, together = (f"{count} replicates of the digits MLP, {how}" for how in ("one after the other", "one call"))
         runs = {turn: ours(count, False), together: ours(count, True)}
-        groups.append(Group(runs, by_pytorch if count == few else turn))
+        groups.append(Group(runs, by_pytorch if count == few else turn, seldom=True))
     return groups
 
 
