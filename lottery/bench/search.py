@@ -15,6 +15,7 @@ from lottery.bench.loops.lenet import BATCH, Case, lenet
 from lottery.bench.loops.products import matrix_rate, operations, products
 from lottery.bench.loops.replicates import replicates
 from lottery.bench.startup import seconds_to_first_step
+from lottery.state.machine.bars import with_bar
 
 Run = Callable[[], float]
 
@@ -147,7 +148,7 @@ def _ladder(data: str, device: str, times: int, loop: list[float], facts: Mappin
     levels, epochs = commands.LEVELS, commands.EPOCHS
     name = f"ladder, lottery prune, {levels} levels × {epochs} epochs"
     run = commands.ladder(data, device, facts["examples"])
-    seconds = [run() for _ in range(times)]
+    seconds = [run() for _ in with_bar(range(times), "ladders")]
     baseline = [levels * epochs * each for each in loop]
     against = f"{levels * epochs} epochs of images one at a time, nothing around them (computed)"
     return row(name, "run", seconds, baseline, against=against, **facts)

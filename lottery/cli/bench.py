@@ -22,7 +22,7 @@ def bench(
     what: Annotated[
         str,
         typer.Argument(
-            help="search, es (evolution), methods (masks, probes, controls), init (starts) or sparse (forward)."
+            help="search, stacks, es (evolution), methods (masks, probes, controls), init (starts), sparse (forward)."
         ),
     ],
     ticket: Annotated[

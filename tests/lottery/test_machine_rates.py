@@ -1,4 +1,4 @@
-"""The rates of a machine: measured once, from disk then, and anew where nothing can be kept."""
+"""The rates of a machine: measured once, from disk then, and typical ones where nothing can be kept."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_a_file_that_cannot_be_read_is_named(home):
         rates()
 
 
-def test_what_cannot_be_kept_is_measured_anew(home, monkeypatch):
+def test_where_nothing_can_be_kept_they_do_not_depend_on_a_measurement(home, monkeypatch):
     def full(path: Path, *_: Any) -> None:
         raise measuring.StorageError(f"{path}: cannot be written")
 
     monkeypatch.setattr(measuring, "write_json", full)
-    assert [rates(), rates()] == [2.0, 2.0]
+    assert [rates(), rates()] == [measuring.TYPICAL.dense] * 2
     monkeypatch.setattr(measuring, "cache_folder", lambda: (_ for _ in ()).throw(FileNotFoundError()))
-    assert rates() == 2.0
+    assert rates() == measuring.TYPICAL.dense

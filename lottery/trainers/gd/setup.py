@@ -98,7 +98,7 @@ def setup(ask: Ask) -> Setup:
         trained, parts = turned(trained), parts.with_inputs(turned_images)
     found = chain_for(model, parts, objective, config)
     chain = None if isinstance(found, NoChain) else found
-    rates = rates_for_layers(config, device)
+    rates = chain.rates if chain is not None else rates_for_layers(config, device)
     trainer = GDTrainer(
         trained, parts, objective, config, total, device, threads, ask.watch, rows, factors, chain, rates
     )

@@ -35,7 +35,7 @@ class Missing:
 
 @functools.cache
 def compiled(source: Path) -> ctypes.CDLL | Missing:
-    """Return the library of a C file, which may include the headers of this folder.
+    """Return the library of a C file, which may include the headers beside it and those of this folder.
 
     It is compiled if this machine has not done so before: one or two seconds. A compiler is `$CC`, or the first of
     `cc`, `gcc`, `clang` that is there.
@@ -80,7 +80,7 @@ class _NotBuilt(Exception):
 
 def _identity(source: Path) -> str:
     digest = hashlib.sha256(" ".join((*FLAGS, instructions())).encode())
-    for path in (source, *sorted(HEADERS.glob("*.h"))):
+    for path in (source, *sorted({*source.parent.glob("*.h"), *HEADERS.glob("*.h")})):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

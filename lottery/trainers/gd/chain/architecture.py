@@ -7,7 +7,7 @@ import itertools
 import operator
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,8 @@ _GLOBAL_HOOKS = (
     "_global_backward_hooks",
     "_global_backward_pre_hooks",
 )
-_PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+"""Where a parameter keeps those who listen to its gradients."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _beyond_a_trace(model: nn.Module) -> str | None:
     if len({id(p) for p in parameters}) < len(parameters):
         return "layers share a weight"
     for parameter in parameters:
-        if type(parameter) is not nn.Parameter or any(getattr(parameter, name, None) for name in _PARAMETER_HOOKS):
+        if type(parameter) is not nn.Parameter or any(getattr(parameter, name, None) for name in PARAMETER_HOOKS):
             return "a parameter is no plain one, or has hooks"
     for name, module in model.named_modules():
         where = f"{name or 'the model'!r} ({type(module).__name__})"
@@ -254,8 +255,3 @@ def parameters_of(architecture: Architecture) -> Iterator[str]:
     """
     for link in architecture:
         yield from (name for name in (link.weight, link.bias) if name is not None)
-
-
-def widest(architecture: Sequence[Link]) -> int:
-    """Return the largest number of units of any layer."""
-    return max(link.outputs for link in architecture)

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 
 from pruning.sparse.native.compiling import Missing, compiled
-
-LANES = 16
-"""Examples of a vector; a shard holds a multiple of them."""
+from pruning.sparse.native.products import PatternOf
 
 _pointer, _int, _long, _double = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
 
@@ -31,12 +29,6 @@ class TensorOf(ctypes.Structure):
         ("factor", _double),
         ("trained", _int),
     )
-
-
-class PatternOf(ctypes.Structure):
-    """`Pattern` of `products.h`: where the kept weights of a matrix lie."""
-
-    _fields_ = (("starts", _pointer), ("columns", _pointer), ("at", _pointer))
 
 
 class LayerOf(ctypes.Structure):

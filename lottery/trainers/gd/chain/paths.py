@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from lottery.trainers.gd.chain.architecture import Architecture, Link
-from lottery.trainers.gd.chain.library import LANES
 from pruning.errors import BadValue
 from pruning.mask import Mask
+from pruning.sparse.native.threads import LANES
 
 # Seconds that two threads lose at one of their two meetings in a step.
 _MEETING = 8e-6

@@ -18,18 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lottery.trainers.gd.chain.architecture import ACTIVATIONS, Architecture, parameters_of
-from lottery.trainers.gd.chain.library import (
-    LANES,
-    ChainOf,
-    LayerOf,
-    Library,
-    PatternOf,
-    RunOf,
-    TensorOf,
-)
+from lottery.trainers.gd.chain.library import ChainOf, LayerOf, Library, RunOf, TensorOf
 from lottery.trainers.gd.chain.paths import Paths
 from pruning.errors import RunError
 from pruning.mask import Mask
+from pruning.sparse.native.products import PatternOf
+from pruning.sparse.native.threads import LANES
 from pruning.sparse.plans.plan import Plan
 
 _ALIGNED = 64

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lottery.data.part import Tensors
+from lottery.trainers.gd.chain.architecture import PARAMETER_HOOKS
 from lottery.trainers.gd.chain.library import library
 from lottery.trainers.gd.chain.measuring import rates_of_machine
 from lottery.trainers.gd.chain.paths import Rates
@@ -25,8 +26,6 @@ from pruning.mask import Mask
 from pruning.sparse.native.compiling import Missing
 from pruning.sparse.native.products import products
 from pruning.sparse.network.owners import Owned, owners
-
-_PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _looked_at(trial: Trial, mask: Mask) -> tuple[list[Owned], dict[str, list[Us
 
 def _is_plain(layer: Owned) -> bool:
     """Say whether a layer has a sparse form, of float32 numbers, and nobody listens to its parameters."""
-    heard = any(getattr(p, hooks, None) for p in layer.layer.parameters() for hooks in _PARAMETER_HOOKS)
+    heard = any(getattr(p, hooks, None) for p in layer.layer.parameters() for hooks in PARAMETER_HOOKS)
     return layer.form is not None and not heard and all(p.dtype == torch.float32 for p in layer.layer.parameters())
 
 
